@@ -1,0 +1,1 @@
+"""The cluster: sites, submission, broker. Knows nothing of methods or triggers."""
