@@ -1,0 +1,85 @@
+"""A network together with what is needed to change it and to write down what it has become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.elements import elements as find_elements
+from methods.graph.trace import trace
+from methods.graph.values import Element, Graph
+
+
+@dataclass
+class Network:
+    """A live module and its record.
+
+    Attributes:
+        module: the user's own module; changed in place, never replaced.
+        factory: `package.module:attribute` that builds the unchanged module.
+        arguments: JSON-able keyword arguments of the factory.
+        example_inputs: what the forward takes; used for tracing and counting only.
+        edits: ordered, JSON-able record of inserted and removed modules (see `methods.architecture`).
+        attributes: `module|name` -> value, for every Python attribute that a change has set.
+        masks: tensor name -> bool mask (True keeps).
+        lineage: JSON-able events that made the network what it is, oldest first.
+    """
+
+    module: nn.Module
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    example_inputs: tuple[Any, ...] = ()
+    edits: list[dict[str, Any]] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    _graph: Graph | None = field(default=None, repr=False)
+    _elements: tuple[Element, ...] | None = field(default=None, repr=False)
+
+    def graph(self) -> Graph:
+        """The traced graph of the module as it is now."""
+        if self._graph is None:
+            self._graph = trace(self.module, self.example_inputs)
+        return self._graph
+
+    def elements(self) -> tuple[Element, ...]:
+        """Every element of the module as it is now."""
+        if self._elements is None:
+            self._elements = tuple(find_elements(self.module, self.example_inputs, graph=self.graph()))
+        return self._elements
+
+    def element(self, name: str) -> Element:
+        """The element called `name`.
+
+        Raises:
+            KeyError: no such element; the message lists those that look alike.
+        """
+        for element in self.elements():
+            if element.name == name:
+                return element
+        import difflib
+
+        near = difflib.get_close_matches(name, [e.name for e in self.elements()], n=3, cutoff=0.3)
+        raise KeyError(f"an element named {name!r} must exist in the network, but it does not; the nearest are {near}.")
+
+    def changed(self) -> None:
+        """Forget the graph and the elements after the module has changed."""
+        self._graph = None
+        self._elements = None
+
+    def num_parameters(self) -> int:
+        """Parameters that are trained or frozen, tied ones once, masked ones not counted."""
+        total = sum(p.numel() for p in self.module.parameters())
+        return total - sum(int((~m).sum()) for m in self.masks.values())
+
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.module.parameters()).device
+
+
+LossFunction = Callable[[Any, Tensor], Tensor]
+"""(output of the network, target) -> mean loss."""

@@ -1,0 +1,49 @@
+"""What surgery did to single tensors, as values that followers (optimizer, EMA, masks) can repeat."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """One tensor was resized along one dimension.
+
+    Attributes:
+        tensor: its first name in the network.
+        dim: the dimension.
+        index: for each new entry the old one, or `NEW` (-1).
+    """
+
+    tensor: str
+    dim: int
+    index: tuple[int, ...]
+
+
+class Follower(ABC):
+    """Something that is shaped like the network's parameters and must change with them."""
+
+    @abstractmethod
+    def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
+        """The parameter or buffer `name` was resized in place (identity kept); `changes` are its changed dimensions, in order."""
+
+    @abstractmethod
+    def added(self, name: str, parameter: nn.Parameter) -> None:
+        """A new parameter was put into the network."""
+
+    @abstractmethod
+    def removed(self, name: str, parameter: nn.Parameter) -> None:
+        """A parameter was taken out of the network."""
+
+    @abstractmethod
+    def snapshot(self) -> Any:
+        """Everything needed to come back to this moment bit by bit."""
+
+    @abstractmethod
+    def restore(self, snapshot: Any) -> None:
+        """Come back to the moment of the snapshot."""

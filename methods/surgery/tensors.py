@@ -1,0 +1,48 @@
+"""Reach and replace single tensors of a module, in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that holds the tensor or module called `name`, and its name in there."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def get_tensor(module: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer called `name`."""
+    holder, leaf = owner(module, name)
+    found = holder._parameters.get(leaf)
+    if found is None:
+        found = holder._buffers[leaf]
+    assert found is not None
+    return found
+
+
+def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give the tensor called `name` a new value, of any shape.
+
+    A parameter keeps its identity (optimizer groups, hooks and ties survive); its stale gradient is dropped. `set_` is
+    used because assigning `.data` breaks while an older autograd graph is alive, and a new Parameter would no longer be
+    trained by the optimizer.
+    """
+    holder, leaf = owner(module, name)
+    parameter = holder._parameters.get(leaf)
+    if parameter is None:
+        holder._buffers[leaf] = value
+        return
+    with torch.no_grad():
+        parameter.grad = None
+        parameter.set_(value.detach().to(parameter.dtype).contiguous())
+
+
+def tied_names(module: nn.Module) -> dict[str, list[str]]:
+    """First name of each parameter and buffer -> all of its names, the first one included."""
+    groups: dict[int, list[str]] = {}
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        groups.setdefault(id(tensor), []).append(name)
+    return {names[0]: names for names in groups.values()}
