@@ -1,0 +1,184 @@
+"""Checkpoints: what the network is, its tensors, its optimizer and the trial's state; atomic, verified, no pickle.
+
+A checkpoint is a folder `checkpoints/<epoch>/` with `architecture.json`, `model.safetensors`, `optimizer.safetensors`,
+`state.json` and, written last, `MANIFEST.json` with the size and SHA-256 of each. The folder is filled under a temporary
+name, synced and renamed; without a valid manifest it does not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+ARCHITECTURE, MODEL, OPTIMIZER, STATE, MANIFEST = (
+    "architecture.json", "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json")
+FORMAT = "coppice-checkpoint/1"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged or cannot be written; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint.
+
+    Attributes:
+        architecture: record of the network (`methods.architecture.record`).
+        tensors: the network's tensors by name.
+        optimizer: the optimizer's tensors by `state.name`.
+        state: JSON-able rest: epoch, step, compute, history, schedules, the optimizer's scalars.
+    """
+
+    architecture: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: dict[str, Any]
+
+
+def write(folder: Path, epoch: int, checkpoint: Checkpoint) -> Path:
+    """Write `folder/<epoch>` atomically and return its path.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; earlier checkpoints are untouched.
+    """
+    target = folder / f"{epoch:06d}"
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _write_files(temporary, checkpoint)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
+        raise CheckpointError(
+            f"checkpoint {target} must be writable, but {why}; earlier checkpoints are untouched: make room and resume."
+        ) from error
+    return target
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    manifest = {}
+    for name, content in (
+        (ARCHITECTURE, _json(checkpoint.architecture)),
+        (MODEL, save(dict(checkpoint.tensors))),
+        (OPTIMIZER, save(dict(checkpoint.optimizer))),
+        (STATE, _json(checkpoint.state)),
+    ):
+        _write_file(folder / name, content)
+        manifest[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _write_file(folder / MANIFEST, _json({"format": FORMAT, "files": manifest}))
+    _sync_folder(folder)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=True, separators=(",", ":")).encode()
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or was edited; the message names it.
+    """
+    files = _manifest(path)
+    content = {name: _verified(path / name, entry) for name, entry in files.items()}
+    for name in (ARCHITECTURE, MODEL, OPTIMIZER, STATE):
+        if name not in content:
+            raise CheckpointError(f"{path / MANIFEST} must list {name}, but it does not; use an earlier checkpoint.")
+    try:
+        return Checkpoint(
+            json.loads(content[ARCHITECTURE]), load(content[MODEL]), load(content[OPTIMIZER]), json.loads(content[STATE])
+        )
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"the files of checkpoint {path} must be readable, but: {error}; use an earlier one.") from error
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(f"{file} must have format {FORMAT!r}, but has {manifest['format']!r}.")
+        files: dict[str, Any] = manifest["files"]
+        return files
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} must exist, but does not: the checkpoint was never finished; use an earlier one.") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{file} must be a JSON manifest, but is damaged; use an earlier checkpoint.") from None
+
+
+def _verified(file: Path, entry: Mapping[str, Any]) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file} must be readable, but {error.strerror}; use an earlier checkpoint.") from error
+    if len(content) != entry["bytes"]:
+        raise CheckpointError(f"{file} must have {entry['bytes']} bytes, but has {len(content)}; use an earlier checkpoint.")
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise CheckpointError(f"{file} was changed after it was written (SHA-256 differs); use an earlier checkpoint.")
+    return content
+
+
+def available(folder: Path) -> list[Path]:
+    """Finished checkpoint folders in `folder`, oldest first (not verified)."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def latest(folder: Path) -> tuple[Path, Checkpoint, list[str]] | None:
+    """The newest valid checkpoint of `folder`, with what is wrong with newer ones; None where there is none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none is valid.
+    """
+    problems: list[str] = []
+    for path in reversed(available(folder)):
+        try:
+            return path, read(path), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError(f"no valid checkpoint is left in {folder}: " + " ".join(problems))
+    return None
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Delete all but the newest `count` checkpoints, and what interrupted writes have left."""
+    for path in available(folder)[:-count]:
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)

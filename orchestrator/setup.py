@@ -1,0 +1,95 @@
+"""Builds what a trial works on from its spec or from a checkpoint, and captures it again."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.architecture import rebuild, record, reinitialise, tensors_of
+from methods.cost import flops
+from methods.network import LossFunction, Network
+from methods.networks.catalog import arguments_for, network_reference
+from methods.surgery.optimizer_state import optimizer_state
+from orchestrator.checkpoint import Checkpoint
+from orchestrator.config import TrialSpec
+from orchestrator.seeds import derive
+from orchestrator.tasks.catalog import load_dataset
+from orchestrator.tasks.dataset import Dataset
+from orchestrator.tasks.losses import loss_for
+from orchestrator.training import Trainer
+
+
+def device_of(spec: TrialSpec) -> torch.device:
+    """The device that `training.device` asks for."""
+    wanted = spec.training.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device: cuda needs a GPU that PyTorch can see, but there is none; use auto or cpu.")
+    return torch.device(wanted)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, data_dir: Path | None, arguments: str, device: str) -> Dataset:
+    return load_dataset(name, data_dir, **json.loads(arguments)).to(device)
+
+
+def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
+    """The data set, on the trial's device (kept in memory for the next trial of the process), and the loss.
+
+    The split into training and validation data is the same for all trials of a campaign: it does not depend on the trial's seed.
+    """
+    task = spec.task
+    dataset = _dataset(task.dataset, task.data_dir, json.dumps(task.dataset_args, sort_keys=True), str(device_of(spec)))
+    return dataset, loss_for(dataset, task.loss)
+
+
+def build_network(spec: TrialSpec, dataset: Dataset) -> Network:
+    """A freshly initialised network: the task's, or one of the architecture that `spec.architecture` records."""
+    torch.manual_seed(derive(spec.seed, "network"))
+    examples = _examples(dataset)
+    if spec.architecture is not None:
+        network = rebuild(json.loads(Path(spec.architecture).read_text()), None, example_inputs=examples)
+        reinitialise(network, derive(spec.seed, "network"))
+    else:
+        reference = network_reference(spec.task.network)
+        given = arguments_for(spec.task.network, dataset.input_shape, dataset.num_outputs, dict(spec.task.network_args))
+        network = Network(_import(reference)(**given), reference, given, examples)
+    network.module.to(device_of(spec))
+    return network
+
+
+def _import(reference: str) -> Any:
+    from methods.architecture import import_factory
+
+    return import_factory(reference)
+
+
+def _examples(dataset: Dataset) -> tuple[torch.Tensor, ...]:
+    return (torch.zeros(2, *dataset.input_shape, device=dataset.train.targets.device),)
+
+
+def restore_network(checkpoint: Checkpoint, dataset: Dataset, spec: TrialSpec) -> Network:
+    """The network of a checkpoint, on the trial's device."""
+    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("ema.")}
+    return rebuild(checkpoint.architecture, tensors, example_inputs=_examples(dataset), device=device_of(spec))
+
+
+def capture(trainer: Trainer, state: dict[str, Any]) -> Checkpoint:
+    """Everything a checkpoint holds; tensors are on the CPU."""
+    tensors = dict(tensors_of(trainer.network))
+    if trainer.ema is not None:
+        tensors |= {f"ema.{k}": v for k, v in trainer.ema.state_dict().items()}
+    optimizer, scalars = optimizer_state(trainer.optimizer, trainer.network.module)
+    cpu = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    moments = {k: v.detach().cpu().contiguous() for k, v in optimizer.items()}
+    return Checkpoint(record(trainer.network), cpu, moments, {**state, "optimizer": scalars})
+
+
+def count_flops(network: Network) -> float:
+    """FLOPs of one forward of one sample."""
+    return flops(network.module, network.example_inputs)

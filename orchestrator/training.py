@@ -1,0 +1,131 @@
+"""One epoch of training of a network whose shape may change between epochs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.method import Method
+from methods.network import LossFunction, Network
+from methods.surgery.changes import Follower
+from methods.surgery.followers import EmaFollower, OptimizerFollower
+from methods.surgery.masks import apply_masks, mask_gradients
+from orchestrator.config import TrainingSpec
+from orchestrator.optimizers import build_optimizer, lr_at
+from orchestrator.seeds import derive
+from orchestrator.tasks.batches import train_batches
+from orchestrator.tasks.dataset import Dataset
+
+
+class NonFiniteLoss(RuntimeError):
+    """The training loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch of training did: mean loss, optimizer steps taken, samples seen, learning rate of its last step."""
+
+    loss: float
+    steps: int
+    samples: int
+    lr: float
+
+
+class Trainer:
+    """Holds what is trained and steps it.
+
+    Attributes:
+        network: the network.
+        optimizer: its optimizer; the same object for the trainer's life, resized as the network changes.
+        ema: exponential moving average of the network, or None.
+        followers: what `apply` must resize with the network.
+    """
+
+    def __init__(self, network: Network, dataset: Dataset, loss: LossFunction, spec: TrainingSpec, seed: int) -> None:
+        self.network = network
+        self.dataset = dataset
+        self.loss = loss
+        self.spec = spec
+        self.seed = seed
+        self.optimizer = build_optimizer(spec.optimizer, network.module.parameters())
+        self.ema: nn.Module | None = copy.deepcopy(network.module) if spec.ema is not None else None
+        self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.followers: list[Follower] = [OptimizerFollower(self.optimizer, network.module)]
+        if self.ema is not None:
+            self.followers.append(EmaFollower(self.ema))
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module whose metrics count: the average where there is one."""
+        return self.network.module if self.ema is None else self.ema
+
+    def train_epoch(self, epoch: int, methods: Sequence[Method], after_step: Callable[[], None]) -> EpochResult:
+        """Train for one epoch (numbered from 1).
+
+        Args:
+            epoch: which one; data order, augmentation and dropout depend on it and on the seed only.
+            methods: their `after_backward` is called before each optimizer step.
+            after_step: called after each optimizer step (removals spread over steps).
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite.
+        """
+        torch.manual_seed(derive(self.seed, "epoch", epoch))
+        module = self.network.module
+        module.train()
+        total = torch.zeros((), device=self.network.device(), dtype=torch.float64)
+        samples = steps = 0
+        batches = train_batches(self.dataset, self.spec.batch_size, derive(self.seed, "batches"), epoch, augment=self.spec.augment)
+        num_batches = max(1, math.ceil(len(self.dataset.train.targets) / self.spec.batch_size))
+        lr = 0.0
+        for inputs, targets in batches:
+            lr = self._set_lr((epoch - 1 + steps / num_batches) / self.spec.epochs)
+            loss = self._step(inputs, targets, methods)
+            after_step()
+            total += loss.detach() * len(targets)
+            samples += len(targets)
+            steps += 1
+            if steps % 50 == 0:
+                self._check(total, epoch, steps)
+        self._check(total, epoch, steps)
+        return EpochResult(float(total) / max(samples, 1), steps, samples, lr)
+
+    def _step(self, inputs: Tensor, targets: Tensor, methods: Sequence[Method]) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.network.module(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for method in methods:
+            method.after_backward(self.network)
+        mask_gradients(self.network)
+        if self.spec.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.module.parameters(), self.spec.gradient_clip)
+        self.optimizer.step()
+        apply_masks(self.network)
+        if self.ema is not None and self.spec.ema is not None:
+            self._average(self.ema, self.spec.ema)
+        return loss
+
+    @torch.no_grad()
+    def _average(self, ema: nn.Module, decay: float) -> None:
+        for average, parameter in zip(ema.parameters(), self.network.module.parameters(), strict=True):
+            average.lerp_(parameter, 1 - decay)
+        for average_buffer, buffer in zip(ema.buffers(), self.network.module.buffers(), strict=True):
+            average_buffer.copy_(buffer)
+
+    def _set_lr(self, progress: float) -> float:
+        lr = 0.0
+        for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = lr = lr_at(self.spec.lr_schedule, base, progress)
+        return lr
+
+    def _check(self, total: Tensor, epoch: int, steps: int) -> None:
+        if not math.isfinite(float(total)):
+            raise NonFiniteLoss(
+                f"the training loss must stay finite, but it became {float(total)} in epoch {epoch} by step {steps}; "
+                "lower the learning rate, clip gradients (training.gradient_clip) or grow by less."
+            )

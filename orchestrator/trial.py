@@ -1,0 +1,195 @@
+"""One trial: trains, evaluates, grows and prunes, and can be resumed at any checkpoint.
+
+Plain Python: needs neither Ray nor Slurm, and is the same code wherever it is placed. All randomness is derived from the
+seed and the epoch, so a trial that is stopped and resumed ends bit-identical to one that ran through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+from methods.apply import Event
+from methods.method import Context
+from methods.network import Network
+from methods.surgery.optimizer_state import load_optimizer_state
+from orchestrator import checkpoint as checkpoints
+from orchestrator.adapting import Adaptation
+from orchestrator.config import TrialSpec
+from orchestrator.seeds import derive, generator
+from orchestrator.setup import build_network, build_task, capture, count_flops, restore_network
+from orchestrator.store import TrialFolder
+from orchestrator.tasks.batches import statistics_batches
+from orchestrator.tasks.metrics import evaluate
+from orchestrator.training import NonFiniteLoss, Trainer
+
+KEPT_CHECKPOINTS = 2
+
+
+class Trial:
+    """A trial in a folder. Use `open`, then `step` until `done`, then `close`; or `run`."""
+
+    def __init__(self, spec: TrialSpec, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.spec = spec
+        self.folder = TrialFolder(folder)
+        self.clock = clock
+        self.epoch = 0
+        self.num_steps = 0
+        self.compute = 0.0
+        self.history: list[dict[str, float]] = []
+        self.adaptations = [Adaptation.build(i, a) for i, a in enumerate(spec.adaptations)]
+        self.dataset, self.loss = build_task(spec)
+
+    @classmethod
+    def open(cls, spec: TrialSpec, folder: Path, clock: Callable[[], float] = time.time) -> Trial:
+        """Start the trial, or go on from its newest valid checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none is valid.
+        """
+        trial = cls(spec, folder, clock)
+        found = checkpoints.latest(trial.folder.checkpoints)
+        if found is None:
+            trial._begin(build_network(spec, trial.dataset))
+            trial.folder.truncate_events(0)
+            trial._event("status", status="started")
+        else:
+            path, checkpoint, problems = found
+            trial._resume(checkpoint)
+            trial.folder.truncate_events(trial.epoch)
+            trial._event("status", status="resumed", checkpoint=path.name, damaged=problems)
+        return trial
+
+    def _begin(self, network: Network) -> None:
+        self.seed_sizes = {e.name: e.size for e in network.elements() if e.permissible and e.moves}
+        self.trainer = Trainer(network, self.dataset, self.loss, self.spec.training, self.spec.seed)
+
+    def _resume(self, checkpoint: checkpoints.Checkpoint) -> None:
+        state = checkpoint.state
+        network = restore_network(checkpoint, self.dataset, self.spec)
+        self._begin(network)
+        self.seed_sizes = dict(state["seed_sizes"])
+        load_optimizer_state(self.trainer.optimizer, network.module, checkpoint.optimizer, state["optimizer"])
+        if self.trainer.ema is not None:
+            average = {k.removeprefix("ema."): v for k, v in checkpoint.tensors.items() if k.startswith("ema.")}
+            self.trainer.ema.load_state_dict(average)
+        self.epoch, self.num_steps, self.compute = state["epoch"], state["step"], state["compute"]
+        self.history = list(state["history"])
+        for adaptation, saved in zip(self.adaptations, state["adaptations"], strict=True):
+            adaptation.load_state(saved)
+
+    @property
+    def network(self) -> Network:
+        """The network as it is now."""
+        return self.trainer.network
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are trained."""
+        return self.epoch >= self.spec.training.epochs
+
+    def step(self) -> dict[str, float]:
+        """Train one epoch, evaluate, adapt, write events and (when due) a checkpoint; returns the epoch's metrics.
+
+        Raises:
+            NonFiniteLoss: the loss became NaN or infinite.
+            CheckpointError: the checkpoint cannot be written.
+        """
+        began = self.clock()
+        epoch = self.epoch + 1
+        context = self._context(epoch)
+        flops = self._flops()
+        trained = self.trainer.train_epoch(epoch, [a.method for a in self.adaptations], lambda: self._after_step(context, epoch))
+        self.num_steps += trained.steps
+        self.compute += 3.0 * flops * trained.samples
+        metrics = {"epoch": float(epoch), "train_loss": trained.loss, "lr": trained.lr, **self._evaluate("val")}
+        if self._adapt(epoch, context, metrics):
+            metrics |= self._evaluate("val")
+        metrics |= {"parameters": float(self.network.num_parameters()), "flops": self._flops(), "compute": self.compute}
+        if epoch == self.spec.training.epochs and self.dataset.test is not None:
+            metrics |= self._evaluate("test")
+        metrics["seconds"] = self.clock() - began
+        self.epoch = epoch
+        self.history.append(metrics)
+        self._event("metrics", **metrics, widths=self._widths())
+        if epoch % self.spec.training.checkpoint_every == 0 or self.done:
+            self._checkpoint()
+        return metrics
+
+    def run(self) -> dict[str, float]:
+        """Train all remaining epochs; returns the last metrics."""
+        while not self.done:
+            self.step()
+        self.close()
+        return self.history[-1]
+
+    def close(self) -> None:
+        """Say in the events that the trial has finished, when it has."""
+        if self.done:
+            self._event("status", status="finished")
+
+    def _context(self, epoch: int) -> Context:
+        seed, size = derive(self.spec.seed, "statistics"), self.spec.training.batch_size
+        return Context(
+            self.network,
+            lambda count: statistics_batches(self.dataset, size, seed, epoch, count),
+            self.loss,
+            generator(self.spec.seed, "adapt", epoch),
+        )
+
+    def _adapt(self, epoch: int, context: Context, metrics: dict[str, float]) -> bool:
+        """Let every adaptation that is due act, in the order of the campaign file; whether the network changed."""
+        changed = False
+        for adaptation in self.adaptations:
+            if not adaptation.due(epoch, self.spec.training.epochs, [*self.history, metrics]):
+                continue
+            limit = adaptation.spec.limit
+            result = adaptation.act(epoch, context, self.trainer.followers, self.seed_sizes, limit)
+            for event in result.events:
+                self._structural(epoch, adaptation.index, event)
+                changed |= event.accepted
+            for reason in result.skipped:
+                self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
+        return changed
+
+    def _after_step(self, context: Context, epoch: int) -> None:
+        for adaptation in self.adaptations:
+            for event in adaptation.after_step(context, self.trainer.followers):
+                self._structural(epoch, adaptation.index, event)
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        found = evaluate(self.trainer.evaluated, self.dataset, split, self.loss)
+        return {f"{split}_{name}": value for name, value in found.items()}
+
+    def _flops(self) -> float:
+        return count_flops(self.network)
+
+    def _widths(self) -> dict[str, int]:
+        return {e.name: e.size for e in self.network.elements() if e.permissible and e.moves}
+
+    def _checkpoint(self) -> None:
+        state = {
+            "epoch": self.epoch,
+            "step": self.num_steps,
+            "compute": self.compute,
+            "history": self.history,
+            "seed_sizes": self.seed_sizes,
+            "adaptations": [a.state() for a in self.adaptations],
+        }
+        path = checkpoints.write(self.folder.checkpoints, self.epoch, capture(self.trainer, state))
+        checkpoints.keep_newest(self.folder.checkpoints, KEPT_CHECKPOINTS)
+        self._event("checkpoint", path=path.name)
+
+    def _structural(self, epoch: int, adaptation: int, event: Event) -> None:
+        self._event("structural", epoch=epoch, adaptation=adaptation, **event.to_json())
+
+    def _event(self, type: str, **content: Any) -> None:
+        self.folder.append_event(
+            {"type": type, "trial": self.folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps, **content}
+        )
+
+
+
