@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from methods.architecture import rebuild, record, reinitialise, tensors_of
+from methods.architecture import import_factory, rebuild, record, tensors_of
 from methods.cost import flops
 from methods.network import LossFunction, Network
 from methods.networks.catalog import arguments_for, network_reference
 from methods.surgery.optimizer_state import optimizer_state
-from orchestrator.checkpoint import Checkpoint
+from orchestrator.checkpoint import Checkpoint, read
+from orchestrator.compare import reinitialise
 from orchestrator.config import TrialSpec
 from orchestrator.seeds import derive
 from orchestrator.tasks.catalog import load_dataset
@@ -49,24 +50,17 @@ def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
 
 
 def build_network(spec: TrialSpec, dataset: Dataset) -> Network:
-    """A freshly initialised network: the task's, or one of the architecture that `spec.architecture` records."""
+    """A freshly initialised network: the task's, or one of the architecture in the checkpoint `spec.architecture`."""
     torch.manual_seed(derive(spec.seed, "network"))
-    examples = _examples(dataset)
     if spec.architecture is not None:
-        network = rebuild(json.loads(Path(spec.architecture).read_text()), None, example_inputs=examples)
+        network = restore_network(read(spec.architecture), dataset, spec)
         reinitialise(network, derive(spec.seed, "network"))
     else:
         reference = network_reference(spec.task.network)
         given = arguments_for(spec.task.network, dataset.input_shape, dataset.num_outputs, dict(spec.task.network_args))
-        network = Network(_import(reference)(**given), reference, given, examples)
+        network = Network(import_factory(reference)(**given), reference, given, _examples(dataset))
     network.module.to(device_of(spec))
     return network
-
-
-def _import(reference: str) -> Any:
-    from methods.architecture import import_factory
-
-    return import_factory(reference)
 
 
 def _examples(dataset: Dataset) -> tuple[torch.Tensor, ...]:

@@ -1,0 +1,69 @@
+"""Checkpoint: bytes against the tensors' own bytes, and time against writing those bytes raw with fsync.
+
+Goals: at most 1.02x the bytes; at most 1.5x the time (median of alternating runs).
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from methods.network import Network
+from methods.networks.resnet import resnet
+from orchestrator import checkpoint as checkpoints
+from orchestrator.config import TrainingSpec
+from orchestrator.setup import capture
+from orchestrator.tasks.catalog import load_dataset
+from orchestrator.tasks.losses import loss_for
+from orchestrator.training import Trainer
+
+ROUNDS = 9
+
+
+def trainer() -> Trainer:
+    arguments = {"num_classes": 10, "in_channels": 1, "depth": 18}
+    data = load_dataset("digits", None, limit_train=64)
+    network = Network(resnet(**arguments), "methods.networks.resnet:resnet", arguments, (torch.zeros(2, *data.input_shape),))
+    spec = TrainingSpec.model_validate({"epochs": 1, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.01, "momentum": 0.9}}})
+    made = Trainer(network, data, loss_for(data, None), spec, 0)
+    made.train_epoch(1, [], lambda: None)
+    return made
+
+
+def raw(path: Path, chunks: list[bytes]) -> None:
+    for i, chunk in enumerate(chunks):
+        with open(path / f"{i}.bin", "wb") as file:
+            file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def main() -> None:
+    made = trainer()
+    content = capture(made, {"epoch": 1, "history": []})
+    tensors = [*content.tensors.values(), *content.optimizer.values()]
+    num_bytes = sum(t.numel() * t.element_size() for t in tensors)
+    chunks = [b"".join(t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for t in part.values() if t.numel())
+              for part in (content.tensors, content.optimizer)]
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name)
+        for i in range(ROUNDS):
+            began = time.perf_counter()
+            path = checkpoints.write(folder / "ours", i, capture(made, {"epoch": 1, "history": []}))
+            ours.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            raw(folder, chunks)
+            theirs.append(time.perf_counter() - began)
+            size = sum(f.stat().st_size for f in path.iterdir())
+            checkpoints.keep_newest(folder / "ours", 1)
+    print(f"tensors {num_bytes / 1e6:.1f} MB, checkpoint {size / 1e6:.1f} MB: {size / num_bytes:.4f}x (goal <= 1.02x)")
+    a, b = statistics.median(ours), statistics.median(theirs)
+    print(f"save {a * 1e3:.0f} ms, raw write with fsync {b * 1e3:.0f} ms: {a / b:.2f}x (goal <= 1.5x)")
+
+
+if __name__ == "__main__":
+    main()
