@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from methods.adapt import AdaptResult, adapt
+from methods.adapt import AdaptResult, Rules, adapt
 from methods.apply import Event, apply
 from methods.catalog import build
 from methods.method import Context, Method
@@ -55,27 +55,19 @@ class Adaptation:
         """Whether it acts after this epoch. Never after the last one: what it changed would not be trained."""
         return epoch < epochs and self.trigger.fires(Progress(epoch, epochs, tuple(history), tuple(self.acted)))
 
-    def act(
-        self, epoch: int, context: Context, followers: Sequence[Follower], seed_sizes: Mapping[str, int], seed_cost: Limit
-    ) -> AdaptResult:
+    def act(self, epoch: int, context: Context, followers: Sequence[Follower], seed_sizes: Mapping[str, int]) -> AdaptResult:
         """Measure, choose, plan and apply."""
-        busy = {s.element for s in self.shrinking}
-        result = adapt(
-            context,
-            self.spec.kind,
-            self.method,
-            self.selection,
-            self.spec.amount,
-            limit=seed_cost,
-            followers=followers,
-            turn=len(self.acted),
+        spec = self.spec
+        rules = Rules(
+            elements=spec.elements,
+            exclude={s.element for s in self.shrinking},
+            limit=Limit(spec.limit.parameters, spec.limit.flops),
+            width=spec.limit.width,
+            minimum=spec.minimum,
             seed_sizes=seed_sizes,
-            name_filter=self.spec.elements,
-            width=self.spec.limit.width,
-            minimum=self.spec.minimum,
-            exclude=busy,
-            defer=self._defer if self.spec.removal.name == "shrink" else None,
         )
+        defer = self._defer if spec.removal.name == "shrink" else None
+        result = adapt(context, self.method, self.selection, spec.amount, rules, followers, len(self.acted), defer)
         self.acted.append(epoch)
         return result
 

@@ -146,8 +146,7 @@ class Trial:
         for adaptation in self.adaptations:
             if not adaptation.due(epoch, self.spec.training.epochs, [*self.history, metrics]):
                 continue
-            limit = adaptation.spec.limit
-            result = adaptation.act(epoch, context, self.trainer.followers, self.seed_sizes, limit)
+            result = adaptation.act(epoch, context, self.trainer.followers, self.seed_sizes)
             for event in result.events:
                 self._structural(epoch, adaptation.index, event)
                 changed |= event.accepted

@@ -1,0 +1,190 @@
+"""One act of an adaptation: candidates, measurement, choice, plans, changes; and for what was not done, the reason."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from methods.apply import Event, apply
+from methods.cost import flops, flops_per_unit, parameters_per_unit
+from methods.graph.values import Element
+from methods.method import Context, Measurement, Method
+from methods.plan import Plan
+from methods.selection import Candidate, Limit, Selection
+from methods.statistics import NonFiniteStatistics
+from methods.surgery.changes import Follower
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an adaptation may touch and how far it may go.
+
+    Attributes:
+        elements: glob patterns of element names; empty means every element.
+        exclude: elements that are busy (being shrunk to zero).
+        limit: parameters and FLOPs of the whole network that growth may not exceed and pruning may not go below.
+        width: growth may take an element to at most this multiple of its seed size.
+        minimum: pruning leaves at least this many units.
+        seed_sizes: sizes in the network before any change.
+    """
+
+    elements: tuple[str, ...] = ()
+    exclude: Collection[str] = ()
+    limit: Limit = field(default_factory=Limit)
+    width: float | None = None
+    minimum: int = 1
+    seed_sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What happened: events of changes, and reasons for what was skipped."""
+
+    events: tuple[Event, ...]
+    skipped: tuple[str, ...]
+
+
+def adapt(
+    context: Context,
+    method: Method,
+    selection: Selection,
+    amount: float,
+    rules: Rules,
+    followers: Sequence[Follower] = (),
+    turn: int = 0,
+    defer: Callable[[Plan], bool] | None = None,
+) -> AdaptResult:
+    """Let one adaptation act once.
+
+    Order is deterministic: candidates in the order of the network's elements, changes in the order of the selection.
+
+    Args:
+        context: the network and the data to measure on.
+        method: how.
+        selection: where and how many.
+        amount: see `Selection.choose`.
+        rules: what may be touched.
+        followers: what `apply` resizes with the network.
+        turn: how often this adaptation has acted before.
+        defer: is offered every plan; returns True for one that it will carry out later itself.
+    """
+    skipped: list[str] = []
+    rooms = _rooms(context, method, rules, skipped)
+    if not rooms:
+        return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
+    try:
+        measurement = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
+    except NonFiniteStatistics as error:
+        return AdaptResult((), (f"{method.kind} skipped: {error}",))
+    candidates = _candidates(context, rooms, measurement, rules)
+    choices = selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn)
+    if not choices:
+        return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
+    events, went_away = [], []
+    for choice in choices:
+        try:
+            element = context.network.element(choice.element)
+        except KeyError:
+            went_away.append(f"{choice.element} went away with an earlier change of the same step")
+            continue
+        plan = method.plan(context, element, choice.units, measurement)
+        if defer is None or not defer(plan):
+            events.append(apply(context.network, plan, followers, certify=_certify(context)))
+    return AdaptResult(tuple(events), tuple(went_away))
+
+
+def _name(method: Method) -> str:
+    return type(method).__name__
+
+
+def _certify(context: Context) -> Tensor:
+    return next(iter(context.batches(1)))[0]
+
+
+def _rooms(context: Context, method: Method, rules: Rules, skipped: list[str]) -> list[tuple[Element, int]]:
+    """Elements that may be changed, each with the number of units that may be added or removed."""
+    rooms = []
+    named = 0
+    for element in context.network.elements():
+        if rules.elements and not any(fnmatch.fnmatchcase(element.name, p) for p in rules.elements):
+            continue
+        named += 1
+        if element.name in rules.exclude or element.level not in method.levels:
+            continue
+        reason = method.accepts(context, element)
+        if reason is not None:
+            skipped.append(f"{element.name}: {reason}")
+            continue
+        room = _room(element, method, rules)
+        if room > 0:
+            rooms.append((element, room))
+        elif method.kind == "grow":
+            skipped.append(f"{element.name}: the width limit of {rules.width}x the seed size is reached")
+        else:
+            skipped.append(f"{element.name}: the minimum of {max(rules.minimum, element.minimum)} units is reached")
+    if not named:
+        skipped.append(f"no element is named like {', '.join(rules.elements)}")
+    return rooms
+
+
+def _room(element: Element, method: Method, rules: Rules) -> int:
+    if element.level in ("layer", "block", "insertion"):
+        return 1
+    if method.kind == "prune":
+        room = element.size if element.level == "weight" else element.size - max(rules.minimum, element.minimum)
+    elif rules.width is None:
+        room = element.size * 64
+    else:
+        room = int(rules.width * rules.seed_sizes.get(element.name, element.size)) - element.size
+    return room // element.quantum * element.quantum
+
+
+def _candidates(
+    context: Context, rooms: Sequence[tuple[Element, int]], measurement: Measurement, rules: Rules
+) -> list[Candidate]:
+    network = context.network
+    graph = network.graph()
+    costs = flops_per_unit(network.module, network.example_inputs, graph, [e for e, _ in rooms])
+    return [
+        Candidate(
+            element,
+            measurement.scores.get(element.name, torch.empty(0)),
+            room,
+            rules.seed_sizes.get(element.name, element.size),
+            parameters_per_unit(graph, element),
+            costs[element.name],
+        )
+        for element, room in rooms
+        if element.name in measurement.scores
+    ]
+
+
+def _headroom(context: Context, method: Method, rules: Rules) -> Limit:
+    """How many parameters and FLOPs this act may still add (growing) or remove (pruning)."""
+    network = context.network
+    sign = 1.0 if method.kind == "grow" else -1.0
+    parameters = rules.limit.parameters
+    allowed_flops = rules.limit.flops
+    return Limit(
+        None if parameters is None else max(0.0, sign * (parameters - network.num_parameters())),
+        None if allowed_flops is None else max(0.0, sign * (allowed_flops - flops(network.module, network.example_inputs))),
+    )
+
+
+def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: float, rules: Rules) -> str:
+    sizes = sum(c.element.size for c in candidates)
+    limit = {k: v for k, v in vars(rules.limit).items() if v is not None}
+    return (
+        f"nothing to {method.kind}: amount {amount:g} over {len(candidates)} elements with {sizes} units rounds to 0, or the "
+        f"limit {limit or 'none'} is reached (selection {type(selection).__name__}); raise the amount or the limit"
+    )
+
+
+def _summary(skipped: Sequence[str], most: int = 5) -> list[str]:
+    """The first few reasons, and how many more there are."""
+    rest = len(skipped) - most
+    return [*skipped[:most], *([f"... and {rest} more elements"] if rest > 0 else [])]
