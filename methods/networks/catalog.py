@@ -1,0 +1,95 @@
+"""The networks that have a name, and what a factory must be given for a task."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NETWORKS = {
+    "mlp": "methods.networks.mlp:mlp",
+    "vgg11": "methods.networks.vgg:vgg11",
+    "vgg13": "methods.networks.vgg:vgg13",
+    "vgg16": "methods.networks.vgg:vgg16",
+    "resnet": "methods.networks.resnet:resnet",
+    "wide_resnet": "methods.networks.wide_resnet:wide_resnet",
+}
+
+
+def network_reference(name: str) -> str:
+    """The factory that `name` stands for, as `package.module:attribute`.
+
+    Args:
+        name: a key of `NETWORKS`, or the reference of your own factory, which is returned as it is.
+
+    Raises:
+        KeyError: neither; the message lists the known names.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    module, colon, attribute = name.partition(":")
+    if colon and module and attribute:
+        return name
+    near = difflib.get_close_matches(name, NETWORKS, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise KeyError(f"unknown network {name!r}{hint}; known are {sorted(NETWORKS)}, or give package.module:factory.")
+
+
+def arguments_for(
+    name: str, input_shape: Sequence[int], num_outputs: int, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The arguments of a factory: those given, and those of its parameters that the data decides.
+
+    `in_features` (values a sample), `in_channels`, `image_size` (the smaller side), `input_shape`, and `num_classes`,
+    `out_features` or `num_outputs` are filled in where the factory has such a parameter.
+
+    Args:
+        name: as for `network_reference`.
+        input_shape: shape of one sample.
+        num_outputs: classes, or values predicted.
+        given: what the campaign file says; it wins.
+
+    Raises:
+        KeyError: unknown network.
+        ImportError: the factory cannot be imported.
+        ValueError: an argument that the factory does not have, one that is missing, or a network for images with other data.
+    """
+    given = dict(given or {})
+    parameters = inspect.signature(_factory(network_reference(name))).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = [p.name for p in parameters.values() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
+    unknown = sorted(set(given) - set(named))
+    if unknown and not open_ended:
+        raise ValueError(f"network {name} takes the arguments {named}, but got {unknown}.")
+    known = _from_data(input_shape, num_outputs)
+    filled = {n: known[n] for n in named if n in known and n not in given}
+    if len(input_shape) != 3 and {"in_channels", "image_size"} & set(filled):
+        raise ValueError(
+            f"network {name} takes images (channels, height, width), but the samples have shape {tuple(input_shape)}; use mlp."
+        )
+    missing = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in {*filled, *given}]
+    if missing:
+        raise ValueError(f"network {name} needs the arguments {missing}, which the data does not tell; give them.")
+    return {**filled, **given}
+
+
+def _from_data(input_shape: Sequence[int], num_outputs: int) -> dict[str, Any]:
+    outputs = dict.fromkeys(("num_classes", "out_features", "num_outputs"), num_outputs)
+    inputs = {"in_features": math.prod(input_shape), "in_channels": input_shape[0], "input_shape": list(input_shape)}
+    return {**inputs, **outputs, "image_size": min(input_shape[-2:])}
+
+
+def _factory(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"network {reference!r}: module {module!r} must be importable, but is not: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ImportError(f"network {reference!r}: {module!r} must have the attribute {attribute!r}, but has not.")
+        found = getattr(found, part)
+    return found

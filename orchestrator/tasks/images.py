@@ -1,0 +1,56 @@
+"""From decoded images to a data set: validation split, normalisation, augmentation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from orchestrator.tasks.augment import Augment
+from orchestrator.tasks.dataset import Dataset, Split
+from orchestrator.tasks.splits import divide
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel of uint8 `images` (N, C, H, W), each (C, 1, 1) float32; deviation 0 becomes 1."""
+    values = torch.arange(256, dtype=torch.float64)
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        frequency = images[:, channel].flatten().bincount(minlength=256).double()
+        frequency /= frequency.sum()
+        mean = (frequency * values).sum()
+        std = (frequency * (values - mean).square()).sum().sqrt()
+        means.append(mean)
+        stds.append(std if std > 0 else torch.ones_like(std))
+    return torch.stack(means).float()[:, None, None], torch.stack(stds).float()[:, None, None]
+
+
+def image_dataset(
+    name: str,
+    train: Split,
+    val: Split | None,
+    test: Split | None,
+    *,
+    seed: int,
+    val_fraction: float,
+    pad: int,
+    flip: bool,
+) -> Dataset:
+    """A classification of images.
+
+    Args:
+        name: of the data set.
+        train: uint8 images (N, C, H, W) and classes; they stay uint8 and are normalised in batches.
+        val: None takes `val_fraction` of the training samples, drawn by `seed`.
+        test: kept apart from all of that.
+        seed: decides which samples are for validation.
+        val_fraction: how many.
+        pad: zeros around training images before a random crop.
+        flip: whether training images are mirrored half of the time.
+    """
+    num_classes = max(int(s.targets.max()) for s in (train, val, test) if s is not None) + 1
+    if val is None:
+        train, val = divide(train, val_fraction, seed, "val")
+    mean, std = channel_statistics(train.inputs)
+    augment = Augment(pad, flip) if pad or flip else None
+    shape = tuple(train.inputs.shape[1:])
+    return Dataset(name, train, val, test, "classification", num_classes, shape, augment, mean, std)

@@ -1,0 +1,57 @@
+"""How good a network is on a split."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from methods.network import LossFunction
+from orchestrator.tasks.batches import eval_batches
+from orchestrator.tasks.dataset import Dataset
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction, batch_size: int = 512) -> dict[str, float]:
+    """Loss and quality of `module` on a split, in eval mode; each submodule's mode is put back.
+
+    Args:
+        module: takes (n, *input_shape) float32 on the data set's device.
+        dataset: the data.
+        split: "train", "val" or "test".
+        loss: mean loss over a batch.
+        batch_size: samples at a time; changes nothing but rounding and memory.
+
+    Returns:
+        `loss`, and for classification `accuracy` (fraction), for regression `r2` (1 - squared error / variance, both summed
+        over the outputs) and `rmse` (in the source's unit of the targets). Values that are not finite are returned as they are.
+
+    Raises:
+        KeyError: the data set has no such split.
+    """
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        return _measure(module, dataset, split, loss, batch_size)
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+
+
+def _measure(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction, batch_size: int) -> dict[str, float]:
+    targets = dataset.split(split).targets
+    total = torch.zeros((), dtype=torch.float64, device=targets.device)
+    quality = torch.zeros_like(total)
+    for inputs, target in eval_batches(dataset, split, batch_size):
+        output = module(inputs)
+        total += loss(output, target) * len(target)
+        quality += _correct(output, target) if dataset.kind == "classification" else (output - target).double().square().sum()
+    found = {"loss": float(total) / len(targets)}
+    if dataset.kind == "classification":
+        return found | {"accuracy": float(quality) / len(targets)}
+    variance = float((targets - targets.mean(0)).double().square().sum())
+    rmse = (float(quality) / targets.numel()) ** 0.5 * dataset.target_std
+    return found | {"r2": 1 - float(quality) / variance if variance else float("nan"), "rmse": rmse}
+
+
+def _correct(output: Tensor, target: Tensor) -> Tensor:
+    return (output.argmax(1) == target).sum()
