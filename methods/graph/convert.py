@@ -1,0 +1,197 @@
+"""Turn the terms that a trace ends with into frozen expressions, after checking that every atom makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
+from methods.graph.mode import Value, Watch
+from methods.graph.unify import Fix, Mul, Term, Var, norm, variables
+from methods.graph.values import AtomInfo, Frozen, Graph, ModuleCall, Occurrence, Role
+
+_PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")
+_MAKES = frozenset(("produce", "raw"))
+_USES = frozenset(("reduced", "attention_scale"))
+
+
+@dataclass
+class Run:
+    """Everything that was collected while the forward ran.
+
+    Attributes:
+        watch: the mode with its labels.
+        tensors: terms of each parameter and buffer.
+        buffers: which of them are buffers.
+        calls: values that went in and out of each submodule, in order.
+        aliases: other names of tied tensors.
+        calls_frozen: no further calls are recorded (a second run of the same forward).
+    """
+
+    watch: Watch
+    tensors: dict[str, list[Term]]
+    buffers: set[str]
+    calls: dict[str, list[tuple[Value | None, Value | None]]]
+    aliases: dict[str, str] = field(default_factory=dict)
+    calls_frozen: bool = False
+
+    def dims(self) -> Iterator[tuple[str, int, Term]]:
+        """Every dimension of every parameter and buffer."""
+        for name, dims in self.tensors.items():
+            for position, dim in enumerate(dims):
+                yield name, position, dim
+
+    def role(self, name: str, dim: int) -> Role:
+        """What a dimension is mainly used for."""
+        known = self.watch.roles.get((name, dim), ())
+        return next((r for r in _PRECEDENCE if r in known), "raw")
+
+
+def to_graph(run: Run) -> Graph:
+    """Check, name and freeze."""
+    for term in run.watch.pending.values():
+        run.watch.algebra.mark(term, "reduced")
+    _freeze_unused(run)
+    while _freeze_unsound(run) or _freeze_ties(run):
+        pass
+    names = _names(run)
+    tensors = {name: tuple(_expr(dim, names) for dim in dims) for name, dims in run.tensors.items()}
+    roles = {(n, d): run.role(n, d) for n, dims in tensors.items() for d, e in enumerate(dims) if not isinstance(e, Const)}
+    atoms = _atoms(run, names, tensors, roles)
+    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, names))
+
+
+def _freeze_unused(run: Run) -> None:
+    algebra = run.watch.algebra
+    for name, dims in run.tensors.items():
+        for position, dim in enumerate(dims):
+            if name not in run.watch.seen:
+                algebra.freeze(dim, "never used by the forward")
+            elif name in run.buffers and run.role(name, position) in ("scale", "bias", "raw"):
+                algebra.freeze(dim, f"the buffer {name} holds fixed values for it")
+
+
+def _freeze_unsound(run: Run) -> bool:
+    """Freeze atoms that nothing makes or nothing uses."""
+    roles: dict[Var, set[str]] = {}
+    for name, position, dim in run.dims():
+        for var in variables(dim):
+            roles.setdefault(var, set()).update(run.watch.roles.get((name, position), {"raw"}))
+    found = False
+    for var, known in roles.items():
+        reason = ""
+        if not known & _MAKES:
+            reason = "no parameter makes its units"
+        elif "consume" not in known and not var.marks & _USES:
+            reason = "no parameter uses its units"
+        if reason:
+            run.watch.algebra.freeze(var, reason)
+            found = True
+    return found
+
+
+def _freeze_ties(run: Run) -> bool:
+    """Freeze what a literal ties to something that does not change."""
+    found = False
+    for a, b in run.watch.ties:
+        left, right = _without_common(a, b)
+        if isinstance(left, Var) and isinstance(right, Var):
+            continue
+        for term in (left, right):
+            for var in list(variables(term)):
+                run.watch.algebra.freeze(var, "its size is tied to one that does not change")
+                found = True
+    return found
+
+
+def _without_common(a: Term, b: Term) -> tuple[Term, Term]:
+    a, b = norm(a), norm(b)
+    left = list(a.parts) if isinstance(a, Mul) else [a]
+    right = list(b.parts) if isinstance(b, Mul) else [b]
+    for part in list(left):
+        twin = next((q for q in right if q is part or (isinstance(q, Fix) and isinstance(part, Fix) and q.size == part.size)), None)
+        if twin is not None:
+            left.remove(part)
+            right.remove(twin)
+    return norm(Mul(left)), norm(Mul(right))
+
+
+def _paths(term: Term, path: str = "") -> Iterator[tuple[Var, str]]:
+    term = norm(term)
+    if isinstance(term, Var):
+        yield term, path
+    elif not isinstance(term, Fix):
+        for position, part in enumerate(term.parts):
+            yield from _paths(part, f"{path}.{position}" if path else str(position))
+
+
+def _names(run: Run) -> dict[Var, str]:
+    """Name each atom by the first dimension that makes it, else by the first that holds it."""
+    made: dict[Var, str] = {}
+    held: dict[Var, str] = {}
+    for name, position, dim in run.dims():
+        table = made if run.role(name, position) == "produce" else held
+        for var, path in _paths(dim):
+            table.setdefault(var, f"{name}:{position}" + (f"/{path}" if path else ""))
+    return {**held, **made}
+
+
+def _expr(term: Term, names: dict[Var, str]) -> Expr:
+    term = norm(term)
+    if isinstance(term, Fix):
+        return Const(term.size)
+    if isinstance(term, Var):
+        name = names.get(term)
+        return Const(term.size) if name is None else Atom(name, term.size)
+    parts = tuple(_expr(p, names) for p in term.parts)
+    return Prod(parts) if isinstance(term, Mul) else Sum(parts)
+
+
+def _atoms(
+    run: Run, names: dict[Var, str], tensors: dict[str, tuple[Expr, ...]], roles: dict[tuple[str, int], Role]
+) -> dict[str, AtomInfo]:
+    occurrences: dict[str, list[Occurrence]] = {}
+    for name, dims in tensors.items():
+        for position, expr in enumerate(dims):
+            for atom in sorted(atom_names(expr)):
+                occurrences.setdefault(atom, []).append(Occurrence(name, position, expr, roles[name, position]))
+    ties: dict[str, set[str]] = {}
+    for a, b in run.watch.ties:
+        left, right = _without_common(a, b)
+        if isinstance(left, Var) and isinstance(right, Var) and left is not right and {left, right} <= names.keys():
+            ties.setdefault(names[left], set()).add(names[right])
+            ties.setdefault(names[right], set()).add(names[left])
+    var_of = {name: var for var, name in names.items()}
+    infos = {}
+    for name, found in occurrences.items():
+        var = var_of[name]
+        infos[name] = AtomInfo(name, var.size, tuple(found), var.marks, tuple(sorted(ties.get(name, ()))))
+    return infos
+
+
+def _frozen(run: Run) -> tuple[Frozen, ...]:
+    out = []
+    for name, position, dim in run.dims():
+        term = norm(dim)
+        if isinstance(term, Fix) and term.size > 1:
+            out.append(Frozen(f"{name}:{position}", term.size, term.reason or "meets a size that does not change"))
+    return tuple(out)
+
+
+def _modules(run: Run, names: dict[Var, str]) -> dict[str, ModuleCall]:
+    def exprs(value: Value | None) -> tuple[Expr, ...]:
+        return tuple(_expr(d, names) for d in value.dims) if value is not None else ()
+
+    return {name: _call(run, name, calls, exprs(calls[0][0]), exprs(calls[0][1])) for name, calls in run.calls.items()}
+
+
+def _call(
+    run: Run, name: str, calls: Sequence[tuple[Value | None, Value | None]], inputs: tuple[Expr, ...], output: tuple[Expr, ...]
+) -> ModuleCall:
+    first, last = calls[0]
+    residual = branch = False
+    if first is not None and last is not None and first is not last:
+        residual = bool(last.adds & first.bit)
+        reach = first.deps | first.bit
+        branch = not residual and any(bit == last.bit and other & reach for bit, other in run.watch.sums)
+    return ModuleCall(name, inputs, output, len(calls), residual, branch)

@@ -1,0 +1,128 @@
+"""The dispatch mode that watches a forward: every tensor carries the terms of its dimensions and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from methods.graph.source import caller, written_numbers
+from methods.graph.unify import Algebra, Fix, Term, Var
+
+Source = tuple[str, tuple[tuple[int, ...], ...]]
+"""A parameter or buffer that a tensor is made of, and for each dimension of the tensor the dimensions of that parameter."""
+
+CONSTANT = "a constant that the forward makes"
+
+
+class Value:
+    """What is known of one tensor of the forward.
+
+    Attributes:
+        dims: the term of each dimension.
+        bit: a bit of its own, for the sets below.
+        deps: bits of all values it was computed from.
+        adds: bits of the values that it is a sum of (with others).
+        zero: a unit whose producers are zero is zero in it.
+        sources: the parameters that it is nothing but a rearrangement or product of; empty for activations.
+        squares: the value whose square it is (or the mean of that, or its inverse root), while an RMS norm may follow.
+    """
+
+    __slots__ = ("adds", "bit", "deps", "dims", "sources", "squares", "tensor", "zero")
+
+    def __init__(self, tensor: Tensor, dims: Sequence[Term], bit: int) -> None:
+        self.tensor = tensor
+        self.dims = dims
+        self.bit = bit
+        self.deps = 0
+        self.adds = bit
+        self.zero = False
+        self.sources: tuple[Source, ...] = ()
+        self.squares: tuple[str, int] | None = None
+
+
+Handler = Callable[["Watch", Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Runs one operator and labels what it returns."""
+
+
+class Watch(TorchDispatchMode):
+    """Labels every tensor of a forward.
+
+    Args:
+        meta: tensors hold no data; constants made in the forward are moved to the meta device too.
+    """
+
+    def __init__(self, meta: bool) -> None:
+        super().__init__()
+        self.meta = meta
+        self.values: dict[int, Value] = {}
+        self.algebra = Algebra(self.describe)
+        self.roles: dict[tuple[str, int], set[str]] = {}
+        self.seen: set[str] = set()
+        self.nonnegative = 0
+        self.sums: list[tuple[int, int]] = []
+        self.ties: list[tuple[Term, Term]] = []
+        self.pending: dict[int, Term] = {}
+        self.unknown: set[str] = set()
+        self.operator = ""
+        self._next_bit = 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Hand the operator to its rule."""
+        from methods.graph.rules import handler
+
+        return handler(func)(self, func, args, kwargs or {})
+
+    def describe(self) -> str:
+        """Which operator is running, and from where in the user's code."""
+        return f"{self.operator} at {caller()}"
+
+    def written_sizes(self, pieces: Sequence[Term], sizes: Sequence[int]) -> None:
+        """Freeze the parts that a view or cut has just made and whose size is a number in the user's code."""
+        numbers = written_numbers()
+        for piece, size in zip(pieces, sizes, strict=True):
+            if size in numbers:
+                self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
+
+    def put(self, tensor: Tensor, dims: Sequence[Term], inputs: Iterable[Value] = (), zero: bool = False) -> Value:
+        """Label a tensor that was computed from `inputs`."""
+        bit = self._next_bit
+        self._next_bit = bit << 1
+        value = Value(tensor, dims, bit)
+        deps = 0
+        for other in inputs:
+            deps |= other.deps | other.bit
+        value.deps = deps
+        value.zero = zero
+        self.values[id(tensor)] = value
+        return value
+
+    def value(self, tensor: Tensor) -> Value:
+        """The value of a tensor; one that was never seen is a constant."""
+        value = self.values.get(id(tensor))
+        return value if value is not None else self.put(tensor, [Fix(n, CONSTANT) for n in tensor.shape])
+
+    def parameter(self, name: str, tensor: Tensor) -> list[Term]:
+        """Label a parameter or buffer: every dimension may change, for all that is known."""
+        dims: list[Term] = [Var(n) for n in tensor.shape]
+        value = self.put(tensor, dims, zero=True)
+        value.sources = ((name, tuple((i,) for i in range(len(dims)))),)
+        return dims
+
+    def role(self, value: Value, dim: int, role: str) -> None:
+        """Note what a dimension of the parameters behind `value` is used for."""
+        for name, mapping in value.sources:
+            for source_dim in mapping[dim]:
+                self.roles.setdefault((name, source_dim), set()).add(role)
+
+    def uses(self, value: Value) -> None:
+        """Note that the parameters behind `value` took part in an operation."""
+        for name, _ in value.sources:
+            self.seen.add(name)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A meta tensor."""
+        return torch.empty(shape, dtype=like.dtype, device="meta")

@@ -1,0 +1,44 @@
+"""What each ATen operator does to the dimensions of its tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from methods.graph.mode import Handler
+from methods.graph.rules import contraction, normalisation, pointwise, reduction, shape
+from methods.graph.rules.common import freeze_all
+from methods.graph.rules.pointwise import FACTORIES, factory, pointwise_rule
+
+RULES: dict[str, Handler] = {
+    **contraction.RULES,
+    **normalisation.RULES,
+    **reduction.RULES,
+    **shape.RULES,
+    **pointwise.RULES,
+}
+
+_HANDLERS: dict[Any, Handler] = {}
+
+
+def handler(func: Any) -> Handler:
+    """The rule of an operator; one that nothing is known of freezes whatever it touches."""
+    found = _HANDLERS.get(func)
+    if found is None:
+        found = _HANDLERS[func] = _find(func)
+    return found
+
+
+def _find(func: Any) -> Handler:
+    name = func._overloadpacket.__name__
+    if name in RULES:
+        return RULES[name]
+    base = name[:-1] if name.endswith("_") else name
+    if base in RULES and base not in shape.RULES:
+        return RULES[base]
+    if base in FACTORIES:
+        return factory
+    if torch.Tag.pointwise in func.tags or base in pointwise.UNTAGGED:
+        return pointwise_rule(base)
+    return freeze_all

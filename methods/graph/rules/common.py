@@ -1,0 +1,93 @@
+"""Helpers of the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.graph.mode import Value, Watch
+from methods.graph.unify import Fix, Term, norm
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+SPATIAL = "a size in space or time, not of channels"
+
+
+def tensors(items: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dictionaries (missing one would make a bogus group)."""
+    if isinstance(items, Tensor):
+        yield items
+    elif isinstance(items, (list, tuple)):
+        for item in items:
+            yield from tensors(item)
+    elif isinstance(items, dict):
+        for item in items.values():
+            yield from tensors(item)
+
+
+def argument(args: Args, kwargs: Kwargs, position: int, name: str, default: Any = None) -> Any:
+    """A positional or keyword argument of an operator."""
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def run(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Run the operator itself, on the device of the trace."""
+    if watch.meta and kwargs.get("device") is not None:
+        kwargs = {**kwargs, "device": torch.device("meta")}
+        if kwargs.get("pin_memory"):
+            kwargs["pin_memory"] = False
+    watch.operator = func._overloadpacket.__name__
+    return func(*args, **kwargs)
+
+
+def fixed(sizes: Sequence[int], reason: str = SPATIAL) -> list[Term]:
+    """Constant dimensions."""
+    return [Fix(n, reason) for n in sizes]
+
+
+def freeze_all(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """The rule of an operator that has none: nothing it touches may change."""
+    out = run(watch, func, args, kwargs)
+    inputs = [watch.value(t) for t in tensors((args, kwargs))]
+    name = watch.operator
+    for value in inputs:
+        watch.uses(value)
+        for dim in value.dims:
+            if not isinstance(norm(dim), Fix):
+                watch.unknown.add(name)
+                watch.algebra.freeze(dim, f"no rule for the operator {watch.describe()}")
+    for tensor in tensors(out):
+        watch.put(tensor, fixed(tensor.shape, f"made by the operator {name}, which has no rule"), inputs)
+    return out
+
+
+def broadcast(watch: Watch, inputs: Sequence[Value], shape: Sequence[int]) -> list[Term]:
+    """Dimensions of the result of broadcasting `inputs`; equal ones are unified."""
+    out: list[Term | None] = [None] * len(shape)
+    algebra = watch.algebra
+    for value in inputs:
+        offset = len(shape) - len(value.dims)
+        for position, dim in enumerate(value.dims, offset):
+            if position < 0 or dim.size != shape[position]:
+                if dim.size != 1 or not isinstance(norm(dim), Fix):
+                    algebra.freeze(dim, f"broadcast in {watch.describe()}")
+                continue
+            known = out[position]
+            if known is None or (known.size == 1 and isinstance(norm(known), Fix) and norm(known) is not norm(dim)):
+                if known is not None:
+                    algebra.unify(known, dim)
+                out[position] = dim
+            elif known is not dim:
+                algebra.unify(known, dim)
+    return [dim if dim is not None else Fix(n, SPATIAL) for dim, n in zip(out, shape, strict=True)]
+
+
+def same_label(watch: Watch, source: Value, tensor: Tensor) -> Value:
+    """Label a tensor that holds the same values as `source`."""
+    value = watch.put(tensor, source.dims, (source,), source.zero)
+    value.adds |= source.adds
+    value.sources = source.sources
+    return value

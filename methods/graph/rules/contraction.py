@@ -1,0 +1,275 @@
+"""Operators that contract a dimension: matrix products, convolutions, embeddings, attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from methods.graph.mode import Handler, Value, Watch
+from methods.graph.rules.common import Args, Kwargs, argument, broadcast, fixed, run
+from methods.graph.unify import ONE, Fix, Mul, Term, Var, norm
+
+
+def contract(watch: Watch, left: Value, left_dim: int, right: Value, right_dim: int) -> None:
+    """Unify the contracted dimensions and note the roles of the parameters on either side."""
+    watch.algebra.unify(left.dims[left_dim], right.dims[right_dim])
+    for value in (left, right):
+        if value.sources:
+            watch.uses(value)
+    if left.sources and right.sources:
+        watch.role(left, left_dim, "produce")
+        watch.role(right, right_dim, "consume")
+        return
+    if not left.sources and not right.sources:
+        watch.algebra.mark(left.dims[left_dim], "attention_scale")
+        return
+    weight, dim, other = (left, left_dim, right) if left.sources else (right, right_dim, left)
+    for position in range(len(weight.dims)):
+        watch.role(weight, position, "consume" if position == dim else "produce")
+    if not other.zero:
+        watch.algebra.mark(weight.dims[dim], "offset")
+
+
+def product(watch: Watch, left: Value, right: Value, out: Tensor, dims: list[Term], kept: tuple[list[int], list[int]]) -> Value:
+    """Label a product; `kept` says which dimensions of each side the result's dimensions come from (-1: none)."""
+    value = watch.put(out, dims, (left, right), bool(left.sources or right.sources or left.zero or right.zero))
+    if left.sources and right.sources:
+        value.sources = tuple(
+            (name, tuple(mapping[d] if d >= 0 else () for d in positions))
+            for side, positions in ((left, kept[0]), (right, kept[1]))
+            for name, mapping in side.sources
+        )
+    return value
+
+
+def add_bias(watch: Watch, value: Value, bias: Value, out: Tensor) -> None:
+    """Add a bias (or any tensor) to a product that was just labelled."""
+    watch.uses(bias)
+    for position in range(len(bias.dims)):
+        watch.role(bias, position, "bias")
+    dims = broadcast(watch, [value, bias], out.shape)
+    total = watch.put(out, dims, (value, bias), value.zero and bias.zero)
+    total.sources = value.sources if bias.sources else ()
+    if not bias.sources and len(bias.dims) == len(dims):
+        total.adds |= bias.adds
+        watch.sums.append((value.bit, bias.deps | bias.bit))
+
+
+def mm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """[i, k] x [k, j]."""
+    out = run(watch, func, args, kwargs)
+    left, right = watch.value(args[0]), watch.value(args[1])
+    contract(watch, left, 1, right, 0)
+    product(watch, left, right, out, [left.dims[0], right.dims[1]], ([0, -1], [-1, 1]))
+    return out
+
+
+def addmm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Bias + [i, k] x [k, j]."""
+    watch.operator = "addmm"
+    left, right = watch.value(args[1]), watch.value(args[2])
+    shape = (left.dims[0].size, right.dims[1].size)
+    out = watch.empty(shape, args[1]) if watch.meta else func(*args, **kwargs)
+    contract(watch, left, 1, right, 0)
+    value = product(watch, left, right, out, [left.dims[0], right.dims[1]], ([0, -1], [-1, 1]))
+    add_bias(watch, value, watch.value(args[0]), out)
+    return out
+
+
+def mv(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """[i, k] x [k]."""
+    out = run(watch, func, args, kwargs)
+    left, right = watch.value(args[0]), watch.value(args[1])
+    contract(watch, left, 1, right, 0)
+    product(watch, left, right, out, [left.dims[0]], ([0], [-1]))
+    return out
+
+
+def dot(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """[k] x [k]."""
+    out = run(watch, func, args, kwargs)
+    left, right = watch.value(args[0]), watch.value(args[1])
+    contract(watch, left, 0, right, 0)
+    product(watch, left, right, out, [], ([], []))
+    return out
+
+
+def _bmm(watch: Watch, left: Value, right: Value, out: Tensor) -> Value:
+    watch.algebra.unify(left.dims[0], right.dims[0])
+    contract(watch, left, 2, right, 1)
+    if not left.sources and not right.sources:
+        watch.algebra.mark(left.dims[0], "heads")
+    return product(watch, left, right, out, [left.dims[0], left.dims[1], right.dims[2]], ([0, 1, -1], [0, -1, 2]))
+
+
+def bmm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """[b, i, k] x [b, k, j]."""
+    out = run(watch, func, args, kwargs)
+    _bmm(watch, watch.value(args[0]), watch.value(args[1]), out)
+    return out
+
+
+def baddbmm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Bias + [b, i, k] x [b, k, j]."""
+    bias = watch.value(args[0])
+    out = run(watch, func, args, kwargs)
+    value = _bmm(watch, watch.value(args[1]), watch.value(args[2]), out)
+    add_bias(watch, value, bias, out)
+    return out
+
+
+def linear(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """[..., k] x [j, k]."""
+    out = run(watch, func, args, kwargs)
+    x, weight = watch.value(args[0]), watch.value(args[1])
+    contract(watch, x, len(x.dims) - 1, weight, 1)
+    rank = len(x.dims)
+    kept = ([*range(rank - 1), -1], [-1] * (rank - 1) + [0])
+    value = product(watch, x, weight, out, [*x.dims[:-1], weight.dims[0]], kept)
+    bias = argument(args, kwargs, 2, "bias")
+    if bias is not None:
+        add_bias(watch, value, watch.value(bias), out)
+    return out
+
+
+def _conv_shape(x: Tensor, weight: Tensor, args: Args) -> list[int]:
+    stride, padding, dilation, transposed, extra, groups = args[3:9]
+    rank = weight.dim() - 2
+    size, kernel = x.shape, weight.shape
+    out = [size[0], kernel[1] * groups if transposed else kernel[0]]
+    for i in range(rank):
+        s = stride[i] if len(stride) > 1 else stride[0]
+        p = padding[i] if len(padding) > 1 else padding[0]
+        span = (dilation[i] if len(dilation) > 1 else dilation[0]) * (kernel[2 + i] - 1)
+        if transposed:
+            out.append((size[2 + i] - 1) * s - 2 * p + span + (extra[i] if len(extra) > 1 else extra[0]) + 1)
+        else:
+            out.append((size[2 + i] + 2 * p - span - 1) // s + 1)
+    return out
+
+
+def convolution(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Convolution of any rank, transposed, grouped or depthwise."""
+    watch.operator = "convolution"
+    x, weight = watch.value(args[0]), watch.value(args[1])
+    rank = len(weight.dims) - 2
+    if watch.meta and len(x.dims) == rank + 2:
+        shape = _conv_shape(args[0], args[1], args)
+        if min(shape) < 1:
+            func(*args, **kwargs)
+        out = watch.empty(shape, args[0])
+    else:
+        out = func(*args, **kwargs)
+    channels = _convolve(watch, x, weight, args[8], args[6])
+    dims = [x.dims[0], channels, *fixed(out.shape[2:])]
+    value = watch.put(out, dims, (x, weight), True)
+    if args[2] is not None:
+        bias = watch.value(args[2])
+        watch.uses(bias)
+        watch.algebra.unify(bias.dims[0], channels)
+        watch.role(bias, 0, "bias")
+        value.deps |= bias.deps | bias.bit
+    return out
+
+
+def _convolve(watch: Watch, x: Value, weight: Value, groups: int, transposed: bool) -> Term:
+    """Unify the channels; returns those of the result."""
+    algebra = watch.algebra
+    produced, consumed = (1, 0) if transposed else (0, 1)
+    for dim in x.dims[2:]:
+        if type(dim) is not Fix:
+            algebra.freeze(dim)
+    for dim in weight.dims[2:]:
+        algebra.freeze(dim, "kernel size")
+    watch.uses(weight)
+    watch.uses(x)
+    watch.role(weight, produced, "produce")
+    watch.role(weight, consumed, "consume")
+    if not x.zero:
+        algebra.mark(x.dims[1], "offset")
+    if groups == 1:
+        algebra.unify(x.dims[1], weight.dims[consumed])
+        return weight.dims[produced]
+    return _grouped(watch, x.dims[1], weight, groups, transposed)
+
+
+def _grouped(watch: Watch, channels: Term, weight: Value, groups: int, transposed: bool) -> Term:
+    algebra = watch.algebra
+    group = Var(groups)
+    algebra.mark(group, "conv_groups")
+    if channels.size == groups:
+        algebra.mark(group, "depthwise")
+    if transposed:
+        algebra.unify(weight.dims[0], Mul([group, _part(channels.size // groups)]))
+        algebra.unify(channels, weight.dims[0])
+        return norm(Mul([group, weight.dims[1]]))
+    inner = _part(weight.dims[1].size)
+    if isinstance(inner, Fix):
+        algebra.freeze(weight.dims[1], "one input channel in each group")
+    else:
+        algebra.unify(weight.dims[1], inner)
+    algebra.unify(channels, Mul([group, inner]))
+    algebra.unify(weight.dims[0], Mul([group, _part(weight.dims[0].size // groups)]))
+    return weight.dims[0]
+
+
+def _part(size: int) -> Term:
+    return ONE if size == 1 else Var(size)
+
+
+def embedding(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Rows of a table."""
+    out = run(watch, func, args, kwargs)
+    weight, index = watch.value(args[0]), watch.value(args[1])
+    watch.uses(weight)
+    watch.algebra.freeze(weight.dims[0], "rows of an embedding are looked up by number")
+    watch.role(weight, 1, "produce")
+    watch.put(out, [*index.dims, weight.dims[1]], (weight, index), True)
+    return out
+
+
+def attention(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Fused scaled dot product attention, with as many or fewer key-value heads."""
+    out = run(watch, func, args, kwargs)
+    query, key, value = (watch.value(t) for t in args[:3])
+    algebra = watch.algebra
+    algebra.unify(query.dims[-1], key.dims[-1])
+    algebra.unify(key.dims[-2], value.dims[-2])
+    for q, k, v in zip(query.dims[:-2], key.dims[:-2], value.dims[:-2], strict=True):
+        algebra.unify(k, v)
+        algebra.unify(q, k if q.size == k.size else Mul([k, Fix(q.size // k.size)]))
+        algebra.mark(q, "heads")
+    algebra.mark(query.dims[-1], "attention_scale")
+    first = out[0] if isinstance(out, (tuple, list)) else out
+    watch.put(first, [*query.dims[:-1], value.dims[-1]], (query, key, value), value.zero)
+    for extra in out[1:] if isinstance(out, (tuple, list)) else ():
+        if isinstance(extra, Tensor):
+            watch.put(extra, fixed(extra.shape), (query, key, value))
+    return out
+
+
+RULES: dict[str, Handler] = {
+    "mm": mm,
+    "addmm": addmm,
+    "mv": mv,
+    "dot": dot,
+    "vdot": dot,
+    "bmm": bmm,
+    "baddbmm": baddbmm,
+    "linear": linear,
+    "convolution": convolution,
+    "convolution_overrideable": convolution,
+    "embedding": embedding,
+    **dict.fromkeys(
+        (
+            "scaled_dot_product_attention",
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_cudnn_attention",
+        ),
+        attention,
+    ),
+}
+

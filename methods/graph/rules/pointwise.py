@@ -1,0 +1,238 @@
+"""Operators that work entry by entry, and those that make new tensors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.graph.mode import CONSTANT, Handler, Source, Value, Watch
+from methods.graph.rules.common import Args, Kwargs, broadcast, fixed, run, same_label, tensors
+from methods.graph.unify import Fix, Term, Var, norm
+
+FACTORIES = frozenset(
+    ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_full", "new_empty", "randn", "rand", "empty_permuted")
+)
+IDENTITIES = frozenset(
+    ("clone", "contiguous", "detach", "alias", "dropout", "_to_copy", "to", "lift", "lift_fresh_copy", "native_dropout")
+)
+UNTAGGED = frozenset(
+    ("hardswish", "any", "_prelu_kernel", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+     "copy", "fill", "zero", "bernoulli", "rrelu_with_noise", "masked_fill", "uniform", "normal", "hardsigmoid")
+)  # fmt: skip
+KEEPS_ZERO = frozenset(
+    ("relu", "tanh", "gelu", "silu", "hardswish", "neg", "abs", "sqrt", "sin", "erf", "leaky_relu", "elu", "hardtanh", "floor",
+     "ceil", "round", "trunc", "sign", "square", "mish", "expm1", "log1p", "celu", "selu", "_prelu_kernel", "asinh", "atan",
+     "sinh", "positive", "nan_to_num", "softshrink", "hardshrink", "tanhshrink", "clamp_min", "zeros_like", "zero")
+)  # fmt: skip
+NONNEGATIVE = frozenset(("relu",))
+_LIKE = frozenset(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"))
+
+
+def pointwise_rule(name: str) -> Handler:
+    """The rule of the entry-by-entry operator `name`."""
+    return {"relu": relu, "add": add, "sub": add, "mul": mul}.get(name) or partial(pointwise, name)
+
+
+def _merge(inputs: list[Value], rank: int) -> tuple[Source, ...]:
+    merged: list[Source] = []
+    for value in inputs:
+        for name, mapping in value.sources:
+            aligned = [m if d.size > 1 else () for m, d in zip(mapping, value.dims, strict=True)]
+            merged.append((name, ((),) * (rank - len(aligned)) + tuple(aligned)))
+    return tuple(merged)
+
+
+def _label(watch: Watch, out: Tensor, inputs: list[Value], role: str | None, zero: bool) -> Value:
+    first = inputs[0]
+    if len(inputs) == 1 and len(first.dims) == out.dim():
+        dims: list[Term] = list(first.dims)
+    else:
+        dims = broadcast(watch, inputs, out.shape)
+    value = watch.put(out, dims, inputs, zero)
+    activations = [v for v in inputs if not v.sources]
+    for parameter in inputs:
+        if not parameter.sources:
+            continue
+        watch.uses(parameter)
+        if role and activations:
+            for position in range(len(parameter.dims)):
+                watch.role(parameter, position, role if role != "bias" or len(parameter.sources[0][1]) == 1 else "raw")
+    if not activations:
+        value.sources = _merge(inputs, out.dim())
+    return value
+
+
+def pointwise(name: str, watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Any entry-by-entry operator: all operands hold the same units."""
+    inputs = [watch.value(t) for t in tensors((args, kwargs))]
+    out = run(watch, func, args, kwargs)
+    if not inputs:
+        return out
+    zero = name in KEEPS_ZERO and inputs[0].zero
+    role = None
+    if name == "div":
+        zero, role = inputs[0].zero, "scale"
+    elif name == "pow":
+        zero = inputs[0].zero and isinstance(args[1], (int, float)) and args[1] > 0
+    elif name == "_prelu_kernel":
+        role = "scale"
+    if name in _LIKE:
+        same = watch.put(out, inputs[0].dims, (), zero)
+        same.deps = 0
+        return out
+    value = _label(watch, out, inputs, role, zero)
+    _follow_squares(name, value, inputs, args)
+    if name in ("copy", "fill", "zero", "masked_fill"):
+        _written(watch, args[0])
+    return out
+
+
+def _written(watch: Watch, target: Any) -> None:
+    """After writing into a view, its base is no longer a known sum, nor known to keep zeros."""
+    base = target._base if isinstance(target, Tensor) else None
+    if base is not None and id(base) in watch.values:
+        value = watch.values[id(base)]
+        value.adds, value.zero = value.bit, False
+
+
+def _follow_squares(name: str, value: Value, inputs: list[Value], args: Args) -> None:
+    first = inputs[0]
+    if name == "pow" and args[1] == 2:
+        value.squares = ("square", first.bit)
+    elif name == "square":
+        value.squares = ("square", first.bit)
+    elif first.squares and first.squares[0] == "mean" and name in ("rsqrt", "sqrt", "clamp_min", "add"):
+        value.squares = first.squares
+    elif first.squares and name == "reciprocal":
+        value.squares = first.squares
+    elif name == "div" and len(inputs) == 2 and inputs[1].squares == ("mean", first.bit):
+        value.squares = ("normalised", first.bit)
+
+
+def relu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """ReLU: a non-negative summand passes through it unchanged."""
+    watch.operator = "relu"
+    tensor: Tensor = args[0]
+    x = watch.value(tensor)
+    name = func._overloadpacket.__name__
+    if not watch.meta:
+        out = func(*args)
+    else:
+        out = tensor if name == "relu_" else torch.empty_like(tensor)
+    value = watch.put(out, x.dims, (x,), x.zero)
+    value.adds |= x.adds & watch.nonnegative
+    watch.nonnegative |= value.bit
+    if x.sources:
+        watch.uses(x)
+        value.sources = x.sources
+    return out
+
+
+def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Sum or difference; remembers what a sum consists of."""
+    left, right = args[0], args[1]
+    watch.operator = "add"
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        a, b = watch.value(left), watch.value(right)
+        simple = watch.meta and left.shape == right.shape and left.dtype == right.dtype
+        if not simple:
+            out = func(*args, **kwargs)
+        elif func._overloadpacket.__name__[-1] == "_":
+            out = left
+        else:
+            out = torch.empty_like(left)
+        value = _label(watch, out, [a, b], "bias", a.zero and b.zero)
+        if left.shape == right.shape and not (a.sources and b.sources):
+            value.adds |= a.adds | (b.adds if func._overloadpacket.__name__[:3] == "add" else 0)
+            watch.sums += [(a.bit, b.deps | b.bit), (b.bit, a.deps | a.bit)]
+        if func._overloadpacket.__name__[-1] == "_":
+            _written(watch, left)
+        return out
+    inputs = [watch.value(t) for t in tensors((args, kwargs))]
+    out = run(watch, func, args, kwargs)
+    value = _label(watch, out, inputs, None, inputs[0].zero and any(type(a) in (int, float) and a == 0 for a in args[:2]))
+    if inputs[0].squares and inputs[0].squares[0] == "mean":
+        value.squares = inputs[0].squares
+    return out
+
+
+def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Product: zero wherever one of the activations is."""
+    inputs = [watch.value(t) for t in tensors((args, kwargs))]
+    out = run(watch, func, args, kwargs)
+    activations = [v for v in inputs if not v.sources]
+    value = _label(watch, out, inputs, "scale", any(v.zero for v in activations or inputs))
+    if len(inputs) == 2:
+        a, b = inputs
+        if a.bit == b.bit:
+            value.squares = ("square", a.bit)
+        for x, inverse in ((a, b), (b, a)):
+            if inverse.squares == ("mean", x.bit):
+                value.squares = ("normalised", x.bit)
+        if value.squares and value.squares[0] == "normalised" and value.squares[1] in watch.pending:
+            watch.algebra.mark(watch.pending.pop(value.squares[1]), "rmsnorm")
+    return out
+
+
+def identity(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Copies and casts."""
+    out = run(watch, func, args, kwargs)
+    outputs = list(tensors(out))
+    source = watch.value(args[0])
+    value = same_label(watch, source, outputs[0])
+    value.squares = source.squares
+    if source.bit & watch.nonnegative:
+        watch.nonnegative |= value.bit
+    for extra in outputs[1:]:
+        watch.put(extra, source.dims, (source,))
+    return out
+
+
+def factory(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """A new tensor of given sizes: its dimensions may turn out to be anything."""
+    if watch.meta:
+        kwargs = {**kwargs, "device": torch.device("meta")}
+    out = run(watch, func, args, kwargs)
+    dims: list[Term] = [Var(n) if n > 1 else Fix(n) for n in out.shape]
+    watch.put(out, dims, (), watch.operator in ("zeros", "new_zeros"))
+    return out
+
+
+def constant(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """A new tensor whose entries have a meaning by position."""
+    if watch.meta:
+        kwargs = {**kwargs, "device": torch.device("meta")}
+    out = run(watch, func, args, kwargs)
+    watch.put(out, fixed(out.shape, CONSTANT))
+    return out
+
+
+def lift(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """A tensor written out in the forward."""
+    out = run(watch, func, args, kwargs)
+    if watch.meta:
+        out = torch.empty_like(out, device="meta")
+    watch.put(out, fixed(out.shape, CONSTANT))
+    return out
+
+
+def in_order(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Cumulative operators: the order of the units matters along their dimension."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    dim = args[1]
+    if not isinstance(norm(x.dims[dim]), Fix):
+        watch.algebra.freeze(x.dims[dim])
+    watch.put(out, x.dims, (x,), x.zero)
+    return out
+
+
+RULES: dict[str, Handler] = {
+    **dict.fromkeys(IDENTITIES, identity),
+    **dict.fromkeys(("arange", "linspace", "eye", "scalar_tensor"), constant),
+    "lift_fresh": lift,
+    **dict.fromkeys(("cumsum", "cumprod"), in_order),
+}

@@ -1,0 +1,205 @@
+"""Run a module's own forward once and find out what each dimension of its tensors is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from methods.graph.convert import Run, to_graph
+from methods.graph.mode import Value, Watch
+from methods.graph.unify import Fix
+from methods.graph.values import Graph
+
+_CANNOT_RUN_WITHOUT_DATA = (RuntimeError, TypeError, ValueError, AssertionError)
+
+
+def trace(module: nn.Module, example_inputs: tuple[Any, ...]) -> Graph:
+    """Find the atoms of a module.
+
+    The forward runs on tensors without data; where it depends on data, it runs once more on the real ones. The module is as
+    before afterwards: training flags, buffers, plain attributes and the random number generator are restored.
+
+    Args:
+        module: any module; its class and forward are not touched.
+        example_inputs: positional arguments of its forward; tensors of any nesting.
+
+    Raises:
+        ValueError: the module has a parameter without a shape, or its forward returns no tensor.
+    """
+    named = _named_tensors(module)
+    for name, tensor in named.items():
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise ValueError(f"every parameter must have a shape, but {name!r} is lazy; run the forward once before.")
+    if _traceable_without_data(module, example_inputs):
+        try:
+            return _trace(module, example_inputs, named, meta=True)
+        except _CANNOT_RUN_WITHOUT_DATA:
+            pass
+    return _trace(module, example_inputs, named, meta=False)
+
+
+def _traceable_without_data(module: nn.Module, example_inputs: tuple[Any, ...]) -> bool:
+    return not any(isinstance(m, torch.jit.ScriptModule) for m in module.modules())
+
+
+def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    named: dict[str, Tensor] = dict(module.named_parameters())
+    named.update(module.named_buffers())
+    return named
+
+
+def _aliases(module: nn.Module, named: dict[str, Tensor]) -> dict[str, str]:
+    first = {id(tensor): name for name, tensor in reversed(named.items())}
+    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {name: first[id(tensor)] for name, tensor in every if first[id(tensor)] != name}
+
+
+def _trace(module: nn.Module, example_inputs: tuple[Any, ...], named: dict[str, Tensor], meta: bool) -> Graph:
+    watch = Watch(meta)
+    run = Run(watch, {}, set(), {})
+    run.aliases = _aliases(module, named)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_as_before(module, meta))
+        stack.enter_context(_slow_paths(meta))
+        stand_ins = _stand_ins(module, meta)
+        for name, tensor in named.items():
+            run.tensors[name] = watch.parameter(name, stand_ins[id(tensor)])
+            if not isinstance(tensor, nn.Parameter):
+                run.buffers.add(name)
+        stack.enter_context(_module_calls(module, run))
+        _forward(module, example_inputs, watch, training=False)
+        if len(watch.seen) < len(named) or _differs_in_training(module):
+            if any(n not in watch.seen for n in named) or _differs_in_training(module):
+                run.calls_frozen = True
+                _forward(module, example_inputs, watch, training=True)
+    return to_graph(run)
+
+
+def _forward(module: nn.Module, example_inputs: tuple[Any, ...], watch: Watch, training: bool) -> None:
+    for m in module.modules():
+        m.training = training
+    inputs = tuple(_input(watch, item) for item in example_inputs)
+    with watch:
+        output = module(*inputs)
+    found = list(_output_tensors(output))
+    if not found:
+        raise ValueError(f"the forward must return tensors (or containers of them), but it returned {type(output).__name__}.")
+    for tensor in found:
+        for dim in watch.value(tensor).dims:
+            watch.algebra.freeze(dim, "output of the network")
+
+
+def _input(watch: Watch, item: Any) -> Any:
+    if isinstance(item, Tensor):
+        tensor = torch.empty_like(item, device="meta") if watch.meta else item.detach().clone()
+        watch.put(tensor, [Fix(n, "input of the network") for n in item.shape], zero=True)
+        return tensor
+    if isinstance(item, (list, tuple)):
+        return type(item)(_input(watch, i) for i in item)
+    return {k: _input(watch, v) for k, v in item.items()} if isinstance(item, dict) else item
+
+
+def _output_tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, (list, tuple, set)):
+        for item in output:
+            yield from _output_tensors(item)
+    elif isinstance(output, dict):
+        yield from _output_tensors(list(output.values()))
+    elif dataclasses.is_dataclass(output):
+        yield from _output_tensors(list(vars(output).values()))
+
+
+def _stand_ins(module: nn.Module, meta: bool) -> dict[int, Tensor]:
+    """Replace parameters (on meta) and buffers (always) for the time of the trace; by id of the original."""
+    new: dict[int, Tensor] = {}
+    for m in module.modules():
+        for table in (m._parameters, m._buffers):
+            for key, tensor in table.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in new:
+                    if meta:
+                        new[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+                    else:
+                        new[id(tensor)] = tensor if table is m._parameters else tensor.detach().clone()
+                table[key] = new[id(tensor)]  # type: ignore[assignment]
+        flat = m.__dict__.get("_flat_weights")
+        if isinstance(flat, list):
+            m.__dict__["_flat_weights"] = [new.get(id(t), t) for t in flat]
+    return new
+
+
+@contextmanager
+def _as_before(module: nn.Module, meta: bool) -> Iterator[None]:
+    """Restore every attribute, parameter and buffer of every submodule, and the random number generators."""
+    modules = list(module.modules())
+    saved = [(dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
+    generator = torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if not meta and torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        for m, (attributes, parameters, buffers) in zip(modules, saved, strict=True):
+            m.__dict__.clear()
+            m.__dict__.update(attributes)
+            m._parameters.clear()
+            m._parameters.update(parameters)
+            m._buffers.clear()
+            m._buffers.update(buffers)
+        torch.set_rng_state(generator)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+
+@contextmanager
+def _slow_paths(meta: bool) -> Iterator[None]:
+    """Turn off fused kernels that hide what they do."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    mkldnn, cudnn = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    if not meta:
+        torch._C._set_mkldnn_enabled(False)
+        torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(mkldnn)
+        torch._C._set_cudnn_enabled(cudnn)
+
+
+def _differs_in_training(module: nn.Module) -> bool:
+    """Whether a forward outside of torch asks for the training flag."""
+    kinds = {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}
+    methods = (f for kind in kinds for f in vars(kind).values())
+    return any("training" in f.__code__.co_names for f in methods if hasattr(f, "__code__"))
+
+
+@contextmanager
+def _module_calls(module: nn.Module, run: Run) -> Iterator[None]:
+    """Record the values that go in and out of each submodule."""
+    names = {id(m): name for name, m in module.named_modules() if name}
+    values = run.watch.values
+
+    def record(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        name = names.get(id(called))
+        if name is None or run.calls_frozen:
+            return
+        first: Value | None = values.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
+        last: Value | None = values.get(id(output)) if isinstance(output, Tensor) else None
+        run.calls.setdefault(name, []).append((first, last))
+
+    handle = register_module_forward_hook(record)
+    try:
+        yield
+    finally:
+        handle.remove()
