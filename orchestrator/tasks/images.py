@@ -34,6 +34,7 @@ def image_dataset(
     val_fraction: float,
     pad: int,
     flip: bool,
+    num_classes: int | None = None,
 ) -> Dataset:
     """A classification of images.
 
@@ -46,8 +47,10 @@ def image_dataset(
         val_fraction: how many.
         pad: zeros around training images before a random crop.
         flip: whether training images are mirrored half of the time.
+        num_classes: None takes one more than the largest class.
     """
-    num_classes = max(int(s.targets.max()) for s in (train, val, test) if s is not None) + 1
+    if num_classes is None:
+        num_classes = max(int(s.targets.max()) for s in (train, val, test) if s is not None) + 1
     if val is None:
         train, val = divide(train, val_fraction, seed, "val")
     mean, std = channel_statistics(train.inputs)
