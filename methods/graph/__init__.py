@@ -1,0 +1,11 @@
+"""Which elements of an arbitrary network may grow or shrink."""
+
+from methods.graph.elements import elements
+from methods.graph.expr import Atom, Const, Expr, Prod, Sum
+from methods.graph.trace import trace
+from methods.graph.values import AtomInfo, AttributeEdit, Element, Frozen, Graph, ModuleCall, Move, Occurrence
+
+__all__ = [
+    "Atom", "AtomInfo", "AttributeEdit", "Const", "Element", "Expr", "Frozen", "Graph", "ModuleCall", "Move", "Occurrence",
+    "Prod", "Sum", "elements", "trace",
+]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
 from methods.graph.mode import Value, Watch
-from methods.graph.unify import Fix, Mul, Term, Var, norm, variables
+from methods.graph.unify import Fix, Mul, Term, Var, norm, same, variables
 from methods.graph.values import AtomInfo, Frozen, Graph, ModuleCall, Occurrence, Role
 
 _PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")
@@ -52,6 +52,9 @@ def to_graph(run: Run) -> Graph:
     for term in run.watch.pending.values():
         run.watch.algebra.mark(term, "reduced")
     _freeze_unused(run)
+    for name, position, dim in run.dims():
+        if {"produce", "consume"} <= run.watch.roles.get((name, position), set()):
+            run.watch.algebra.mark(dim, "tied")
     while _freeze_unsound(run) or _freeze_ties(run):
         pass
     names = _names(run)
@@ -106,10 +109,10 @@ def _freeze_ties(run: Run) -> bool:
 
 def _without_common(a: Term, b: Term) -> tuple[Term, Term]:
     a, b = norm(a), norm(b)
-    left = list(a.parts) if isinstance(a, Mul) else [a]
-    right = list(b.parts) if isinstance(b, Mul) else [b]
+    left: list[Term] = list(a.parts) if isinstance(a, Mul) else [a]
+    right: list[Term] = list(b.parts) if isinstance(b, Mul) else [b]
     for part in list(left):
-        twin = next((q for q in right if q is part or (isinstance(q, Fix) and isinstance(part, Fix) and q.size == part.size)), None)
+        twin = next((q for q in right if same(q, part)), None)
         if twin is not None:
             left.remove(part)
             right.remove(twin)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.parameter import is_lazy
 
 from methods.graph.convert import Run, to_graph
 from methods.graph.mode import Value, Watch
@@ -34,7 +35,7 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...]) -> Graph:
     """
     named = _named_tensors(module)
     for name, tensor in named.items():
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise ValueError(f"every parameter must have a shape, but {name!r} is lazy; run the forward once before.")
     if _traceable_without_data(module, example_inputs):
         try:
@@ -75,10 +76,10 @@ def _trace(module: nn.Module, example_inputs: tuple[Any, ...], named: dict[str, 
                 run.buffers.add(name)
         stack.enter_context(_module_calls(module, run))
         _forward(module, example_inputs, watch, training=False)
-        if len(watch.seen) < len(named) or _differs_in_training(module):
-            if any(n not in watch.seen for n in named) or _differs_in_training(module):
-                run.calls_frozen = True
-                _forward(module, example_inputs, watch, training=True)
+        unused = any(name not in watch.seen for name, tensor in named.items() if isinstance(tensor, nn.Parameter))
+        if unused or _differs_in_training(module):
+            run.calls_frozen = True
+            _forward(module, example_inputs, watch, training=True)
     return to_graph(run)
 
 

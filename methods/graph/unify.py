@@ -178,7 +178,7 @@ class Algebra:
         elif isinstance(a, Mul) and isinstance(b, Mul):
             self._unify_muls(a, b)
         else:
-            self._unify_mul_cat(*((a, b) if isinstance(a, Mul) else (b, a)))  # type: ignore[arg-type]
+            self._unify_mul_cat(*((a, b) if isinstance(a, Mul) else (b, a)))
 
     def _freeze_both(self, a: Term, b: Term) -> None:
         reason = self._describe()
@@ -325,5 +325,5 @@ class Algebra:
 
 def _factors(term: Term) -> list[Term]:
     term = norm(term)
-    parts = term.parts if isinstance(term, Mul) else (term,)
+    parts: tuple[Term, ...] = term.parts if isinstance(term, Mul) else (term,)
     return [p for p in parts if not (isinstance(p, Fix) and p.size == 1)]

@@ -35,7 +35,9 @@ class AtomInfo:
         size: number of units.
         occurrences: every tensor dimension that must be resized with it.
         marks: what happens to it across its units: `layernorm`, `rmsnorm`, `groupnorm` (inside a group), `gn_groups`,
-            `conv_groups`, `attention_scale`, `softmax`, `reduced`, `heads`, `depthwise`, `weight_norm`.
+            `conv_groups`, `attention_scale`, `softmax`, `reduced`, `heads`, `depthwise`, `weight_norm`, `offset` (something
+            that is not zero at zero, such as a sigmoid, lies between making and using it), `tied` (one tensor dimension
+            both makes and uses it).
         ties: atoms whose sizes a literal of the forward (chunk, view) holds equal to this one's.
     """
 
@@ -132,6 +134,7 @@ class Element:
         moves: the atoms that move together with one unit; more than one means a joint move.
         attributes: Python attributes that follow.
         reason: why it is not permissible; None when it is.
+        kinds: what can be put at an insertion point (names of `methods.surgery.layers.KINDS`).
         verified: True when the probe ran it and the result agreed, False when not, None when nobody ran it.
     """
 
@@ -146,6 +149,7 @@ class Element:
     moves: tuple[Move, ...] = ()
     attributes: tuple[AttributeEdit, ...] = ()
     reason: str | None = None
+    kinds: tuple[str, ...] = ()
     verified: bool | None = None
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.support.zoo_attention import TiedLM, TorchAttention, ViT
 from tests.support.zoo_conv import VGG, C2f, DenseNet, DepthwiseSE, Flat, GroupShuffle, ResNet
-from tests.support.zoo_other import DataDependent, LayerScale, Recurrent, Shared, ShapeLoop
+from tests.support.zoo_other import DataDependent, LayerScale, Recurrent, ShapeLoop, Shared
 
 Inputs = tuple[Tensor, ...]
 

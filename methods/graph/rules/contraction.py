@@ -31,8 +31,10 @@ def contract(watch: Watch, left: Value, left_dim: int, right: Value, right_dim: 
         watch.algebra.mark(weight.dims[dim], "offset")
 
 
-def product(watch: Watch, left: Value, right: Value, out: Tensor, dims: list[Term], kept: tuple[list[int], list[int]]) -> Value:
+def product(watch: Watch, sides: tuple[Value, Value], out: Tensor, kept: tuple[list[int], list[int]]) -> Value:
     """Label a product; `kept` says which dimensions of each side the result's dimensions come from (-1: none)."""
+    left, right = sides
+    dims = [left.dims[a] if a >= 0 else right.dims[b] for a, b in zip(*kept, strict=True)]
     value = watch.put(out, dims, (left, right), bool(left.sources or right.sources or left.zero or right.zero))
     if left.sources and right.sources:
         value.sources = tuple(
@@ -61,7 +63,7 @@ def mm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     out = run(watch, func, args, kwargs)
     left, right = watch.value(args[0]), watch.value(args[1])
     contract(watch, left, 1, right, 0)
-    product(watch, left, right, out, [left.dims[0], right.dims[1]], ([0, -1], [-1, 1]))
+    product(watch, (left, right), out, ([0, -1], [-1, 1]))
     return out
 
 
@@ -72,7 +74,7 @@ def addmm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     shape = (left.dims[0].size, right.dims[1].size)
     out = watch.empty(shape, args[1]) if watch.meta else func(*args, **kwargs)
     contract(watch, left, 1, right, 0)
-    value = product(watch, left, right, out, [left.dims[0], right.dims[1]], ([0, -1], [-1, 1]))
+    value = product(watch, (left, right), out, ([0, -1], [-1, 1]))
     add_bias(watch, value, watch.value(args[0]), out)
     return out
 
@@ -82,7 +84,7 @@ def mv(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     out = run(watch, func, args, kwargs)
     left, right = watch.value(args[0]), watch.value(args[1])
     contract(watch, left, 1, right, 0)
-    product(watch, left, right, out, [left.dims[0]], ([0], [-1]))
+    product(watch, (left, right), out, ([0], [-1]))
     return out
 
 
@@ -91,7 +93,7 @@ def dot(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     out = run(watch, func, args, kwargs)
     left, right = watch.value(args[0]), watch.value(args[1])
     contract(watch, left, 0, right, 0)
-    product(watch, left, right, out, [], ([], []))
+    product(watch, (left, right), out, ([], []))
     return out
 
 
@@ -100,7 +102,7 @@ def _bmm(watch: Watch, left: Value, right: Value, out: Tensor) -> Value:
     contract(watch, left, 2, right, 1)
     if not left.sources and not right.sources:
         watch.algebra.mark(left.dims[0], "heads")
-    return product(watch, left, right, out, [left.dims[0], left.dims[1], right.dims[2]], ([0, 1, -1], [0, -1, 2]))
+    return product(watch, (left, right), out, ([0, 1, -1], [0, -1, 2]))
 
 
 def bmm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -126,7 +128,7 @@ def linear(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     contract(watch, x, len(x.dims) - 1, weight, 1)
     rank = len(x.dims)
     kept = ([*range(rank - 1), -1], [-1] * (rank - 1) + [0])
-    value = product(watch, x, weight, out, [*x.dims[:-1], weight.dims[0]], kept)
+    value = product(watch, (x, weight), out, kept)
     bias = argument(args, kwargs, 2, "bias")
     if bias is not None:
         add_bias(watch, value, watch.value(bias), out)

@@ -52,19 +52,19 @@ def layer_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         out: Any = tuple(watch.empty(shape, args[0]) for shape in (args[0].shape, (0,), (0,)))
     else:
         out = run(watch, func, args, kwargs)
-    _last_dims(watch, out, args[0], len(args[1]), args[2:4], "layernorm")
+    _last_dims(watch, out, args[:2], args[2:4], "layernorm")
     return out
 
 
 def rms_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Root mean square normalisation over the last dimensions."""
     out = run(watch, func, args, kwargs)
-    _last_dims(watch, out, args[0], len(args[1]), args[2:3], "rmsnorm")
+    _last_dims(watch, out, args[:2], args[2:3], "rmsnorm")
     return out
 
 
-def _last_dims(watch: Watch, out: Any, tensor: Tensor, count: int, affine: Any, mark: str) -> None:
-    x = watch.value(tensor)
+def _last_dims(watch: Watch, out: Any, normalised: Args, affine: Args, mark: str) -> None:
+    x, count = watch.value(normalised[0]), len(normalised[1])
     inputs = [x]
     last = x.dims[len(x.dims) - count :]
     for dim in last:

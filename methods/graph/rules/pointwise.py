@@ -100,13 +100,9 @@ def _written(watch: Watch, target: Any) -> None:
 
 def _follow_squares(name: str, value: Value, inputs: list[Value], args: Args) -> None:
     first = inputs[0]
-    if name == "pow" and args[1] == 2:
+    if name == "square" or (name == "pow" and args[1] == 2):
         value.squares = ("square", first.bit)
-    elif name == "square":
-        value.squares = ("square", first.bit)
-    elif first.squares and first.squares[0] == "mean" and name in ("rsqrt", "sqrt", "clamp_min", "add"):
-        value.squares = first.squares
-    elif first.squares and name == "reciprocal":
+    elif first.squares and first.squares[0] == "mean" and name in ("rsqrt", "sqrt", "clamp_min", "reciprocal"):
         value.squares = first.squares
     elif name == "div" and len(inputs) == 2 and inputs[1].squares == ("mean", first.bit):
         value.squares = ("normalised", first.bit)
@@ -120,8 +116,10 @@ def relu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     name = func._overloadpacket.__name__
     if not watch.meta:
         out = func(*args)
+    elif name == "relu_":
+        out = tensor
     else:
-        out = tensor if name == "relu_" else torch.empty_like(tensor)
+        out = torch.empty_like(tensor)
     value = watch.put(out, x.dims, (x,), x.zero)
     value.adds |= x.adds & watch.nonnegative
     watch.nonnegative |= value.bit

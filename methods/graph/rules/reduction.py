@@ -113,7 +113,9 @@ _SPATIAL = tuple(
         "adaptive_max_pool{}d", "upsample_nearest{}d", "_upsample_nearest_exact{}d", "reflection_pad{}d", "replication_pad{}d",
     )
 )  # fmt: skip
-_RESAMPLING = ("upsample_linear1d", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "upsample_trilinear3d")
+_RESAMPLING = (
+    "upsample_linear1d", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "upsample_trilinear3d",
+)  # fmt: skip
 
 RULES: dict[str, Handler] = {
     **dict.fromkeys(_REDUCTIONS, reduce),

@@ -1,0 +1,89 @@
+"""Python attributes of modules that hold sizes, found by their value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import FunctionType
+
+from torch import nn
+
+from methods.graph.expr import Expr, Prod, Sum, atom_names, walk
+from methods.graph.values import AtomInfo, AttributeEdit, Graph
+
+_BUILTIN = ("groups", "num_groups", "num_heads")
+
+
+def attribute_edits(module: nn.Module, graph: Graph) -> dict[str, tuple[AttributeEdit, ...]]:
+    """For each atom, the attributes that must probably follow its size.
+
+    Candidates are whole numbers on the modules that own a tensor with the atom, or that contain such a module, which equal the
+    size of an expression with the atom. Of torch's own modules only those that do not follow from shapes are taken; of other
+    modules only those that some method besides the constructor reads.
+    """
+    modules = dict(module.named_modules())
+    read = _names_read(module)
+    tables = {name: _integers(m, read) for name, m in modules.items()}
+    return {name: tuple(_edits(info, modules, tables)) for name, info in graph.atoms.items()}
+
+
+def _names_read(module: nn.Module) -> frozenset[str]:
+    names: set[str] = set()
+    for kind in {type(m) for m in module.modules() if not _is_builtin(type(m))}:
+        for base in kind.__mro__:
+            if base is nn.Module:
+                break
+            for key, method in vars(base).items():
+                function = method.fget if isinstance(method, property) else method
+                if key != "__init__" and isinstance(function, FunctionType):
+                    names.update(function.__code__.co_names)
+    return frozenset(names)
+
+
+def _is_builtin(kind: type) -> bool:
+    return kind.__module__.startswith("torch.nn.")
+
+
+def _integers(module: nn.Module, read: frozenset[str]) -> dict[str, int]:
+    table = {k: v for k, v in vars(module).items() if type(v) is int and v > 1 and not k.startswith("_")}
+    wanted = _BUILTIN if _is_builtin(type(module)) else read
+    return {k: v for k, v in table.items() if k in wanted}
+
+
+def _edits(info: AtomInfo, modules: dict[str, nn.Module], tables: dict[str, dict[str, int]]) -> Iterator[AttributeEdit]:
+    done: set[tuple[str, str]] = set()
+    for occurrence in info.occurrences:
+        parts = occurrence.tensor.split(".")[:-1]
+        for depth in range(len(parts), -1, -1):
+            owner = ".".join(parts[:depth])
+            builtin = _is_builtin(type(modules[owner]))
+            for name, value in tables[owner].items():
+                if (owner, name) in done or (builtin and not _governs(modules[owner], depth == len(parts))):
+                    continue
+                expr = _matching(occurrence.expr, info.name, value, prefix=builtin and name != "num_heads")
+                if expr is not None:
+                    done.add((owner, name))
+                    yield AttributeEdit(owner, name, expr)
+
+
+def _governs(module: nn.Module, direct: bool) -> bool:
+    return direct or isinstance(module, nn.MultiheadAttention)
+
+
+def _matching(expr: Expr, atom: str, value: int, prefix: bool) -> Expr | None:
+    """The smallest part of `expr` that contains the atom and has the given size (at its front, if `prefix`)."""
+    found = [e for e in _runs(expr, prefix) if e.size == value and atom in atom_names(e)]
+    return min(found, key=lambda e: len(list(walk(e))), default=None)
+
+
+def _runs(expr: Expr, prefix: bool) -> Iterator[Expr]:
+    """All parts of an expression, and all runs of neighbours in its products and sums."""
+    yield expr
+    if isinstance(expr, (Prod, Sum)):
+        parts = expr.factors if isinstance(expr, Prod) else expr.terms
+        for start in range(1 if prefix else len(parts)):
+            for stop in range(start + 1, len(parts) + 1):
+                run = parts[start:stop]
+                if len(run) == 1:
+                    yield from _runs(run[0], prefix)
+                elif len(run) < len(parts):
+                    yield type(expr)(run)

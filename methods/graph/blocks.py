@@ -1,0 +1,80 @@
+"""Layers and blocks that can be taken out, and places where one can be put in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from methods.graph.expr import Atom, Const, atom_names
+from methods.graph.values import Element, Exactness, Graph, ModuleCall
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def removals(module: nn.Module, graph: Graph) -> Iterator[Element]:
+    """Modules whose input may be passed on in their place (or zero, beside a skip path).
+
+    A block is residual (its output is its input plus something) or a branch of a residual sum; anything else with parameters
+    that keeps its input's shape is a layer. Beside removable modules in a sequence, the others are listed with the reason.
+    """
+    modules = dict(module.named_modules())
+    removable = {name: call for name, call in graph.modules.items() if _learns(name, graph) and _why_not(call) is None}
+    parents = {name.rpartition(".")[0] for name in removable}
+    for name, call in graph.modules.items():
+        parent = name.rpartition(".")[0]
+        if name in removable:
+            block = call.residual or call.branch
+            shrink: Exactness = "exact" if block else "inexact"
+            yield Element(name, "block" if block else "layer", 1, minimum=0, grow="no", shrink=shrink)
+        elif parent in parents and isinstance(modules[parent], _CONTAINERS) and _learns(name, graph):
+            yield Element(name, "block", 1, minimum=1, grow="no", shrink="no", reason=_why_not(call))
+
+
+def _learns(name: str, graph: Graph) -> bool:
+    """Whether the module owns weights, and not only the scales of a norm."""
+    prefix = f"{name}."
+    return any(role in ("produce", "consume") and tensor.startswith(prefix) for (tensor, _), role in graph.roles.items())
+
+
+def _why_not(call: ModuleCall) -> str | None:
+    if call.calls != 1:
+        return f"it is called {call.calls} times"
+    if not call.inputs or not call.output:
+        return "its input or output is not a single tensor"
+    sizes = [tuple(d.size for d in dims) for dims in (call.inputs, call.output)]
+    if sizes[0] != sizes[1]:
+        return f"its input has the shape {sizes[0]}, its output {sizes[1]}"
+    fixed = any(isinstance(a, Const) and not isinstance(b, Const) for a, b in zip(call.inputs, call.output, strict=True))
+    return "its input does not change with its output" if fixed else None
+
+
+def insertions(module: nn.Module, graph: Graph) -> Iterator[Element]:
+    """Outputs of layers, activations and blocks behind which a layer or a residual block can be put."""
+    modules = dict(module.named_modules())
+    for name, call in graph.modules.items():
+        if call.calls != 1 or not _is_place(modules[name], call, name, graph):
+            continue
+        kinds = _kinds(call)
+        if kinds:
+            same_shape = _learns(name, graph) and _why_not(call) is None
+            kinds += ("duplicate",) if same_shape else ()
+            yield Element(f"after:{name}", "insertion", 1, minimum=0, shrink="no", kinds=kinds)
+
+
+def _is_place(module: nn.Module, call: ModuleCall, name: str, graph: Graph) -> bool:
+    if type(module).__module__ == "torch.nn.modules.activation":
+        return True
+    leaf = not any(True for _ in module.children())
+    return _learns(name, graph) and (leaf or call.residual)
+
+
+def _kinds(call: ModuleCall) -> tuple[str, ...]:
+    """What can be put behind a call: the channels are dimension 1 of images, else the last one."""
+    image = len(call.output) == 4
+    if len(call.output) not in (2, 3, 4):
+        return ()
+    channels = call.output[1 if image else -1]
+    if not atom_names(channels) or (len(call.output) == 3 and any(isinstance(d, Atom) for d in call.output[:2])):
+        return ()
+    return ("identity_conv", "residual_conv") if image else ("identity_linear", "residual_linear")

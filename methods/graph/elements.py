@@ -1,0 +1,119 @@
+"""List everything in a network that may grow or shrink, and everything that may not, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from methods.graph.attributes import attribute_edits
+from methods.graph.blocks import insertions, removals
+from methods.graph.expr import Atom, Prod, atom_names, walk
+from methods.graph.joint import Joints
+from methods.graph.trace import trace
+from methods.graph.values import AtomInfo, AttributeEdit, Element, Exactness, Graph, Level, Move
+
+COMPENSATIONS = ("layernorm", "rmsnorm", "groupnorm", "attention_scale")
+_COUPLED = frozenset(("softmax", "reduced"))
+_MATTERS_AT_ZERO = frozenset(("offset", "weight_norm", *_COUPLED, *COMPENSATIONS))
+_UNLISTED = ("kernel size", "one input channel in each group", "length of a normalised weight")
+
+
+def elements(module: nn.Module, example_inputs: tuple[Any, ...], *, graph: Graph | None = None) -> list[Element]:
+    """Everything in a network that may be grown or pruned, by algebra alone (`methods.probe` verifies by running).
+
+    Args:
+        module: any module.
+        example_inputs: positional arguments of its forward.
+        graph: its trace, where there is one.
+
+    Returns:
+        Channels, heads and groups; weights; layers and blocks; insertion points; and one element with a `reason` for each
+        dimension that cannot change. Names are the same in every process.
+    """
+    graph = graph if graph is not None else trace(module, example_inputs)
+    return [
+        *_units(module, graph),
+        *_weights(module, graph),
+        *removals(module, graph),
+        *insertions(module, graph),
+        *_frozen(graph),
+    ]
+
+
+def _units(module: nn.Module, graph: Graph) -> Iterator[Element]:
+    edits = attribute_edits(module, graph)
+    joints = Joints(module, graph, edits)
+    for name, info in graph.atoms.items():
+        reason = joints.reasons.get(name)
+        moves = joints.moves.get(name, (Move(name),))
+        members = [graph.atoms[m.atom] for m in moves]
+        marks = frozenset().union(*(m.marks for m in members))
+        grow, shrink = _exactness(marks)
+        yield Element(
+            name,
+            _level(info),
+            info.size,
+            minimum=min(info.size, max(map(_minimum, members))),
+            grow="no" if reason else grow,
+            shrink="no" if reason else shrink,
+            compensation=tuple(c for c in COMPENSATIONS if c in marks),
+            moves=moves,
+            attributes=_merged(edits, moves),
+            reason=reason,
+        )
+
+
+def _exactness(marks: frozenset[str]) -> tuple[Exactness, Exactness]:
+    compensated = not marks.isdisjoint(COMPENSATIONS)
+    coupled = bool(marks & _COUPLED) or ("tied" in marks and not compensated)
+    grow: Exactness = "inexact" if coupled else "compensated" if compensated else "exact"
+    return grow, "inexact" if marks & _MATTERS_AT_ZERO else "exact"
+
+
+def _level(info: AtomInfo) -> Level:
+    if "heads" in info.marks:
+        return "head"
+    grouped = "gn_groups" in info.marks or ("conv_groups" in info.marks and "depthwise" not in info.marks)
+    return "group" if grouped else "channel"
+
+
+def _minimum(info: AtomInfo) -> int:
+    """Two where a size of one would change the structure (a factor of a product vanishes, a grouped convolution is plain)."""
+    factor = any(
+        isinstance(part, Prod) and sum(bool(atom_names(f)) for f in part.factors) > 1 and info.name in atom_names(part)
+        for occurrence in info.occurrences
+        for part in walk(occurrence.expr)
+    )
+    return 2 if factor or info.marks & {"conv_groups", "gn_groups"} else 1
+
+
+def _merged(edits: dict[str, tuple[AttributeEdit, ...]], moves: tuple[Move, ...]) -> tuple[AttributeEdit, ...]:
+    merged: dict[tuple[str, str], AttributeEdit] = {}
+    for move in moves:
+        for edit in edits[move.atom]:
+            known = merged.setdefault((edit.module, edit.name), edit)
+            if isinstance(edit.expr, Atom) and not isinstance(known.expr, Atom):
+                merged[edit.module, edit.name] = edit
+    return tuple(merged.values())
+
+
+def _weights(module: nn.Module, graph: Graph) -> Iterator[Element]:
+    unused = {f.name.rpartition(":")[0] for f in graph.frozen if f.reason == "never used by the forward"}
+    for name, parameter in module.named_parameters():
+        if parameter.dim() >= 2 and parameter.requires_grad:
+            reason = "never used by the forward" if name in unused else None
+            how: Exactness = "no" if reason else "exact"
+            yield Element(name, "weight", parameter.numel(), grow=how, shrink=how, reason=reason)
+
+
+def _frozen(graph: Graph) -> Iterator[Element]:
+    """One element for each frozen dimension; the dimensions of one module that are frozen for one reason are listed once."""
+    seen: set[tuple[str, int, str]] = set()
+    for frozen in graph.frozen:
+        owner = frozen.name.rpartition(":")[0].rpartition(".")[0]
+        key = (owner or frozen.name, frozen.size, frozen.reason)
+        if key not in seen and frozen.reason not in _UNLISTED:
+            seen.add(key)
+            yield Element(frozen.name, "channel", frozen.size, frozen.size, grow="no", shrink="no", reason=frozen.reason)
