@@ -8,7 +8,7 @@ from types import FunctionType
 from torch import nn
 
 from methods.graph.expr import Expr, Prod, Sum, atom_names, walk
-from methods.graph.values import AtomInfo, AttributeEdit, Graph
+from methods.graph.values import AtomInfo, AttributeEdit, Graph, Occurrence
 
 _BUILTIN = ("groups", "num_groups", "num_heads")
 
@@ -17,13 +17,26 @@ def attribute_edits(module: nn.Module, graph: Graph) -> dict[str, tuple[Attribut
     """For each atom, the attributes that must probably follow its size.
 
     Candidates are whole numbers on the modules that own a tensor with the atom, or that contain such a module, which equal the
-    size of an expression with the atom. Of torch's own modules only those that do not follow from shapes are taken; of other
-    modules only those that some method besides the constructor reads.
+    size of an expression with the atom, unless the forward itself shows what they are used for. Of torch's own modules only
+    those that do not follow from shapes are taken; of other modules only those that some method besides the constructor reads.
     """
     modules = dict(module.named_modules())
     read = _names_read(module)
     tables = {name: _integers(m, read) for name, m in modules.items()}
-    return {name: tuple(_edits(info, modules, tables)) for name, info in graph.atoms.items()}
+    for edit in graph.attributes:
+        tables.get(edit.module, {}).pop(edit.name, None)
+    return {
+        name: (*_given(name, graph.attributes), *_edits(info, modules, tables)) for name, info in graph.atoms.items()
+    }
+
+
+def _given(atom: str, attributes: tuple[AttributeEdit, ...]) -> Iterator[AttributeEdit]:
+    """Attributes that the forward itself gives as the size of something with the atom."""
+    done: set[tuple[str, str]] = set()
+    for edit in attributes:
+        if atom in atom_names(edit.expr) and (edit.module, edit.name) not in done:
+            done.add((edit.module, edit.name))
+            yield edit
 
 
 def _names_read(module: nn.Module) -> frozenset[str]:
@@ -57,7 +70,7 @@ def _edits(info: AtomInfo, modules: dict[str, nn.Module], tables: dict[str, dict
             owner = ".".join(parts[:depth])
             builtin = _is_builtin(type(modules[owner]))
             for name, value in tables[owner].items():
-                if (owner, name) in done or (builtin and not _governs(modules[owner], depth == len(parts))):
+                if (owner, name) in done or (builtin and not _governs(modules[owner], name, occurrence, depth == len(parts))):
                     continue
                 expr = _matching(occurrence.expr, info.name, value, prefix=builtin and name != "num_heads")
                 if expr is not None:
@@ -65,8 +78,11 @@ def _edits(info: AtomInfo, modules: dict[str, nn.Module], tables: dict[str, dict
                     yield AttributeEdit(owner, name, expr)
 
 
-def _governs(module: nn.Module, direct: bool) -> bool:
-    return direct or isinstance(module, nn.MultiheadAttention)
+def _governs(module: nn.Module, name: str, occurrence: Occurrence, direct: bool) -> bool:
+    """Groups are the leading factor of the first dimension of the module's own weight; heads a factor of a projection."""
+    if isinstance(module, nn.MultiheadAttention):
+        return True
+    return direct and occurrence.dim == 0 and name != "num_heads"
 
 
 def _matching(expr: Expr, atom: str, value: int, prefix: bool) -> Expr | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from methods.graph.expr import Atom, Const, atom_names
-from methods.graph.values import Element, Exactness, Graph, ModuleCall
+from methods.graph.values import Element, Exactness, Graph, Level, ModuleCall
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -20,13 +20,18 @@ def removals(module: nn.Module, graph: Graph) -> Iterator[Element]:
     """
     modules = dict(module.named_modules())
     removable = {name: call for name, call in graph.modules.items() if _learns(name, graph) and _why_not(call) is None}
+    holders = {name for name in removable if isinstance(modules[name], _CONTAINERS)}
+    for name in holders:
+        if any(other.startswith(f"{name}.") and call.residual for other, call in removable.items()):
+            del removable[name]
     parents = {name.rpartition(".")[0] for name in removable}
     for name, call in graph.modules.items():
         parent = name.rpartition(".")[0]
         if name in removable:
-            block = call.residual or call.branch
-            shrink: Exactness = "exact" if block else "inexact"
-            yield Element(name, "block" if block else "layer", 1, minimum=0, grow="no", shrink=shrink)
+            beside = call.residual or call.branch
+            level: Level = "block" if beside and any(True for _ in modules[name].children()) else "layer"
+            shrink: Exactness = "exact" if beside else "inexact"
+            yield Element(name, level, 1, minimum=0, grow="no", shrink=shrink)
         elif parent in parents and isinstance(modules[parent], _CONTAINERS) and _learns(name, graph):
             yield Element(name, "block", 1, minimum=1, grow="no", shrink="no", reason=_why_not(call))
 

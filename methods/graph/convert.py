@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
 from methods.graph.mode import Value, Watch
 from methods.graph.unify import Fix, Mul, Term, Var, norm, same, variables
-from methods.graph.values import AtomInfo, Frozen, Graph, ModuleCall, Occurrence, Role
+from methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, Occurrence, Role
 
 _PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")
 _MAKES = frozenset(("produce", "raw"))
@@ -25,6 +25,7 @@ class Run:
         buffers: which of them are buffers.
         calls: values that went in and out of each submodule, in order.
         aliases: other names of tied tensors.
+        module_names: by id of the module.
         calls_frozen: no further calls are recorded (a second run of the same forward).
     """
 
@@ -34,6 +35,7 @@ class Run:
     calls: dict[str, list[tuple[Value | None, Value | None]]]
     aliases: dict[str, str] = field(default_factory=dict)
     calls_frozen: bool = False
+    module_names: dict[int, str] = field(default_factory=dict)
 
     def dims(self) -> Iterator[tuple[str, int, Term]]:
         """Every dimension of every parameter and buffer."""
@@ -61,7 +63,17 @@ def to_graph(run: Run) -> Graph:
     tensors = {name: tuple(_expr(dim, names) for dim in dims) for name, dims in run.tensors.items()}
     roles = {(n, d): run.role(n, d) for n, dims in tensors.items() for d, e in enumerate(dims) if not isinstance(e, Const)}
     atoms = _atoms(run, names, tensors, roles)
-    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, names))
+    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, names), tuple(_attributes(run, names)))
+
+
+def _attributes(run: Run, names: dict[Var, str]) -> Iterator[AttributeEdit]:
+    done = set()
+    for owner, name, term in run.watch.attributes:
+        expr = _expr(term, names)
+        module = run.module_names.get(id(owner))
+        if module is not None and atom_names(expr) and (module, name, expr) not in done:
+            done.add((module, name, expr))
+            yield AttributeEdit(module, name, expr)
 
 
 def _freeze_unused(run: Run) -> None:

@@ -103,7 +103,10 @@ def _attribute_ties(graph: Graph, edits: Edits) -> list[tuple[str, ...]]:
         for edit in found:
             if isinstance(edit.expr, Atom) and "/" in name:
                 users.setdefault((edit.module, edit.name), []).append(name)
-    ambiguous = {key for key in users if any(o != key and o[0] == key[0] and users[o] == users[key] for o in users)}
+    certain = {(edit.module, edit.name) for edit in graph.attributes}
+    ambiguous = {
+        key for key in users if key not in certain and any(o != key and o[0] == key[0] and users[o] == users[key] for o in users)
+    }
     return [tuple(names) for key, names in users.items() if len(names) > 1 and key not in ambiguous]
 
 

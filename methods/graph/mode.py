@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from methods.graph.source import caller, written_numbers
-from methods.graph.unify import Algebra, Fix, Term, Var
+from methods.graph.source import caller, written_attributes, written_numbers
+from methods.graph.unify import Algebra, Fix, Term, Var, norm
 
 Source = tuple[str, tuple[tuple[int, ...], ...]]
 """A parameter or buffer that a tensor is made of, and for each dimension of the tensor the dimensions of that parameter."""
@@ -66,6 +66,7 @@ class Watch(TorchDispatchMode):
         self.sums: list[tuple[int, int]] = []
         self.ties: list[tuple[Term, Term]] = []
         self.pending: dict[int, Term] = {}
+        self.attributes: list[tuple[nn.Module, str, Term]] = []
         self.unknown: set[str] = set()
         self.operator = ""
         self._next_bit = 1
@@ -81,11 +82,23 @@ class Watch(TorchDispatchMode):
         return f"{self.operator} at {caller()}"
 
     def written_sizes(self, pieces: Sequence[Term], sizes: Sequence[int]) -> None:
-        """Freeze the parts that a view or cut has just made and whose size is a number in the user's code."""
+        """Freeze the dimensions that a view, cut or factory gets by a number in the user's code.
+
+        Where the size is an attribute of a module, remember that it is.
+        """
+        if all(type(piece) is Fix for piece in pieces):
+            return
         numbers = written_numbers()
         for piece, size in zip(pieces, sizes, strict=True):
-            if size in numbers:
+            if size in numbers and not isinstance(norm(piece), Fix):
                 self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
+        for position, owner, name in written_attributes(tuple(sizes)):
+            if not isinstance(norm(pieces[position]), Fix):
+                self.attributes.append((owner, name, pieces[position]))
+
+    def written_bounds(self, bounds: set[int]) -> bool:
+        """Whether one of the bounds of a slice is a number in the user's code."""
+        return not bounds.isdisjoint(written_numbers())
 
     def put(self, tensor: Tensor, dims: Sequence[Term], inputs: Iterable[Value] = (), zero: bool = False) -> Value:
         """Label a tensor that was computed from `inputs`."""

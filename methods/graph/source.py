@@ -6,12 +6,18 @@ import ast
 import linecache
 import os
 import sys
+import textwrap
 from functools import lru_cache
 from types import CodeType, FrameType
 
 import torch
+from torch import nn
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_TAKE_SIZES = frozenset(
+    ("view", "reshape", "unflatten", "split", "split_with_sizes", "narrow", "expand", "repeat", "zeros", "ones", "full", "empty",
+     "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty", "as_strided")
+)  # fmt: skip
 _HERE = os.path.dirname(__file__) + os.sep
 
 
@@ -33,10 +39,7 @@ def caller() -> str:
 
 
 def written_numbers() -> frozenset[int]:
-    """The whole numbers greater than one that are written in the call or the subscript that the user's code runs now.
-
-    The number of pieces of a `chunk` is no size and is left out.
-    """
+    """The positive whole numbers that the user's code gives as sizes or bounds in the call or slice that runs now."""
     frame = user_frame()
     return frozenset() if frame is None else _numbers(frame.f_code, frame.f_lasti)
 
@@ -45,15 +48,86 @@ def written_numbers() -> frozenset[int]:
 def _numbers(code: CodeType, instruction: int) -> frozenset[int]:
     expression = _expression(code, instruction)
     if isinstance(expression, ast.Subscript):
-        parts: list[ast.AST] = list(ast.walk(expression.slice))
-    elif isinstance(expression, ast.Call):
-        if isinstance(expression.func, ast.Attribute) and expression.func.attr in ("chunk", "tensor_split"):
-            return frozenset()
+        parts: list[ast.AST] = [n for s in ast.walk(expression.slice) if isinstance(s, ast.Slice) for n in ast.walk(s)]
+    elif isinstance(expression, ast.Call) and _called(expression) in _TAKE_SIZES:
         parts = [n for argument in expression.args for n in _literals(argument)]
         parts += [n for keyword in expression.keywords for n in _literals(keyword.value)]
     else:
         return frozenset()
-    return frozenset(n.value for n in parts if isinstance(n, ast.Constant) and type(n.value) is int and n.value > 1)
+    return frozenset(n.value for n in parts if isinstance(n, ast.Constant) and type(n.value) is int and n.value > 0)
+
+
+def _called(expression: ast.Call) -> str:
+    function = expression.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def written_attributes(sizes: tuple[int, ...]) -> list[tuple[int, nn.Module, str]]:
+    """Which of the sizes of a view are attributes of a module: (position, module, name).
+
+    `x.view(n, self.heads, -1)` says so directly; a local name counts where its only assignment is such an attribute.
+    """
+    frame = user_frame()
+    if frame is None:
+        return []
+    found = []
+    for position, path in _attribute_paths(frame.f_code, frame.f_lasti, len(sizes)):
+        owner = frame.f_locals.get(path[0])
+        for name in path[1:-1]:
+            owner = getattr(owner, name, None)
+        if isinstance(owner, nn.Module) and owner.__dict__.get(path[-1]) == sizes[position] > 1:
+            found.append((position, owner, path[-1]))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _attribute_paths(code: CodeType, instruction: int, count: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    expression = _expression(code, instruction)
+    if not isinstance(expression, ast.Call) or _called(expression) not in ("view", "reshape"):
+        return ()
+    arguments = [n for argument in expression.args for n in _literals(argument)]
+    if len(arguments) != count:
+        return ()
+    paths = ((i, _path(_definition(n, code) if isinstance(n, ast.Name) else n)) for i, n in enumerate(arguments))
+    return tuple((i, path) for i, path in paths if len(path) > 1)
+
+
+def _path(node: ast.AST | None) -> tuple[str, ...]:
+    """`self.a.b` as names; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute):
+        before = _path(node.value)
+        return (*before, node.attr) if before else ()
+    return ()
+
+
+def _definition(name: ast.Name, code: CodeType) -> ast.AST | None:
+    """The value of the only assignment to a local name."""
+    values: list[ast.AST | None] = []
+    for node in ast.walk(_function(code)):
+        if not isinstance(node, ast.Assign):
+            values += [None] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name.id else []
+            continue
+        for target in node.targets:
+            if isinstance(target, ast.Name) and target.id == name.id:
+                values.append(node.value)
+            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(target.elts, node.value.elts, strict=False)
+                values += [v for t, v in pairs if isinstance(t, ast.Name) and t.id == name.id]
+    known = [v for v in values if v is not None]
+    return known[0] if len(known) == 1 and len(values) == 2 else None
+
+
+@lru_cache(maxsize=256)
+def _function(code: CodeType) -> ast.AST:
+    """The syntax tree of a function; an empty module where its source cannot be read."""
+    last = max((line for _, _, line in code.co_lines() if line is not None), default=code.co_firstlineno)
+    source = "".join(linecache.getlines(code.co_filename)[code.co_firstlineno - 1 : last])
+    try:
+        return ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return ast.Module(body=[], type_ignores=[])
 
 
 def _literals(node: ast.AST) -> list[ast.AST]:

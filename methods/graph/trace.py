@@ -188,12 +188,12 @@ def _differs_in_training(module: nn.Module) -> bool:
 @contextmanager
 def _module_calls(module: nn.Module, run: Run) -> Iterator[None]:
     """Record the values that go in and out of each submodule."""
-    names = {id(m): name for name, m in module.named_modules() if name}
+    names = run.module_names = {id(m): name for name, m in module.named_modules()}
     values = run.watch.values
 
     def record(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         name = names.get(id(called))
-        if name is None or run.calls_frozen:
+        if not name or run.calls_frozen:
             return
         first: Value | None = values.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
         last: Value | None = values.get(id(output)) if isinstance(output, Tensor) else None

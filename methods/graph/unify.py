@@ -246,12 +246,12 @@ class Algebra:
             return [term]
         if isinstance(term, Fix):
             return [Fix(outer, term.reason), Fix(inner, term.reason)]
+        unit: Term = Var(inner)
         if isinstance(term, Var):
-            parts: list[Term] = [Var(outer), Var(inner)]
+            parts: list[Term] = [Var(outer), unit]
             self.bind(term, Mul(parts))
             return parts
         if isinstance(term, Cat):
-            unit = Var(inner)
             self.unify(Mul([Fix(outer), unit]), term)
             return [Fix(outer), unit]
         return None

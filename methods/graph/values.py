@@ -79,6 +79,15 @@ class ModuleCall:
 
 
 @dataclass(frozen=True)
+class AttributeEdit:
+    """A Python attribute of a module that must follow a size: its new value is the size of `expr` after the change."""
+
+    module: str
+    name: str
+    expr: Expr
+
+
+@dataclass(frozen=True)
 class Graph:
     """What a trace found out about a network.
 
@@ -89,6 +98,7 @@ class Graph:
         aliases: other names of tied tensors -> the name used in `tensors`.
         frozen: what cannot change, with reasons.
         modules: by name.
+        attributes: attributes of modules that the forward itself gives as a size to a view, and the size they stand for.
     """
 
     tensors: Mapping[str, tuple[Expr, ...]]
@@ -97,15 +107,7 @@ class Graph:
     aliases: Mapping[str, str]
     frozen: tuple[Frozen, ...]
     modules: Mapping[str, ModuleCall] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class AttributeEdit:
-    """A Python attribute of a module that must follow a size: its new value is the size of `expr` after the change."""
-
-    module: str
-    name: str
-    expr: Expr
+    attributes: tuple[AttributeEdit, ...] = ()
 
 
 @dataclass(frozen=True)

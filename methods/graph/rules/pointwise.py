@@ -195,6 +195,7 @@ def factory(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         kwargs = {**kwargs, "device": torch.device("meta")}
     out = run(watch, func, args, kwargs)
     dims: list[Term] = [Var(n) if n > 1 else Fix(n) for n in out.shape]
+    watch.written_sizes(dims, out.shape)
     watch.put(out, dims, (), watch.operator in ("zeros", "new_zeros"))
     return out
 

@@ -43,10 +43,8 @@ def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     shape = list(out.shape)
     if 0 in shape:
         return out
-    before = watch.algebra.refinements
     dims = watch.algebra.reshape(x.dims, shape)
-    if watch.algebra.refinements != before:
-        watch.written_sizes(dims, shape)
+    watch.written_sizes(dims, shape)
     value = watch.put(out, dims, (x,), x.zero)
     value.squares = x.squares
     if shape == list(args[0].shape):
@@ -127,6 +125,7 @@ def expand(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
             watch.algebra.freeze(dim)
         dims.append(Fix(shape[new + i], SPATIAL))
         order.append(None)
+    watch.written_sizes(dims, shape)
     value = _rearranged(watch, x, out, dims, order)
     if not new and list(args[0].shape) == list(shape):
         value.adds |= x.adds
@@ -219,10 +218,8 @@ def split(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     x = watch.value(args[0])
     at = argument(args, kwargs, 2, "dim", 0) % len(x.dims)
     sizes = [t.shape[at] for t in out]
-    before = watch.algebra.refinements
     pieces = _pieces(watch, x.dims[at], [0, *itertools.accumulate(sizes)])
-    if watch.algebra.refinements != before:
-        watch.written_sizes(pieces, sizes)
+    watch.written_sizes(pieces, sizes)
     if isinstance(args[1], int):
         watch.ties += [(pieces[0], p) for p in pieces[1:] if p.size == pieces[0].size]
     for tensor, piece in zip(out, pieces, strict=True):
@@ -283,8 +280,10 @@ def _range(watch: Watch, term: Term, new: int, args: Args) -> Term:
     offsets = sorted({0, start, start + new, term.size})
     before = watch.algebra.refinements
     pieces = _pieces(watch, term, offsets)
+    if watch.written_bounds({*offsets, *(term.size - o for o in offsets)} - {0, term.size}):
+        for piece in pieces:
+            watch.algebra.freeze(piece, f"a number in {watch.describe()}")
     if watch.algebra.refinements != before:
-        watch.written_sizes(pieces, [p.size for p in pieces])
         watch.ties += [(pieces[0], p) for p in pieces[1:] if p.size == pieces[0].size]
     return pieces[offsets.index(start)]
 
