@@ -17,9 +17,9 @@ def scaled(channels: int, factor: float) -> int:
 
 
 def he_initialise(module: nn.Module) -> None:
-    """Draw the weights of all convolutions by He et al. 2015, equation 10, over the fan-out; their biases become zero."""
+    """Draw the weights of all convolutions by He et al. 2015, equation 10 (over the fan-in); biases become zero."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

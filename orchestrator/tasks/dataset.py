@@ -115,9 +115,9 @@ class Dataset:
         return found
 
     def normalise(self, inputs: Tensor) -> Tensor:
-        """`inputs` (N, *input_shape) as float32 with the mean and deviation applied; never changes its argument."""
+        """A copy of `inputs` (N, *input_shape) as float32 with mean and deviation applied: networks may change it in place."""
         if self.mean is None or self.std is None:
-            return inputs.float()
+            return inputs.to(torch.float32, copy=True)
         return inputs.float().sub(self.mean).div_(self.std)
 
     def to(self, device: torch.device | str) -> Dataset:

@@ -27,6 +27,7 @@ def evaluate(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction
 
     Raises:
         KeyError: the data set has no such split.
+        ValueError: a regression whose output differs from the targets in shape.
     """
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
@@ -44,7 +45,7 @@ def _measure(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction
     for inputs, target in eval_batches(dataset, split, batch_size):
         output = module(inputs)
         total += loss(output, target) * len(target)
-        quality += _correct(output, target) if dataset.kind == "classification" else (output - target).double().square().sum()
+        quality += _correct(output, target) if dataset.kind == "classification" else _squared_error(output, target)
     found = {"loss": float(total) / len(targets)}
     if dataset.kind == "classification":
         return found | {"accuracy": float(quality) / len(targets)}
@@ -55,3 +56,9 @@ def _measure(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction
 
 def _correct(output: Tensor, target: Tensor) -> Tensor:
     return (output.argmax(1) == target).sum()
+
+
+def _squared_error(output: Tensor, target: Tensor) -> Tensor:
+    if output.shape != target.shape:
+        raise ValueError(f"the network must return {tuple(target.shape)} for such targets, but returns {tuple(output.shape)}.")
+    return (output - target).double().square().sum()
