@@ -1,0 +1,124 @@
+"""Reads the folder of a campaign into `ReportData`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.report.data import Change, ReportData, TrialData
+from orchestrator.store import CampaignFolder, TrialFolder, read_events
+
+
+def gather(folder: Path) -> ReportData:
+    """Everything that the report shows of the campaign in `folder`, as far as it has come.
+
+    Raises:
+        FileNotFoundError: there is no campaign in the folder.
+        ValueError: a file is damaged; the message names it.
+    """
+    campaign = CampaignFolder(folder)
+    if not campaign.trials_path.is_dir():
+        raise FileNotFoundError(f"{folder} must be the folder of a campaign (with trials/ in it), but is not; see `coppice run`.")
+    lock = read_json(campaign.lock)
+    spec = lock.get("campaign", lock.get("config", lock))
+    search = spec.get("search", {})
+    trials = tuple(read_trial(t) for t in campaign.trials())
+    metric = search.get("metric", "val_accuracy")
+    mode: Literal["max", "min"] = "min" if search.get("mode") == "min" else "max"
+    began = [e["time"] for t in campaign.trials() for e in read_events(t.events)[:1] if "time" in e]
+    created = time.strftime("%d %B %Y, %H:%M", time.localtime(min(began))) if began else ""
+    return ReportData(spec.get("name", folder.name), str(folder), metric, mode, created, _facts(spec, lock, trials), trials)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is no such file.
+
+    Raises:
+        ValueError: it is not a JSON object; the message names the file.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON, but is damaged: {error}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, but holds {type(found).__name__}.")
+    return found
+
+
+def _facts(spec: Mapping[str, Any], lock: Mapping[str, Any], trials: Sequence[TrialData]) -> tuple[tuple[str, str], ...]:
+    task, search = spec.get("task", {}), spec.get("search", {})
+    versions = lock.get("versions", {})
+    facts = [
+        ("Data set", _plain(task.get("dataset"))),
+        ("Network", _plain(task.get("network"))),
+        ("Sampler", _plain(search.get("sampler"))),
+        ("Trial scheduler", _plain(search.get("scheduler", search.get("trial_scheduler")))),
+        ("Trials", str(len(trials))),
+        ("Seed", _plain(spec.get("seed"))),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("Commit", str(lock.get("commit") or "")[:12]),
+    ]
+    return tuple((name, value) for name, value in facts if value)
+
+
+def _plain(value: Any) -> str:
+    """A value of the campaign file in a few words."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} ({_plain(v)})" if v not in ({}, None) else str(k) for k, v in value.items())
+    return ", ".join(_plain(v) for v in value) if isinstance(value, list) else str(value)
+
+
+def read_trial(folder: TrialFolder) -> TrialData:
+    """One trial from its `params.json` and `events.jsonl`."""
+    content = read_json(folder.params)
+    spec = content.get("spec", {})
+    events = read_events(folder.events)
+    metrics = [e for e in events if e["type"] == "metrics"]
+    state, reason = _state(events)
+    return TrialData(
+        id=folder.name,
+        label=content.get("label", spec.get("label")),
+        state=state,
+        reason=reason,
+        parameters_of=content.get("params", content.get("sampled", {})),
+        epochs=tuple(_numbers(e) for e in metrics),
+        widths=tuple(e.get("widths", {}) for e in metrics),
+        changes=tuple(_change(e) for e in events if e["type"] == "structural"),
+        skipped=tuple((int(e.get("epoch", 0)), str(e.get("reason", ""))) for e in events if e["type"] == "skipped"),
+        planned_epochs=int(spec.get("training", {}).get("epochs", 0)),
+    )
+
+
+def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in event.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def _state(events: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    last = next((e for e in reversed(events) if e["type"] == "status"), None)
+    if last is None:
+        return ("running" if events else "waiting"), ""
+    state = str(last.get("status", ""))
+    state = "running" if state in ("started", "resumed") else state
+    return state, str(last.get("traceback") or last.get("error") or last.get("reason") or "")
+
+
+def _change(event: Mapping[str, Any]) -> Change:
+    return Change(
+        epoch=int(event["epoch"]),
+        kind=str(event.get("kind", "")),
+        element=str(event.get("element", "")),
+        size_before=event.get("size_before"),
+        size_after=event.get("size_after"),
+        parameters_before=event.get("parameters_before"),
+        parameters_after=event.get("parameters_after"),
+        function_change=event.get("function_change"),
+        accepted=bool(event.get("accepted", True)),
+        reason=str(event.get("reason") or ""),
+    )
