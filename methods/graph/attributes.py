@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FunctionType
 
 from torch import nn
@@ -13,15 +13,14 @@ from methods.graph.values import AtomInfo, AttributeEdit, Graph, Occurrence
 _BUILTIN = ("groups", "num_groups", "num_heads")
 
 
-def attribute_edits(module: nn.Module, graph: Graph) -> dict[str, tuple[AttributeEdit, ...]]:
+def attribute_edits(modules: Mapping[str, nn.Module], graph: Graph) -> dict[str, tuple[AttributeEdit, ...]]:
     """For each atom, the attributes that must probably follow its size.
 
     Candidates are whole numbers on the modules that own a tensor with the atom, or that contain such a module, which equal the
     size of an expression with the atom, unless the forward itself shows what they are used for. Of torch's own modules only
     those that do not follow from shapes are taken; of other modules only those that some method besides the constructor reads.
     """
-    modules = dict(module.named_modules())
-    read = _names_read(module)
+    read = _names_read(modules)
     tables = {name: _integers(m, read) for name, m in modules.items()}
     for edit in graph.attributes:
         tables.get(edit.module, {}).pop(edit.name, None)
@@ -39,9 +38,9 @@ def _given(atom: str, attributes: tuple[AttributeEdit, ...]) -> Iterator[Attribu
             yield edit
 
 
-def _names_read(module: nn.Module) -> frozenset[str]:
+def _names_read(modules: Mapping[str, nn.Module]) -> frozenset[str]:
     names: set[str] = set()
-    for kind in {type(m) for m in module.modules() if not _is_builtin(type(m))}:
+    for kind in {type(m) for m in modules.values() if not _is_builtin(type(m))}:
         for base in kind.__mro__:
             if base is nn.Module:
                 break
@@ -62,7 +61,7 @@ def _integers(module: nn.Module, read: frozenset[str]) -> dict[str, int]:
     return {k: v for k, v in table.items() if k in wanted}
 
 
-def _edits(info: AtomInfo, modules: dict[str, nn.Module], tables: dict[str, dict[str, int]]) -> Iterator[AttributeEdit]:
+def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, dict[str, int]]) -> Iterator[AttributeEdit]:
     done: set[tuple[str, str]] = set()
     for occurrence in info.occurrences:
         parts = occurrence.tensor.split(".")[:-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 
@@ -12,34 +12,40 @@ from methods.graph.values import Element, Exactness, Graph, Level, ModuleCall
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def removals(module: nn.Module, graph: Graph) -> Iterator[Element]:
+def removals(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
     """Modules whose input may be passed on in their place (or zero, beside a skip path).
 
     A block is residual (its output is its input plus something) or a branch of a residual sum; anything else with parameters
     that keeps its input's shape is a layer. Beside removable modules in a sequence, the others are listed with the reason.
     """
-    modules = dict(module.named_modules())
-    removable = {name: call for name, call in graph.modules.items() if _learns(name, graph) and _why_not(call) is None}
-    holders = {name for name in removable if isinstance(modules[name], _CONTAINERS)}
-    for name in holders:
-        if any(other.startswith(f"{name}.") and call.residual for other, call in removable.items()):
-            del removable[name]
+    learning = _learning(graph)
+    removable = {name: call for name, call in graph.modules.items() if name in learning and _why_not(call) is None}
+    for holder in [name for name, call in removable.items() if call.residual]:
+        for above in _above(holder):
+            if isinstance(modules[above], _CONTAINERS):
+                removable.pop(above, None)
     parents = {name.rpartition(".")[0] for name in removable}
     for name, call in graph.modules.items():
         parent = name.rpartition(".")[0]
         if name in removable:
             beside = call.residual or call.branch
-            level: Level = "block" if beside and any(True for _ in modules[name].children()) else "layer"
+            level: Level = "block" if beside and modules[name]._modules else "layer"
             shrink: Exactness = "exact" if beside else "inexact"
             yield Element(name, level, 1, minimum=0, grow="no", shrink=shrink)
-        elif parent in parents and isinstance(modules[parent], _CONTAINERS) and _learns(name, graph):
+        elif parent in parents and isinstance(modules[parent], _CONTAINERS) and name in learning:
             yield Element(name, "block", 1, minimum=1, grow="no", shrink="no", reason=_why_not(call))
 
 
-def _learns(name: str, graph: Graph) -> bool:
-    """Whether the module owns weights, and not only the scales of a norm."""
-    prefix = f"{name}."
-    return any(role in ("produce", "consume") and tensor.startswith(prefix) for (tensor, _), role in graph.roles.items())
+def _learning(graph: Graph) -> set[str]:
+    """The modules that own weights, and not only the scales of a norm."""
+    tensors = {tensor for (tensor, _), role in graph.roles.items() if role in ("produce", "consume")}
+    return {name for tensor in tensors for name in _above(tensor)}
+
+
+def _above(name: str) -> Iterator[str]:
+    """Names of the modules that contain a module or tensor."""
+    parts = name.split(".")
+    return (".".join(parts[:depth]) for depth in range(1, len(parts)))
 
 
 def _why_not(call: ModuleCall) -> str | None:
@@ -54,24 +60,23 @@ def _why_not(call: ModuleCall) -> str | None:
     return "its input does not change with its output" if fixed else None
 
 
-def insertions(module: nn.Module, graph: Graph) -> Iterator[Element]:
+def insertions(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
     """Outputs of layers, activations and blocks behind which a layer or a residual block can be put."""
-    modules = dict(module.named_modules())
+    learning = _learning(graph)
     for name, call in graph.modules.items():
-        if call.calls != 1 or not _is_place(modules[name], call, name, graph):
+        if call.calls != 1 or not _is_place(modules[name], call, name in learning):
             continue
         kinds = _kinds(call)
         if kinds:
-            same_shape = _learns(name, graph) and _why_not(call) is None
+            same_shape = name in learning and _why_not(call) is None
             kinds += ("duplicate",) if same_shape else ()
             yield Element(f"after:{name}", "insertion", 1, minimum=0, shrink="no", kinds=kinds)
 
 
-def _is_place(module: nn.Module, call: ModuleCall, name: str, graph: Graph) -> bool:
+def _is_place(module: nn.Module, call: ModuleCall, learns: bool) -> bool:
     if type(module).__module__ == "torch.nn.modules.activation":
         return True
-    leaf = not any(True for _ in module.children())
-    return _learns(name, graph) and (leaf or call.residual)
+    return learns and (not module._modules or call.residual)
 
 
 def _kinds(call: ModuleCall) -> tuple[str, ...]:

@@ -208,5 +208,5 @@ def _call(
     if first is not None and last is not None and first is not last:
         residual = bool(last.adds & first.bit)
         reach = first.deps | first.bit
-        branch = not residual and any(bit == last.bit and other & reach for bit, other in run.watch.sums)
+        branch = not residual and bool(run.watch.sums.get(last.bit, 0) & reach)
     return ModuleCall(name, inputs, output, len(calls), residual, branch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,7 @@ from methods.graph.attributes import attribute_edits
 from methods.graph.blocks import insertions, removals
 from methods.graph.expr import Atom, Prod, atom_names, walk
 from methods.graph.joint import Joints
-from methods.graph.trace import trace
+from methods.graph.trace import submodules, trace
 from methods.graph.values import AtomInfo, AttributeEdit, Element, Exactness, Graph, Level, Move
 
 COMPENSATIONS = ("layernorm", "rmsnorm", "groupnorm", "attention_scale")
@@ -33,18 +33,19 @@ def elements(module: nn.Module, example_inputs: tuple[Any, ...], *, graph: Graph
         dimension that cannot change. Names are the same in every process.
     """
     graph = graph if graph is not None else trace(module, example_inputs)
+    modules = dict(submodules(module))
     return [
-        *_units(module, graph),
-        *_weights(module, graph),
-        *removals(module, graph),
-        *insertions(module, graph),
+        *_units(modules, graph),
+        *_weights(modules, graph),
+        *removals(modules, graph),
+        *insertions(modules, graph),
         *_frozen(graph),
     ]
 
 
-def _units(module: nn.Module, graph: Graph) -> Iterator[Element]:
-    edits = attribute_edits(module, graph)
-    joints = Joints(module, graph, edits)
+def _units(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
+    edits = attribute_edits(modules, graph)
+    joints = Joints(modules, graph, edits)
     for name, info in graph.atoms.items():
         reason = joints.reasons.get(name)
         moves = joints.moves.get(name, (Move(name),))
@@ -99,10 +100,12 @@ def _merged(edits: dict[str, tuple[AttributeEdit, ...]], moves: tuple[Move, ...]
     return tuple(merged.values())
 
 
-def _weights(module: nn.Module, graph: Graph) -> Iterator[Element]:
+def _weights(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
     unused = {f.name.rpartition(":")[0] for f in graph.frozen if f.reason == "never used by the forward"}
-    for name, parameter in module.named_parameters():
-        if parameter.dim() >= 2 and parameter.requires_grad:
+    for name in graph.tensors:
+        owner, _, leaf = name.rpartition(".")
+        parameter = modules[owner]._parameters.get(leaf)
+        if parameter is not None and parameter.dim() >= 2 and parameter.requires_grad:
             reason = "never used by the forward" if name in unused else None
             how: Exactness = "no" if reason else "exact"
             yield Element(name, "weight", parameter.numel(), grow=how, shrink=how, reason=reason)

@@ -20,17 +20,17 @@ class Joints:
         reasons: atom -> why it cannot move by itself.
     """
 
-    def __init__(self, module: nn.Module, graph: Graph, edits: Edits) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], graph: Graph, edits: Edits) -> None:
         self.moves: dict[str, tuple[Move, ...]] = {}
         self.reasons: dict[str, str] = {}
-        attention = _attention_sizes(module, graph)
+        attention = _attention_sizes(modules, graph)
         held = {name for size, pairs in attention.items() for name in (size, *(n for pair in pairs for n in pair))}
         for component in _components(graph, [*_literal_ties(graph), *_attribute_ties(graph, edits)]):
             if not held & set(component):
                 self._lead(component[0], [Move(name) for name in component])
         for size, pairs in attention.items():
             self._attention(graph, size, pairs)
-        for name in _fixed_attention(module, graph):
+        for name in _fixed_attention(modules, graph):
             self.reasons[name] = "heads times head size must equal an embed_dim that does not change"
 
     def _lead(self, leader: str, moves: list[Move]) -> None:
@@ -55,10 +55,10 @@ class Joints:
         self.reasons[size] = "must equal heads * head size of " + (f"an attention; moves with {' or '.join(leaders)}")
 
 
-def _attention_sizes(module: nn.Module, graph: Graph) -> dict[str, list[tuple[str, str]]]:
+def _attention_sizes(modules: Mapping[str, nn.Module], graph: Graph) -> dict[str, list[tuple[str, str]]]:
     """Atom of an `embed_dim` -> the (heads, head size) atoms of the attentions that have it."""
     out: dict[str, list[tuple[str, str]]] = {}
-    for embed, product in _attention_exprs(module, graph):
+    for embed, product in _attention_exprs(modules, graph):
         if isinstance(embed, Atom) and isinstance(product, Prod) and len(product.factors) == 2:
             heads, width = product.factors
             if isinstance(heads, Atom) and isinstance(width, Atom):
@@ -66,9 +66,9 @@ def _attention_sizes(module: nn.Module, graph: Graph) -> dict[str, list[tuple[st
     return out
 
 
-def _attention_exprs(module: nn.Module, graph: Graph) -> list[tuple[Expr, Expr]]:
+def _attention_exprs(modules: Mapping[str, nn.Module], graph: Graph) -> list[tuple[Expr, Expr]]:
     found = []
-    for name, m in module.named_modules():
+    for name, m in modules.items():
         if isinstance(m, nn.MultiheadAttention):
             prefix = f"{name}." if name else ""
             first = f"{prefix}in_proj_weight" if m.in_proj_weight is not None else f"{prefix}q_proj_weight"
@@ -78,11 +78,11 @@ def _attention_exprs(module: nn.Module, graph: Graph) -> list[tuple[Expr, Expr]]
     return found
 
 
-def _fixed_attention(module: nn.Module, graph: Graph) -> Iterable[str]:
+def _fixed_attention(modules: Mapping[str, nn.Module], graph: Graph) -> Iterable[str]:
     """Heads and head sizes of attentions whose `embed_dim` is not a single atom that may change."""
-    known = _attention_sizes(module, graph)
+    known = _attention_sizes(modules, graph)
     bound = {name for pairs in known.values() for pair in pairs for name in pair}
-    for embed, product in _attention_exprs(module, graph):
+    for embed, product in _attention_exprs(modules, graph):
         factors = product.factors if isinstance(product, Prod) else (product,)
         names = [f.name for f in factors if isinstance(f, Atom)]
         if isinstance(embed, Atom) and len(names) == 2 and set(names) <= bound:

@@ -63,7 +63,7 @@ class Watch(TorchDispatchMode):
         self.roles: dict[tuple[str, int], set[str]] = {}
         self.seen: set[str] = set()
         self.nonnegative = 0
-        self.sums: list[tuple[int, int]] = []
+        self.sums: dict[int, int] = {}
         self.ties: list[tuple[Term, Term]] = []
         self.pending: dict[int, Term] = {}
         self.attributes: list[tuple[nn.Module, str, Term]] = []
@@ -99,6 +99,10 @@ class Watch(TorchDispatchMode):
     def written_bounds(self, bounds: set[int]) -> bool:
         """Whether one of the bounds of a slice is a number in the user's code."""
         return not bounds.isdisjoint(written_numbers())
+
+    def added(self, value: Value, other: Value) -> None:
+        """Note that `value` was added to `other`."""
+        self.sums[value.bit] = self.sums.get(value.bit, 0) | other.deps | other.bit
 
     def put(self, tensor: Tensor, dims: Sequence[Term], inputs: Iterable[Value] = (), zero: bool = False) -> Value:
         """Label a tensor that was computed from `inputs`."""
@@ -139,3 +143,7 @@ class Watch(TorchDispatchMode):
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """A meta tensor."""
         return torch.empty(shape, dtype=like.dtype, device="meta")
+
+    def empty_like(self, like: Tensor) -> Tensor:
+        """A meta tensor with the same strides."""
+        return self.empty(like.shape, like) if like.is_contiguous() else torch.empty_like(like)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,62 +33,88 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...]) -> Graph:
     Raises:
         ValueError: the module has a parameter without a shape, or its forward returns no tensor.
     """
-    named = _named_tensors(module)
+    modules = submodules(module)
+    named, aliases = _named_tensors(modules)
     for name, tensor in named.items():
         if is_lazy(tensor):
             raise ValueError(f"every parameter must have a shape, but {name!r} is lazy; run the forward once before.")
-    if _traceable_without_data(module, example_inputs):
-        try:
-            return _trace(module, example_inputs, named, meta=True)
-        except _CANNOT_RUN_WITHOUT_DATA:
-            pass
-    return _trace(module, example_inputs, named, meta=False)
+    plan = _Plan(module, example_inputs, {id(m): (name, m) for name, m in reversed(modules)}, named)
+    try:
+        graph = _trace(plan, meta=True)
+    except _CANNOT_RUN_WITHOUT_DATA:
+        graph = _trace(plan, meta=False)
+    return dataclasses.replace(graph, aliases=aliases)
 
 
-def _traceable_without_data(module: nn.Module, example_inputs: tuple[Any, ...]) -> bool:
-    return not any(isinstance(m, torch.jit.ScriptModule) for m in module.modules())
+def submodules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All submodules with their names, those under several names once for each (as `named_modules` does, but faster)."""
+    out: list[tuple[str, nn.Module]] = []
+
+    def visit(name: str, parent: nn.Module) -> None:
+        out.append((name, parent))
+        prefix = f"{name}." if name else ""
+        for key, child in parent._modules.items():
+            if child is not None:
+                visit(prefix + key, child)
+
+    visit("", module)
+    return out
 
 
-def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    named: dict[str, Tensor] = dict(module.named_parameters())
-    named.update(module.named_buffers())
-    return named
+def _named_tensors(modules: Sequence[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Parameters, then buffers, by their first name; and the other names."""
+    first: dict[int, str] = {}
+    named: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for table in ("_parameters", "_buffers"):
+        for name, m in modules:
+            for key, tensor in m.__dict__[table].items():
+                full = f"{name}.{key}" if name else key
+                if tensor is not None and first.setdefault(id(tensor), full) == full:
+                    named[full] = tensor
+                elif tensor is not None:
+                    aliases[full] = first[id(tensor)]
+    return named, aliases
 
 
-def _aliases(module: nn.Module, named: dict[str, Tensor]) -> dict[str, str]:
-    first = {id(tensor): name for name, tensor in reversed(named.items())}
-    every = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return {name: first[id(tensor)] for name, tensor in every if first[id(tensor)] != name}
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is traced: the module, its inputs, its submodules (by id, with their first name) and its tensors by first name."""
+
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    modules: dict[int, tuple[str, nn.Module]]
+    named: dict[str, Tensor]
 
 
-def _trace(module: nn.Module, example_inputs: tuple[Any, ...], named: dict[str, Tensor], meta: bool) -> Graph:
+def _trace(plan: _Plan, meta: bool) -> Graph:
     watch = Watch(meta)
     run = Run(watch, {}, set(), {})
-    run.aliases = _aliases(module, named)
+    run.module_names = {key: name for key, (name, _) in plan.modules.items()}
+    modules = [m for _, m in plan.modules.values()]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_as_before(module, meta))
+        stack.enter_context(_as_before(modules, meta))
         stack.enter_context(_slow_paths(meta))
-        stand_ins = _stand_ins(module, meta)
-        for name, tensor in named.items():
+        stand_ins = _stand_ins(modules, meta)
+        for name, tensor in plan.named.items():
             run.tensors[name] = watch.parameter(name, stand_ins[id(tensor)])
             if not isinstance(tensor, nn.Parameter):
                 run.buffers.add(name)
-        stack.enter_context(_module_calls(module, run))
-        _forward(module, example_inputs, watch, training=False)
-        unused = any(name not in watch.seen for name, tensor in named.items() if isinstance(tensor, nn.Parameter))
-        if unused or _differs_in_training(module):
+        stack.enter_context(_module_calls(run))
+        _forward(plan, watch, training=False)
+        if not run.tensors.keys() - run.buffers <= watch.seen or _differs_in_training(modules):
             run.calls_frozen = True
-            _forward(module, example_inputs, watch, training=True)
+            _forward(plan, watch, training=True)
     return to_graph(run)
 
 
-def _forward(module: nn.Module, example_inputs: tuple[Any, ...], watch: Watch, training: bool) -> None:
-    for m in module.modules():
-        m.training = training
-    inputs = tuple(_input(watch, item) for item in example_inputs)
+def _forward(plan: _Plan, watch: Watch, training: bool) -> None:
+    for _, m in plan.modules.values():
+        m.__dict__["training"] = training
+    inputs = tuple(_input(watch, item) for item in plan.inputs)
     with watch:
-        output = module(*inputs)
+        output = plan.module(*inputs)
     found = list(_output_tensors(output))
     if not found:
         raise ValueError(f"the forward must return tensors (or containers of them), but it returned {type(output).__name__}.")
@@ -119,10 +145,10 @@ def _output_tensors(output: Any) -> Iterator[Tensor]:
         yield from _output_tensors(list(vars(output).values()))
 
 
-def _stand_ins(module: nn.Module, meta: bool) -> dict[int, Tensor]:
+def _stand_ins(modules: list[nn.Module], meta: bool) -> dict[int, Tensor]:
     """Replace parameters (on meta) and buffers (always) for the time of the trace; by id of the original."""
     new: dict[int, Tensor] = {}
-    for m in module.modules():
+    for m in modules:
         for table in (m._parameters, m._buffers):
             for key, tensor in table.items():
                 if tensor is None:
@@ -140,9 +166,8 @@ def _stand_ins(module: nn.Module, meta: bool) -> dict[int, Tensor]:
 
 
 @contextmanager
-def _as_before(module: nn.Module, meta: bool) -> Iterator[None]:
+def _as_before(modules: list[nn.Module], meta: bool) -> Iterator[None]:
     """Restore every attribute, parameter and buffer of every submodule, and the random number generators."""
-    modules = list(module.modules())
     saved = [(dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
     generator = torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if not meta and torch.cuda.is_available() else []
@@ -178,17 +203,17 @@ def _slow_paths(meta: bool) -> Iterator[None]:
         torch._C._set_cudnn_enabled(cudnn)
 
 
-def _differs_in_training(module: nn.Module) -> bool:
+def _differs_in_training(modules: list[nn.Module]) -> bool:
     """Whether a forward outside of torch asks for the training flag."""
-    kinds = {type(m) for m in module.modules() if not type(m).__module__.startswith("torch.")}
+    kinds = {type(m) for m in modules if not type(m).__module__.startswith("torch.")}
     methods = (f for kind in kinds for f in vars(kind).values())
     return any("training" in f.__code__.co_names for f in methods if hasattr(f, "__code__"))
 
 
 @contextmanager
-def _module_calls(module: nn.Module, run: Run) -> Iterator[None]:
+def _module_calls(run: Run) -> Iterator[None]:
     """Record the values that go in and out of each submodule."""
-    names = run.module_names = {id(m): name for name, m in module.named_modules()}
+    names = run.module_names
     values = run.watch.values
 
     def record(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -234,8 +234,8 @@ class Algebra:
                 if parts is None:
                     return self._freeze_both(a, b)
                 rest[:0] = parts
-        for term in left + right:
-            self.freeze(term)
+        for unmatched in left + right:
+            self.freeze(unmatched)
         return None
 
     def factor(self, term: Term, outer: int) -> list[Term] | None:

@@ -55,7 +55,7 @@ def add_bias(watch: Watch, value: Value, bias: Value, out: Tensor) -> None:
     total.sources = value.sources if bias.sources else ()
     if not bias.sources and len(bias.dims) == len(dims):
         total.adds |= bias.adds
-        watch.sums.append((value.bit, bias.deps | bias.bit))
+        watch.added(value, bias)
 
 
 def mm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -119,7 +119,7 @@ def relu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     elif name == "relu_":
         out = tensor
     else:
-        out = torch.empty_like(tensor)
+        out = watch.empty_like(tensor)
     value = watch.put(out, x.dims, (x,), x.zero)
     value.adds |= x.adds & watch.nonnegative
     watch.nonnegative |= value.bit
@@ -141,11 +141,12 @@ def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         elif func._overloadpacket.__name__[-1] == "_":
             out = left
         else:
-            out = torch.empty_like(left)
+            out = watch.empty_like(left)
         value = _label(watch, out, [a, b], "bias", a.zero and b.zero)
         if left.shape == right.shape and not (a.sources and b.sources):
             value.adds |= a.adds | (b.adds if func._overloadpacket.__name__[:3] == "add" else 0)
-            watch.sums += [(a.bit, b.deps | b.bit), (b.bit, a.deps | a.bit)]
+            watch.added(a, b)
+            watch.added(b, a)
         if func._overloadpacket.__name__[-1] == "_":
             _written(watch, left)
         return out
