@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from methods.graph.elements import elements
 from methods.networks.catalog import NETWORKS, arguments_for, network_reference
 from methods.networks.mlp import ACTIVATIONS, mlp
 from methods.networks.resnet import resnet
@@ -177,3 +178,21 @@ def test_the_seed_decides_on_the_weights_and_a_reset_draws_them_anew() -> None:
     before = module.stem[0][0].weight.clone()
     module.reset_parameters()
     assert not torch.equal(before, module.stem[0][0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "given"),
+    [
+        ("mlp", (1, 8, 8), {"batch_norm": True}),
+        ("vgg11", (3, 32, 32), {"width": 0.125}),
+        ("vgg16", (1, 8, 8), {"width": 0.125, "batch_norm": False}),
+        ("resnet", (1, 8, 8), {"depth": 8, "width": 0.5}),
+        ("resnet", (3, 64, 64), {"depth": 50, "stem": "imagenet", "width": 0.125}),
+        ("wide_resnet", (3, 32, 32), {"depth": 16, "inner_width": 0.25, "inner_norm": False}),
+    ],
+)
+def test_only_what_the_data_decides_is_not_permissible(name: str, shape: tuple[int, ...], given: dict[str, Any]) -> None:
+    """Every channel inside can grow and shrink: nothing in the forward freezes one."""
+    channels = [e for e in elements(build(name, shape, 10, **given), (torch.zeros(2, *shape),)) if e.level == "channel"]
+    assert {e.reason for e in channels if not e.permissible} <= {"input of the network", "output of the network"}
+    assert len([e for e in channels if e.permissible]) >= 2

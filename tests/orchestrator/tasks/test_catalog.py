@@ -1,4 +1,4 @@
-"""Every named data set that needs no files loads, is split the same way each time, and can be learned from."""
+"""Every named data set that needs no files loads, and is split the same way each time."""
 
 from pathlib import Path
 from typing import Any
