@@ -57,7 +57,7 @@ class Trainer:
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.followers: list[Follower] = [OptimizerFollower(self.optimizer, network.module)]
         if self.ema is not None:
-            self.followers.append(EmaFollower(self.ema))
+            self.followers.append(EmaFollower(self.ema, network.module))
 
     @property
     def evaluated(self) -> nn.Module:

@@ -18,11 +18,13 @@ class TensorChange:
         tensor: its first name in the network.
         dim: the dimension.
         index: for each new entry the old one, or `NEW` (-1).
+        old_size: size of the dimension before.
     """
 
     tensor: str
     dim: int
     index: tuple[int, ...]
+    old_size: int
 
 
 class Follower(ABC):

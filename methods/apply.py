@@ -1,0 +1,160 @@
+"""The only door through which a network changes: checks, applies, certifies, and rolls back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from methods.check import check
+from methods.event import Event
+from methods.graph.values import Element
+from methods.network import Network
+from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from methods.surgery.carry_out import carry_out
+from methods.surgery.changes import Follower
+from methods.surgery.followers import check_followed
+
+KINDS = {GrowPlan: "grow", PrunePlan: "prune", InsertPlan: "insert", RemovePlan: "remove", MaskPlan: "mask"}
+
+
+def apply(
+    network: Network,
+    plan: Plan,
+    followers: Sequence[Follower] = (),
+    certify: Any = None,
+    accept: Callable[[Event], bool] | None = None,
+) -> Event:
+    """Change `network` as `plan` says.
+
+    Args:
+        network: changed in place.
+        plan: what will change; checked against the network before anything is touched.
+        followers: optimizers and averages that must change with it.
+        certify: a batch of inputs (a tensor, or a tuple of positional arguments) on which the change of the function is measured.
+        accept: decides on the event; where it returns False everything is rolled back, bit by bit.
+
+    Returns:
+        What changed. `accepted` is False when it was rolled back.
+
+    Raises:
+        PlanError: the plan does not fit the network; nothing was touched.
+        RuntimeError: after the change some parameter would not be trained; everything was rolled back.
+    """
+    check(network, plan)
+    element = None if isinstance(plan, MaskPlan) else network.element(plan.element)
+    snapshot = Snapshot.take(network, followers)
+    began = time.perf_counter()
+    before = None if certify is None else outputs(network.module, certify)
+    num_before = network.num_parameters()
+    try:
+        carry_out(network, plan, followers)
+        check_followed(network.module, followers)
+        after = None if certify is None else outputs(network.module, certify)
+        event = _event(network, plan, element, num_before, before, after, began)
+        if accept is not None and not accept(event):
+            event = replace(event, accepted=False, reason="rejected by the caller")
+    except BaseException:
+        snapshot.restore(network, followers)
+        raise
+    if event.accepted:
+        network.lineage.append(event.to_json())
+    else:
+        snapshot.restore(network, followers)
+    return event
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
+    """All floating-point tensors that the module returns for `inputs`, in eval mode; modes and the RNG are put back."""
+    modes = [(m, m.training) for m in module.modules()]
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    with torch.random.fork_rng(devices=[]):
+        module.eval()
+        try:
+            found = module(*arguments)
+        finally:
+            for submodule, training in modes:
+                submodule.training = training
+    return [t.detach().clone() for t in tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+def _event(
+    network: Network, plan: Plan, element: Element | None, num_before: int, before: list[Tensor] | None,
+    after: list[Tensor] | None, began: float,
+) -> Event:
+    change = scale = None
+    if before is not None and after is not None:
+        change = max((float((a - b).abs().max()) for a, b in zip(after, before, strict=True)), default=0.0)
+        scale = max((float(b.abs().max()) for b in before), default=0.0)
+    size, count, units = (1, 1, ()) if element is None else (element.size, 1, ())
+    size_after = size
+    if isinstance(plan, GrowPlan):
+        count, size_after = plan.count, size + plan.count
+    elif isinstance(plan, PrunePlan):
+        count, size_after, units = len(plan.units), size - len(plan.units), tuple(plan.units)
+    elif isinstance(plan, MaskPlan):
+        size = sum(m.numel() for m in plan.masks.values())
+        size_after = sum(int(m.sum()) for m in plan.masks.values())
+        count = size - size_after
+    elif isinstance(plan, RemovePlan):
+        size_after = 0
+    return Event(
+        KINDS[type(plan)], plan.element, "weight" if element is None else element.level, count, size, size_after, units,
+        num_before, network.num_parameters(), change, scale,
+        plan.predicted_gain if isinstance(plan, (GrowPlan, InsertPlan)) else plan.predicted_loss,
+        time.perf_counter() - began,
+    )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a change may touch, to come back to it bit by bit."""
+
+    tensors: dict[int, tuple[nn.Parameter, Tensor]]
+    modules: list[tuple[nn.Module, dict[str, Any]]]
+    record: dict[str, Any]
+    followers: list[Any]
+
+    @staticmethod
+    def take(network: Network, followers: Sequence[Follower]) -> Snapshot:
+        """Remember a network and its followers. Parameters are kept by reference: surgery replaces storage, it does not write."""
+        parameters = {id(p): (p, p.detach().clone()) for p in network.module.parameters()}
+        modules = [(m, _table(m)) for m in network.module.modules()]
+        record = {
+            "edits": list(network.edits), "attributes": dict(network.attributes), "masks": dict(network.masks),
+            "lineage": list(network.lineage),
+        }
+        return Snapshot(parameters, modules, record, [f.snapshot() for f in followers])
+
+    def restore(self, network: Network, followers: Sequence[Follower]) -> None:
+        """Come back."""
+        for module, table in self.modules:
+            module.__dict__.clear()
+            module.__dict__.update(table | {k: dict(v) for k, v in table.items() if k in _TABLES})
+        with torch.no_grad():
+            for parameter, value in self.tensors.values():
+                parameter.grad = None
+                parameter.set_(value)
+        network.edits, network.attributes = list(self.record["edits"]), dict(self.record["attributes"])
+        network.masks, network.lineage = dict(self.record["masks"]), list(self.record["lineage"])
+        network.changed()
+        for follower, saved in zip(followers, self.followers, strict=True):
+            follower.restore(saved)
+
+
+_TABLES = ("_parameters", "_modules", "_buffers")
+
+
+def _table(module: nn.Module) -> dict[str, Any]:
+    """A module's attributes; its tables are copied, its buffers cloned."""
+    table = dict(module.__dict__)
+    table["_parameters"] = dict(module._parameters)
+    table["_modules"] = dict(module._modules)
+    table["_buffers"] = {n: None if b is None else b.clone() for n, b in module._buffers.items()}
+    return {k: (type(v)(v) if k.endswith("_hooks") and hasattr(v, "copy") else v) for k, v in table.items()}

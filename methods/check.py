@@ -1,0 +1,105 @@
+"""Whether a plan fits a network, before anything is touched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from methods.graph.expr import NEW, index_map
+from methods.graph.values import Element
+from methods.network import Network
+from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from methods.surgery.tensors import get_tensor, tied_names
+
+
+class PlanError(ValueError):
+    """A plan does not fit the network; the message says what must hold, what was given and what to do."""
+
+
+def check(network: Network, plan: Plan) -> None:
+    """Raise `PlanError` when `plan` cannot be carried out on `network`."""
+    if isinstance(plan, MaskPlan):
+        _check_masks(network, plan)
+        return
+    try:
+        element = network.element(plan.element)
+    except KeyError as error:
+        raise PlanError(str(error.args[0])) from None
+    if element.reason is not None:
+        raise PlanError(f"{element.name} must be permissible, but is not: {element.reason}.")
+    wanted = {GrowPlan: ("channel", "head", "group"), PrunePlan: ("channel", "head", "group"), InsertPlan: ("insertion",),
+              RemovePlan: ("layer", "block")}[type(plan)]
+    if element.level not in wanted:
+        raise PlanError(f"a {type(plan).__name__} needs an element of level {' or '.join(wanted)}, but {element.name} is a {element.level}.")
+    if isinstance(plan, GrowPlan):
+        _check_growth(network, element, plan)
+    elif isinstance(plan, PrunePlan):
+        _check_pruning(network, element, plan)
+
+
+def _check_growth(network: Network, element: Element, plan: GrowPlan) -> None:
+    if element.grow == "no":
+        raise PlanError(f"{element.name} must be able to grow, but is not.")
+    if plan.count < 1 or plan.count % element.quantum:
+        raise PlanError(
+            f"{element.name} grows by a positive multiple of {element.quantum}, but count={plan.count}; round the amount to that."
+        )
+    if plan.sources and (len(plan.sources) != plan.count or not all(0 <= s < element.size for s in plan.sources)):
+        raise PlanError(f"sources must name {plan.count} units in 0..{element.size - 1}, but are {plan.sources}.")
+    indices = {m.atom: [*range(element.size * m.units), *([NEW] * plan.count * m.units)] for m in element.moves}
+    occurrences = {f"{o.tensor}:{o.dim}": o for m in element.moves for o in network.graph().atoms[m.atom].occurrences}
+    for key, value in plan.values.items():
+        if key not in occurrences:
+            raise PlanError(f"values may name {sorted(occurrences)} of {element.name}, but name {key!r}.")
+        o = occurrences[key]
+        shape = list(get_tensor(network.module, o.tensor).shape)
+        shape[o.dim] = index_map(o.expr, indices).count(NEW)
+        _check_value(key, value, shape)
+
+
+def _check_value(key: str, value: Tensor, shape: list[int]) -> None:
+    if list(value.shape) != shape:
+        raise PlanError(f"the values for {key} must have shape {shape}, but have {list(value.shape)}.")
+    if not bool(torch.isfinite(value).all()):
+        raise PlanError(f"the values for {key} must be finite, but some are NaN or infinite.")
+
+
+def _check_pruning(network: Network, element: Element, plan: PrunePlan) -> None:
+    if element.shrink == "no":
+        raise PlanError(f"{element.name} must be able to shrink, but is not.")
+    units = set(plan.units)
+    if not units or len(units) != len(plan.units) or not all(0 <= u < element.size for u in units):
+        raise PlanError(f"units must be different ones in 0..{element.size - 1} and at least one, but are {plan.units}.")
+    if len(units) % element.quantum:
+        raise PlanError(f"{element.name} shrinks by a multiple of {element.quantum}, but {len(units)} units were given.")
+    if element.size - len(units) < element.minimum:
+        raise PlanError(
+            f"{element.name} must keep at least {element.minimum} of its {element.size} units, but {len(units)} would go; "
+            "prune fewer."
+        )
+    if plan.removal == "absorb":
+        _check_absorbing(network, element, plan)
+    if plan.removal == "merge" and not (set(plan.merge) == units and all(j not in units for j, _ in plan.merge.values())):
+        raise PlanError(f"merge must send each removed unit of {element.name} to a kept one, but is {dict(plan.merge)}.")
+
+
+def _check_absorbing(network: Network, element: Element, plan: PrunePlan) -> None:
+    if len(plan.constants) != len(plan.units):
+        raise PlanError(f"absorbing needs one constant for each of the {len(plan.units)} units, but got {len(plan.constants)}.")
+    for move in element.moves:
+        for o in network.graph().atoms[move.atom].occurrences:
+            owner = o.tensor.rpartition(".")[0]
+            if o.role == "consume" and getattr(network.module.get_submodule(owner), "bias", None) is None:
+                raise PlanError(f"absorbing needs a bias in every consumer of {element.name}, but {owner} has none; use immediate.")
+
+
+def _check_masks(network: Network, plan: MaskPlan) -> None:
+    if not plan.masks:
+        raise PlanError("a MaskPlan needs at least one mask, but has none.")
+    names = set(tied_names(network.module))
+    for name, mask in plan.masks.items():
+        if name not in names:
+            raise PlanError(f"masks must name tensors of the network, but name {name!r}.")
+        shape = get_tensor(network.module, name).shape
+        if mask.shape != shape or mask.dtype != torch.bool:
+            raise PlanError(f"the mask of {name} must be bool of shape {list(shape)}, but is {mask.dtype} of {list(mask.shape)}.")

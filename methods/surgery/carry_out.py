@@ -1,0 +1,90 @@
+"""Carry out a plan that was checked: the tensors, then everything that follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.expr import unit_map
+from methods.graph.values import Element
+from methods.network import Network
+from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from methods.surgery import layers
+from methods.surgery.changes import Follower, TensorChange
+from methods.surgery.masks import apply_masks, resized_mask
+from methods.surgery.resize import Resize, narrowing, resize, widening
+from methods.surgery.tensors import get_tensor, set_tensor
+
+
+def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> None:
+    """Change the network as the plan says, and its followers with it."""
+    if isinstance(plan, MaskPlan):
+        network.masks |= {name: mask.to(network.device()) for name, mask in plan.masks.items()}
+        apply_masks(network)
+    elif isinstance(plan, InsertPlan):
+        _tell(followers, layers.insert(network, plan), added=True)
+        network.changed()
+    elif isinstance(plan, RemovePlan):
+        _tell(followers, layers.remove(network, plan), added=False)
+        network.changed()
+    else:
+        element = network.element(plan.element)
+        if isinstance(plan, PrunePlan):
+            _keep_what_units_carried(network, element, plan)
+        resize_all(network, [widening(element, plan) if isinstance(plan, GrowPlan) else narrowing(element, plan.units)], followers)
+
+
+def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[Follower]) -> None:
+    """Resize several elements in one pass, with attributes, masks and followers."""
+    done = resize(network.module, network.graph(), resizes)
+    network.attributes |= done.attributes
+    changed: dict[str, list[TensorChange]] = {}
+    for change in done.changes:
+        changed.setdefault(change.tensor, []).append(change)
+    for name, changes in changed.items():
+        if name in network.masks:
+            for c in changes:
+                network.masks[name] = resized_mask(network.masks[name], c.dim, torch.tensor(c.index, device=network.device()))
+        for follower in followers:
+            follower.resized(name, get_tensor(network.module, name), changes)
+    network.changed()
+
+
+def _tell(followers: Iterable[Follower], parameters: Sequence[tuple[str, nn.Parameter]], added: bool) -> None:
+    for name, parameter in parameters:
+        for follower in followers:
+            (follower.added if added else follower.removed)(name, parameter)
+
+
+def _keep_what_units_carried(network: Network, element: Element, plan: PrunePlan) -> None:
+    """Merge removed units into kept ones, or fold the constants they carry into the consumers' biases."""
+    if plan.removal == "immediate":
+        return
+    graph = network.graph()
+    for move in element.moves:
+        for o in graph.atoms[move.atom].occurrences:
+            if o.role != "consume":
+                continue
+            tensor = get_tensor(network.module, o.tensor).detach().clone()
+            units = torch.tensor(unit_map(o.expr, move.atom), device=tensor.device)
+            if plan.removal == "merge":
+                for gone, (kept, factor) in plan.merge.items():
+                    part = tensor.index_select(o.dim, (units == gone).nonzero().flatten())
+                    tensor.index_add_(o.dim, (units == kept).nonzero().flatten(), part * factor)
+                set_tensor(network.module, o.tensor, tensor)
+            else:
+                _absorb(network, o.tensor, o.dim, tensor, units, plan)
+
+
+def _absorb(network: Network, name: str, dim: int, tensor: Tensor, units: Tensor, plan: PrunePlan) -> None:
+    bias_name = f"{name.rpartition('.')[0]}.bias"
+    module = network.module.get_submodule(name.rpartition(".")[0])
+    bias = getattr(module, "bias", None)
+    assert isinstance(bias, Tensor), "checked before: absorbing needs a bias in every consumer"
+    constants = torch.zeros(len(units), device=tensor.device, dtype=tensor.dtype)
+    for unit, value in zip(plan.units, plan.constants, strict=True):
+        constants[units == unit] = value
+    flat = tensor.movedim(dim, 1).flatten(2).sum(2) if tensor.ndim > 2 else tensor.movedim(dim, 1)
+    set_tensor(network.module, bias_name, bias.detach() + flat @ constants)

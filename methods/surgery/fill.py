@@ -1,0 +1,115 @@
+"""What stands in the new entries of a widened tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.expr import NEW, Expr, index_map, unit_map
+from methods.graph.values import Element, Graph
+from methods.plan import GrowPlan
+
+CONSTANTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0, "raw": 0.0}
+"""Fill of new entries by role, where neither the plan's values nor copies say otherwise."""
+
+
+def seed_for(plan: GrowPlan, name: str, dim: int) -> int:
+    """A seed of its own for each tensor dimension, the same in every process."""
+    import hashlib
+
+    digest = hashlib.sha256(f"{plan.seed} {plan.element} {name} {dim}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Fills the new entries of tensors that contain `element`'s atoms, as `plan` says."""
+
+    element: Element
+    plan: GrowPlan
+    graph: Graph
+    indices: Mapping[str, Sequence[int]]
+
+    def fill(self, tensor: Tensor, name: str, dim: int, expr: Expr, index: Sequence[int]) -> Tensor:
+        """The tensor (new size along `dim`) with its new entries filled; `index` maps new entries to old ones or `NEW`."""
+        new = torch.tensor([i for i, old in enumerate(index) if old == NEW], device=tensor.device)
+        role = self.graph.roles.get((name, dim), "raw")
+        given = self.plan.values.get(f"{name}:{dim}")
+        if given is not None:
+            return tensor.index_copy(dim, new, given.to(tensor))
+        if self.plan.sources:
+            return self._copies(tensor, name, dim, expr, new, role)
+        return tensor.index_copy(dim, new, self._fresh(tensor, name, dim, new, role))
+
+    def _fresh(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: str) -> Tensor:
+        shape = list(tensor.shape)
+        shape[dim] = len(new)
+        kind = self.plan.produce if role == "produce" else self.plan.consume if role == "consume" else None
+        if kind is None:
+            return tensor.new_full(shape, CONSTANTS[role])
+        if kind == "zero":
+            return tensor.new_zeros(shape)
+        return self._random(kind, tensor, name, dim, shape).to(tensor)
+
+    def _random(self, kind: str, tensor: Tensor, name: str, dim: int, shape: list[int]) -> Tensor:
+        generator = torch.Generator().manual_seed(seed_for(self.plan, name, dim))
+        others = tensor.numel() // max(tensor.shape[dim], 1)
+        fan_in = others if self.graph.roles.get((name, dim)) == "produce" else tensor.numel() // max(tensor.shape[0], 1)
+        std = self.plan.scale * math.sqrt(2.0 / max(fan_in, 1))
+        if kind == "normal":
+            std = self.plan.scale * float(tensor.float().std(correction=0))
+        if kind == "orthogonal" and shape[dim] > 1:
+            flat = torch.empty(shape[dim], others)
+            nn.init.orthogonal_(flat, gain=std * math.sqrt(others), generator=generator)
+            moved = [shape[dim], *shape[:dim], *shape[dim + 1 :]]
+            return flat.reshape(moved).movedim(0, dim)
+        return torch.randn(shape, generator=generator) * std
+
+    def _copies(self, tensor: Tensor, name: str, dim: int, expr: Expr, new: Tensor, role: str) -> Tensor:
+        """Net2Wider: new units are copies of their sources; consumers share what they received among the copies."""
+        atoms = {move.atom: move.units for move in self.element.moves}
+        source = {a: [s * u + k for s in (*range(self.element.size), *self.plan.sources) for k in range(u)] for a, u in atoms.items()}
+        index = torch.tensor(index_map(expr, source), device=tensor.device)
+        old = torch.arange(tensor.shape[dim], device=tensor.device)
+        first = {int(o): i for i, o in reversed(list(enumerate(index_map(expr, {**self.indices})))) if o != NEW}
+        lookup = torch.tensor([first[int(o)] for o in index], device=tensor.device)
+        tensor = tensor.index_select(dim, torch.where(torch.isin(old, new), lookup, old))
+        if role != "consume":
+            return tensor
+        return self._share(tensor, name, dim, expr, index, new)
+
+    def _share(self, tensor: Tensor, name: str, dim: int, expr: Expr, index: Tensor, new: Tensor) -> Tensor:
+        counts = torch.bincount(index)[index].to(tensor.dtype)
+        view = [1] * tensor.ndim
+        view[dim] = -1
+        tensor = tensor / counts.view(view)
+        if self.plan.noise:
+            generator = torch.Generator().manual_seed(seed_for(self.plan, name, dim))
+            part = tensor.index_select(dim, new)
+            noise = torch.randn(part.shape, generator=generator).to(part) * self.plan.noise * float(part.std(correction=0))
+            tensor = tensor.index_add(dim, new, noise)
+            tensor = tensor.index_add(dim, self._sources(expr, index, new), -noise)
+        return tensor
+
+    def _sources(self, expr: Expr, index: Tensor, new: Tensor) -> Tensor:
+        """Positions of the old entries that the new ones copy: what noise adds to a copy is taken from its source, so that the
+        sum, and with it the function, stays the same.
+        """
+        fresh = set(new.tolist())
+        first = {int(o): i for i, o in reversed(list(enumerate(index.tolist()))) if i not in fresh}
+        return torch.tensor([first[int(index[i])] for i in new.tolist()], device=index.device)
+
+
+def entries_of(expr: Expr, element: Element, units: Sequence[int]) -> list[int]:
+    """Entries of a dimension that belong to these units of the element."""
+    wanted = set(units)
+    found = []
+    for move in element.moves:
+        for entry, unit in enumerate(unit_map(expr, move.atom)):
+            if unit >= 0 and unit // move.units in wanted:
+                found.append(entry)
+    return sorted(set(found))

@@ -1,0 +1,179 @@
+"""What must change with a network: its optimizer's state and its averaged copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.surgery.changes import Follower, TensorChange
+from methods.surgery.tensors import get_tensor, owner, set_tensor
+
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
+"""State that an update is divided by: new entries get the mean of the kept ones, since zero would make their first steps
+several times larger than the learning rate.
+"""
+
+
+class OptimizerFollower(Follower):
+    """Resizes the state of any `torch.optim` optimizer and keeps its parameter groups complete.
+
+    State tensors of the parameter's old shape follow its index maps: new entries are zero (momentum), or the mean of the kept
+    ones along the resized dimension (second moments). A parameter with state of any other shape starts that state anew.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+        self.optimizer = optimizer
+        self.module = module
+
+    def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
+        """Make the state follow."""
+        state = self.optimizer.state.get(tensor)
+        if not state:
+            return
+        old_shape = list(tensor.shape)
+        for change in changes:
+            old_shape[change.dim] = change.old_size
+        for key, value in list(state.items()):
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                continue
+            if list(value.shape) != old_shape:
+                del self.optimizer.state[tensor]
+                return
+            for change in changes:
+                value = _follow(value, change, key in SECOND_MOMENTS)  # noqa: PLW2901
+            state[key] = value
+
+    def added(self, name: str, parameter: nn.Parameter) -> None:
+        """Train it in the group of its nearest relative in the module tree."""
+        groups = self.optimizer.param_groups
+        places = {id(p): g for g in groups for p in g["params"]}
+        if id(parameter) in places:
+            return
+        best, shared = groups[0], -1
+        for other, p in self.module.named_parameters():
+            common = _common_prefix(name, other)
+            if id(p) in places and common > shared:
+                best, shared = places[id(p)], common
+        best["params"].append(parameter)
+
+    def removed(self, name: str, parameter: nn.Parameter) -> None:
+        """Forget it and its state."""
+        self.optimizer.state.pop(parameter, None)
+        for group in self.optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if p is not parameter]
+
+    def snapshot(self) -> Any:
+        """State tensors are replaced, not changed, by `resized`; shallow copies suffice."""
+        state = {p: dict(s) for p, s in self.optimizer.state.items()}
+        return state, [list(g["params"]) for g in self.optimizer.param_groups]
+
+    def restore(self, snapshot: Any) -> None:
+        """Put state and groups back."""
+        state, groups = snapshot
+        self.optimizer.state.clear()
+        self.optimizer.state.update(state)
+        for group, parameters in zip(self.optimizer.param_groups, groups, strict=True):
+            group["params"] = parameters
+
+
+def _follow(value: Tensor, change: TensorChange, mean: bool) -> Tensor:
+    index = torch.tensor(change.index, device=value.device)
+    gathered = value.index_select(change.dim, index.clamp(min=0))
+    new = (index < 0).nonzero().flatten()
+    if not len(new):
+        return gathered
+    if not mean:
+        return gathered.index_fill(change.dim, new, 0.0)
+    kept = gathered.index_select(change.dim, (index >= 0).nonzero().flatten())
+    shape = list(gathered.shape)
+    shape[change.dim] = len(new)
+    return gathered.index_copy(change.dim, new, kept.mean(change.dim, keepdim=True).expand(shape))
+
+
+def _common_prefix(a: str, b: str) -> int:
+    count = 0
+    for x, y in zip(a.split("."), b.split("."), strict=False):
+        if x != y:
+            break
+        count += 1
+    return count
+
+
+class EmaFollower(Follower):
+    """Keeps an averaged copy of the module in shape: new entries start at the live module's values."""
+
+    def __init__(self, average: nn.Module, module: nn.Module) -> None:
+        self.average = average
+        self.module = module
+
+    def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
+        """Keep the averages of kept entries, take the new ones from the live tensor."""
+        old = get_tensor(self.average, name).detach()
+        for change in changes:
+            index = torch.tensor(change.index, device=old.device)
+            old = old.index_select(change.dim, index.clamp(min=0))
+        fresh = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
+        for change in changes:
+            new = (torch.tensor(change.index, device=tensor.device) < 0).nonzero().flatten()
+            fresh.index_fill_(change.dim, new, True)
+        set_tensor(self.average, name, torch.where(fresh, tensor.detach(), old))
+
+    def structure(self) -> None:
+        """After an insertion or a removal: a fresh copy of the live module that keeps the averages of what both have."""
+        averages = {n: t.detach() for n, t in [*self.average.named_parameters(), *self.average.named_buffers()]}
+        self.average.__dict__.update(copy.deepcopy(self.module).__dict__)
+        for name, tensor in [*self.average.named_parameters(), *self.average.named_buffers()]:
+            held = averages.get(name)
+            if held is not None and held.shape == tensor.shape:
+                with torch.no_grad():
+                    tensor.copy_(held)
+
+    def added(self, name: str, parameter: nn.Parameter) -> None:
+        """Take over the live module's structure."""
+        if not _has(self.average, name):
+            self.structure()
+
+    def removed(self, name: str, parameter: nn.Parameter) -> None:
+        """Take over the live module's structure."""
+        if _has(self.average, name):
+            self.structure()
+
+    def snapshot(self) -> Any:
+        """A copy of the whole average."""
+        return copy.deepcopy(self.average)
+
+    def restore(self, snapshot: Any) -> None:
+        """Put the copy back in place."""
+        self.average.__dict__.update(copy.deepcopy(snapshot).__dict__)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        holder, leaf = owner(module, name)
+    except AttributeError:
+        return False
+    return leaf in holder._parameters or leaf in holder._buffers
+
+
+def check_followed(module: nn.Module, followers: Iterable[Follower]) -> None:
+    """Every trainable parameter must be in exactly one group of each optimizer that follows, and nothing else may be.
+
+    Raises:
+        RuntimeError: some parameter would silently not be trained, or a dead one would be.
+    """
+    live = {id(p): n for n, p in module.named_parameters() if p.requires_grad}
+    for follower in followers:
+        if not isinstance(follower, OptimizerFollower):
+            continue
+        held = [id(p) for g in follower.optimizer.param_groups for p in g["params"] if p.requires_grad]
+        missing = sorted(n for i, n in live.items() if i not in set(held))
+        dead = len(set(held) - set(live))
+        if missing or dead or len(held) != len(set(held)):
+            raise RuntimeError(
+                f"the optimizer must train exactly the network's parameters, but {missing or 'none'} are not trained and {dead} "
+                "trained tensors are not in the network; pass an OptimizerFollower of every optimizer to apply()."
+            )

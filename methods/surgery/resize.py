@@ -1,0 +1,163 @@
+"""Widen and narrow tensors by index maps, in place, many elements in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.expr import NEW, atom_names, index_map, resized
+from methods.graph.values import Element, Graph
+from methods.plan import GrowPlan
+from methods.surgery.changes import TensorChange
+from methods.surgery.compensate import compensate
+from methods.surgery.fill import Fill
+from methods.surgery.tensors import get_tensor, set_tensor
+
+
+@dataclass(frozen=True)
+class Resize:
+    """One element's new units.
+
+    Attributes:
+        element: which.
+        index: for each new unit the old one, or `NEW`.
+        plan: how new entries are filled; None when there are none.
+    """
+
+    element: Element
+    index: tuple[int, ...]
+    plan: GrowPlan | None = None
+
+
+@dataclass
+class Resized:
+    """What a pass did: the changed dimensions, and the attributes that were set (`module|name` -> value)."""
+
+    changes: list[TensorChange] = field(default_factory=list)
+    attributes: dict[str, int | float] = field(default_factory=dict)
+
+
+def narrowing(element: Element, units: Iterable[int]) -> Resize:
+    """Remove these units."""
+    gone = set(units)
+    return Resize(element, tuple(i for i in range(element.size) if i not in gone))
+
+
+def widening(element: Element, plan: GrowPlan) -> Resize:
+    """Add the plan's units after the existing ones."""
+    return Resize(element, (*range(element.size), *([NEW] * plan.count)), plan)
+
+
+def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize]) -> Resized:
+    """Resize elements in place; each tensor is touched once, whatever the number of elements.
+
+    Parameters keep their identity, ties, hooks, `requires_grad` and mode. Python attributes follow: those the elements name
+    are reported, those of torch's own modules are set from the new shapes.
+    """
+    indices = _atom_indices(graph, resizes)
+    plans = {move.atom: r for r in resizes if r.plan for move in r.element.moves}
+    done = Resized()
+    for name, exprs in graph.tensors.items():
+        dims = [d for d, expr in enumerate(exprs) if not indices.keys().isdisjoint(atom_names(expr))]
+        if dims:
+            done.changes += _resize_tensor(module, graph, name, dims, indices, plans)
+    done.attributes |= _follow(module, graph, resizes, indices)
+    for r in resizes:
+        if r.plan is not None:
+            done.attributes |= compensate(module, graph, r.element, len(r.index), r.plan)
+    return done
+
+
+def _atom_indices(graph: Graph, resizes: Sequence[Resize]) -> dict[str, list[int]]:
+    indices: dict[str, list[int]] = {}
+    for r in resizes:
+        for move in r.element.moves:
+            u = move.units
+            indices[move.atom] = [NEW if i < 0 else i * u + k for i in r.index for k in range(u)]
+    return indices
+
+
+def _resize_tensor(
+    module: nn.Module,
+    graph: Graph,
+    name: str,
+    dims: Sequence[int],
+    indices: Mapping[str, Sequence[int]],
+    plans: Mapping[str, Resize],
+) -> list[TensorChange]:
+    tensor = get_tensor(module, name).detach()
+    changes = []
+    for dim in dims:
+        expr = graph.tensors[name][dim]
+        index = index_map(expr, indices)
+        tensor = _gather(tensor, dim, index)
+        if NEW in index:
+            grown = next(plans[a] for a in sorted(atom_names(expr)) if a in plans and NEW in indices[a])
+            assert grown.plan is not None
+            tensor = Fill(grown.element, grown.plan, graph, indices).fill(tensor, name, dim, expr, index)
+        changes.append(TensorChange(name, dim, tuple(index), expr.size))
+    set_tensor(module, name, tensor)
+    return changes
+
+
+def _gather(tensor: Tensor, dim: int, index: Sequence[int]) -> Tensor:
+    return tensor.index_select(dim, torch.tensor(index, device=tensor.device).clamp_(min=0))
+
+
+def _follow(
+    module: nn.Module, graph: Graph, resizes: Sequence[Resize], indices: Mapping[str, Sequence[int]]
+) -> dict[str, int | float]:
+    """Set the attributes that follow the sizes."""
+    sizes = {atom: len(index) for atom, index in indices.items()}
+    given: dict[str, int | float] = {}
+    for r in resizes:
+        for edit in r.element.attributes:
+            value = resized(edit.expr, sizes)
+            given[f"{edit.module}|{edit.name}"] = value
+            setattr(module.get_submodule(edit.module), edit.name, value)
+    for owner in _owners(graph, indices):
+        follow_shapes(module.get_submodule(owner))
+    return given
+
+
+def _owners(graph: Graph, indices: Mapping[str, Sequence[int]]) -> list[str]:
+    """Modules (under every name they have) that hold a tensor that was resized, and their parents (attention)."""
+    names = [n for n, exprs in graph.tensors.items() if any(not indices.keys().isdisjoint(atom_names(e)) for e in exprs)]
+    names += [alias for alias, canonical in graph.aliases.items() if canonical in set(names)]
+    return sorted({n.rpartition(".")[0] for n in names})
+
+
+def follow_shapes(module: nn.Module) -> None:  # noqa: PLR0912
+    """Set the size attributes of one of torch's own modules from the shapes of its tensors."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        first, second = module.weight.shape[:2]
+        wide = second * module.groups
+        module.out_channels, module.in_channels = (wide, first) if module.transposed else (first, wide)
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        held = next((t for t in (module.weight, module.running_mean) if t is not None), None)
+        if held is not None:
+            module.num_features = held.shape[0]
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        if module.weight is not None:
+            module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        if module.weight is not None:
+            module.num_channels = module.weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]
+    elif isinstance(module, nn.RNNBase):
+        gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        module.hidden_size, module.input_size = module.weight_ih_l0.shape[0] // gates, module.weight_ih_l0.shape[1]
+    elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+        rows, columns = module.in_proj_weight.shape
+        module.embed_dim = module.kdim = module.vdim = columns
+        module.head_dim = rows // 3 // module.num_heads
+
+
