@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from types import FunctionType
+from typing import Any
 
 from torch import nn
 
@@ -39,15 +41,18 @@ def _given(atom: str, attributes: tuple[AttributeEdit, ...]) -> Iterator[Attribu
 
 
 def _names_read(modules: Mapping[str, nn.Module]) -> frozenset[str]:
+    kinds: set[Any] = {type(m) for m in modules.values() if not _is_builtin(type(m))}
+    return frozenset().union(*(_names_read_by(kind) for kind in kinds))
+
+
+@lru_cache(maxsize=1024)
+def _names_read_by(kind: type) -> frozenset[str]:
     names: set[str] = set()
-    for kind in {type(m) for m in modules.values() if not _is_builtin(type(m))}:
-        for base in kind.__mro__:
-            if base is nn.Module:
-                break
-            for key, method in vars(base).items():
-                function = method.fget if isinstance(method, property) else method
-                if key != "__init__" and isinstance(function, FunctionType):
-                    names.update(function.__code__.co_names)
+    for base in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        for key, method in vars(base).items():
+            function = method.fget if isinstance(method, property) else method
+            if key != "__init__" and isinstance(function, FunctionType):
+                names.update(function.__code__.co_names)
     return frozenset(names)
 
 
@@ -56,9 +61,9 @@ def _is_builtin(kind: type) -> bool:
 
 
 def _integers(module: nn.Module, read: frozenset[str]) -> dict[str, int]:
-    table = {k: v for k, v in vars(module).items() if type(v) is int and v > 1 and not k.startswith("_")}
-    wanted = _BUILTIN if _is_builtin(type(module)) else read
-    return {k: v for k, v in table.items() if k in wanted}
+    table = module.__dict__
+    wanted = _BUILTIN if _is_builtin(type(module)) else sorted(table.keys() & read)
+    return {k: table[k] for k in wanted if type(table.get(k)) is int and table[k] > 1}
 
 
 def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, dict[str, int]]) -> Iterator[AttributeEdit]:
@@ -67,6 +72,8 @@ def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, d
         parts = occurrence.tensor.split(".")[:-1]
         for depth in range(len(parts), -1, -1):
             owner = ".".join(parts[:depth])
+            if not tables[owner]:
+                continue
             builtin = _is_builtin(type(modules[owner]))
             for name, value in tables[owner].items():
                 if (owner, name) in done or (builtin and not _governs(modules[owner], name, occurrence, depth == len(parts))):

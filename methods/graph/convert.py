@@ -60,16 +60,17 @@ def to_graph(run: Run) -> Graph:
     while _freeze_unsound(run) or _freeze_ties(run):
         pass
     names = _names(run)
-    tensors = {name: tuple(_expr(dim, names) for dim in dims) for name, dims in run.tensors.items()}
+    exprs = _Exprs(names)
+    tensors = {name: tuple(map(exprs, dims)) for name, dims in run.tensors.items()}
     roles = {(n, d): run.role(n, d) for n, dims in tensors.items() for d, e in enumerate(dims) if not isinstance(e, Const)}
     atoms = _atoms(run, names, tensors, roles)
-    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, names), tuple(_attributes(run, names)))
+    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, exprs), tuple(_attributes(run, exprs)))
 
 
-def _attributes(run: Run, names: dict[Var, str]) -> Iterator[AttributeEdit]:
+def _attributes(run: Run, exprs: _Exprs) -> Iterator[AttributeEdit]:
     done = set()
     for owner, name, term in run.watch.attributes:
-        expr = _expr(term, names)
+        expr = exprs(term)
         module = run.module_names.get(id(owner))
         if module is not None and atom_names(expr) and (module, name, expr) not in done:
             done.add((module, name, expr))
@@ -151,15 +152,22 @@ def _names(run: Run) -> dict[Var, str]:
     return {**held, **made}
 
 
-def _expr(term: Term, names: dict[Var, str]) -> Expr:
-    term = norm(term)
-    if isinstance(term, Fix):
-        return Const(term.size)
-    if isinstance(term, Var):
-        name = names.get(term)
-        return Const(term.size) if name is None else Atom(name, term.size)
-    parts = tuple(_expr(p, names) for p in term.parts)
-    return Prod(parts) if isinstance(term, Mul) else Sum(parts)
+class _Exprs:
+    """Frozen expressions of terms, made once for each variable and constant."""
+
+    def __init__(self, names: dict[Var, str]) -> None:
+        self._atoms = {var: Atom(name, var.size) for var, name in names.items()}
+        self._constants: dict[int, Const] = {}
+
+    def __call__(self, term: Term) -> Expr:
+        term = norm(term)
+        atom = self._atoms.get(term) if type(term) is Var else None
+        if atom is not None:
+            return atom
+        if isinstance(term, (Fix, Var)):
+            return self._constants.setdefault(term.size, Const(term.size))
+        parts = tuple(map(self, term.parts))
+        return Prod(parts) if isinstance(term, Mul) else Sum(parts)
 
 
 def _atoms(
@@ -193,17 +201,21 @@ def _frozen(run: Run) -> tuple[Frozen, ...]:
     return tuple(out)
 
 
-def _modules(run: Run, names: dict[Var, str]) -> dict[str, ModuleCall]:
-    def exprs(value: Value | None) -> tuple[Expr, ...]:
-        return tuple(_expr(d, names) for d in value.dims) if value is not None else ()
-
-    return {name: _call(run, name, calls, exprs(calls[0][0]), exprs(calls[0][1])) for name, calls in run.calls.items()}
+def _modules(run: Run, exprs: _Exprs) -> dict[str, ModuleCall]:
+    known: dict[int, tuple[Expr, ...]] = {}
+    for calls in run.calls.values():
+        for value in calls[0]:
+            if value is not None and value.bit not in known:
+                known[value.bit] = tuple(map(exprs, value.dims))
+    return {name: _call(run, name, calls, known) for name, calls in run.calls.items()}
 
 
 def _call(
-    run: Run, name: str, calls: Sequence[tuple[Value | None, Value | None]], inputs: tuple[Expr, ...], output: tuple[Expr, ...]
+    run: Run, name: str, calls: Sequence[tuple[Value | None, Value | None]], known: dict[int, tuple[Expr, ...]]
 ) -> ModuleCall:
     first, last = calls[0]
+    inputs = known[first.bit] if first is not None else ()
+    output = known[last.bit] if last is not None else ()
     residual = branch = False
     if first is not None and last is not None and first is not last:
         residual = bool(last.adds & first.bit)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from methods.graph.source import caller, written_attributes, written_numbers
+from methods.graph.source import caller, user_frame, written_attributes, written_numbers
 from methods.graph.unify import Algebra, Fix, Term, Var, norm
 
 Source = tuple[str, tuple[tuple[int, ...], ...]]
@@ -69,6 +69,7 @@ class Watch(TorchDispatchMode):
         self.attributes: list[tuple[nn.Module, str, Term]] = []
         self.unknown: set[str] = set()
         self.operator = ""
+        self.nothing = torch.empty((0,), device="meta")
         self._next_bit = 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -86,19 +87,21 @@ class Watch(TorchDispatchMode):
 
         Where the size is an attribute of a module, remember that it is.
         """
-        if all(type(piece) is Fix for piece in pieces):
+        frame = None if all(type(piece) is Fix for piece in pieces) else user_frame()
+        if frame is None:
             return
-        numbers = written_numbers()
+        numbers = written_numbers(frame)
         for piece, size in zip(pieces, sizes, strict=True):
             if size in numbers and not isinstance(norm(piece), Fix):
                 self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
-        for position, owner, name in written_attributes(tuple(sizes)):
+        for position, owner, name in written_attributes(frame, tuple(sizes)):
             if not isinstance(norm(pieces[position]), Fix):
                 self.attributes.append((owner, name, pieces[position]))
 
     def written_bounds(self, bounds: set[int]) -> bool:
         """Whether one of the bounds of a slice is a number in the user's code."""
-        return not bounds.isdisjoint(written_numbers())
+        frame = user_frame()
+        return frame is not None and not bounds.isdisjoint(written_numbers(frame))
 
     def added(self, value: Value, other: Value) -> None:
         """Note that `value` was added to `other`."""
@@ -146,4 +149,8 @@ class Watch(TorchDispatchMode):
 
     def empty_like(self, like: Tensor) -> Tensor:
         """A meta tensor with the same strides."""
-        return self.empty(like.shape, like) if like.is_contiguous() else torch.empty_like(like)
+        if like.is_contiguous():
+            return torch.empty(like.shape, dtype=like.dtype, device="meta")
+        stride = like.stride()
+        dense = 1 + sum((n - 1) * s for n, s in zip(like.shape, stride, strict=True)) == like.numel() and 0 not in stride
+        return torch.empty_strided(like.shape, stride, dtype=like.dtype, device="meta") if dense else torch.empty_like(like)

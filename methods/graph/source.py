@@ -24,12 +24,14 @@ _HERE = os.path.dirname(__file__) + os.sep
 def user_frame() -> FrameType | None:
     """The innermost frame that belongs neither to torch nor to this package."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if not path.startswith((_TORCH, _HERE)):
-            return frame
+    while frame is not None and not _is_user(frame.f_code.co_filename):
         frame = frame.f_back
-    return None
+    return frame
+
+
+@lru_cache(maxsize=4096)
+def _is_user(path: str) -> bool:
+    return not path.startswith((_TORCH, _HERE))
 
 
 def caller() -> str:
@@ -38,10 +40,9 @@ def caller() -> str:
     return "an unknown line" if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
-def written_numbers() -> frozenset[int]:
+def written_numbers(frame: FrameType) -> frozenset[int]:
     """The positive whole numbers that the user's code gives as sizes or bounds in the call or slice that runs now."""
-    frame = user_frame()
-    return frozenset() if frame is None else _numbers(frame.f_code, frame.f_lasti)
+    return _numbers(frame.f_code, frame.f_lasti)
 
 
 @lru_cache(maxsize=4096)
@@ -62,14 +63,11 @@ def _called(expression: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def written_attributes(sizes: tuple[int, ...]) -> list[tuple[int, nn.Module, str]]:
+def written_attributes(frame: FrameType, sizes: tuple[int, ...]) -> list[tuple[int, nn.Module, str]]:
     """Which of the sizes of a view are attributes of a module: (position, module, name).
 
     `x.view(n, self.heads, -1)` says so directly; a local name counts where its only assignment is such an attribute.
     """
-    frame = user_frame()
-    if frame is None:
-        return []
     found = []
     for position, path in _attribute_paths(frame.f_code, frame.f_lasti, len(sizes)):
         owner = frame.f_locals.get(path[0])

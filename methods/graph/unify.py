@@ -297,11 +297,16 @@ class Algebra:
             start += 1
         while min(stop, end) > start and dims[stop - 1].size == sizes[end - 1]:
             stop, end = stop - 1, end - 1
-        middle = self._regroup(list(dims[start:stop]), sizes[start:end])
+        middle = self._regroup(list(dims[start:stop]), sizes[start:end]) if start < end else []
+        if start == end:
+            for dim in dims[start:stop]:
+                self.freeze(dim)
         return [*dims[:start], *middle, *dims[stop:]]
 
     def _regroup(self, dims: list[Term], sizes: Sequence[int]) -> list[Term]:
         factors: list[Term] = [f for d in dims for f in _factors(d)]
+        if all(type(f) is Fix for f in factors):
+            return [Fix(n, factors[0].reason if factors else "") for n in sizes]  # type: ignore[union-attr]
         out: list[Term] = []
         for position, size in enumerate(sizes):
             taken: list[Term] = []

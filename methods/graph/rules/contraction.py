@@ -107,7 +107,9 @@ def _bmm(watch: Watch, left: Value, right: Value, out: Tensor) -> Value:
 
 def bmm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """[b, i, k] x [b, k, j]."""
-    out = run(watch, func, args, kwargs)
+    watch.operator = "bmm"
+    shape = (*args[0].shape[:2], args[1].shape[2])
+    out = watch.empty(shape, args[0]) if watch.meta else func(*args, **kwargs)
     _bmm(watch, watch.value(args[0]), watch.value(args[1]), out)
     return out
 

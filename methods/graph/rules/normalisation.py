@@ -28,7 +28,7 @@ def batch_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     watch.operator = "batch_norm"
     x = watch.value(args[0])
     if watch.meta and func._overloadpacket.__name__ == "native_batch_norm":
-        out: Any = (watch.empty(args[0].shape, args[0]), watch.empty((0,), args[0]), watch.empty((0,), args[0]))
+        out: Any = (watch.empty_like(args[0]), watch.nothing, watch.nothing)
     else:
         out = run(watch, func, args, kwargs)
     inputs = [x]
@@ -42,14 +42,15 @@ def _label_first(watch: Watch, out: Any, x: Value, inputs: list[Value]) -> None:
     outputs = list(tensors(out))
     watch.put(outputs[0], x.dims, inputs, x.zero)
     for extra in outputs[1:]:
-        watch.put(extra, fixed(extra.shape), inputs)
+        if extra is not watch.nothing:
+            watch.put(extra, fixed(extra.shape), inputs)
 
 
 def layer_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Layer normalisation over the last dimensions."""
     watch.operator = "layer_norm"
     if watch.meta:
-        out: Any = tuple(watch.empty(shape, args[0]) for shape in (args[0].shape, (0,), (0,)))
+        out: Any = (watch.empty_like(args[0]), watch.nothing, watch.nothing)
     else:
         out = run(watch, func, args, kwargs)
     _last_dims(watch, out, args[:2], args[2:4], "layernorm")
@@ -124,7 +125,8 @@ def weight_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def softmax(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Softmax couples all units of a dimension."""
-    out = run(watch, func, args, kwargs)
+    widened = len(args) > 2 and args[2]
+    out = watch.empty_like(args[0]) if watch.meta and not widened else run(watch, func, args, kwargs)
     x = watch.value(args[0])
     watch.algebra.mark(x.dims[args[1]], "softmax")
     watch.put(out, x.dims, (x,))

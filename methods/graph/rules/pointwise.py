@@ -27,7 +27,10 @@ KEEPS_ZERO = frozenset(
      "ceil", "round", "trunc", "sign", "square", "mish", "expm1", "log1p", "celu", "selu", "_prelu_kernel", "asinh", "atan",
      "sinh", "positive", "nan_to_num", "softshrink", "hardshrink", "tanhshrink", "clamp_min", "zeros_like", "zero")
 )  # fmt: skip
-NONNEGATIVE = frozenset(("relu",))
+SAME_TYPE = KEEPS_ZERO | frozenset(
+    ("sigmoid", "exp", "mul", "div", "cos", "rsqrt", "pow", "hardsigmoid", "softplus", "logsigmoid", "rsub", "log", "reciprocal")
+)
+"""Operators whose result has the type of their floating operands."""
 _LIKE = frozenset(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"))
 
 
@@ -65,10 +68,31 @@ def _label(watch: Watch, out: Tensor, inputs: list[Value], role: str | None, zer
     return value
 
 
+def run_pointwise(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Run an entry-by-entry operator; on meta, only the shape is needed, and torch's own way to it may be slow."""
+    name = watch.operator = func._overloadpacket.__name__
+    in_place = name[-1] == "_"
+    if watch.meta and (name[:-1] if in_place else name) in SAME_TYPE and "out" not in kwargs:
+        first = args[0]
+        if isinstance(first, Tensor) and first.is_floating_point() and all(_fits(a, first) for a in args[1:]):
+            return first if in_place else watch.empty_like(first)
+    return run(watch, func, args, kwargs)
+
+
+def _fits(other: Any, first: Tensor) -> bool:
+    """Whether an operand broadcasts to the shape and type of the first one."""
+    if not isinstance(other, Tensor):
+        return not isinstance(other, complex)
+    if other.dtype != first.dtype or other.dim() > first.dim():
+        return False
+    start = first.dim() - other.dim()
+    return other.shape == first.shape or all(n in (1, m) for n, m in zip(other.shape, first.shape[start:], strict=True))
+
+
 def pointwise(name: str, watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Any entry-by-entry operator: all operands hold the same units."""
     inputs = [watch.value(t) for t in tensors((args, kwargs))]
-    out = run(watch, func, args, kwargs)
+    out = run_pointwise(watch, func, args, kwargs)
     if not inputs:
         return out
     zero = name in KEEPS_ZERO and inputs[0].zero
@@ -135,8 +159,7 @@ def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     watch.operator = "add"
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         a, b = watch.value(left), watch.value(right)
-        simple = watch.meta and left.shape == right.shape and left.dtype == right.dtype
-        if not simple:
+        if not (watch.meta and left.is_floating_point() and _fits(right, left)):
             out = func(*args, **kwargs)
         elif func._overloadpacket.__name__[-1] == "_":
             out = left
@@ -161,7 +184,7 @@ def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Product: zero wherever one of the activations is."""
     inputs = [watch.value(t) for t in tensors((args, kwargs))]
-    out = run(watch, func, args, kwargs)
+    out = run_pointwise(watch, func, args, kwargs)
     activations = [v for v in inputs if not v.sources]
     value = _label(watch, out, inputs, "scale", any(v.zero for v in activations or inputs))
     if len(inputs) == 2:
