@@ -1,11 +1,16 @@
-"""Plans: what will change in a network. Frozen values; nothing here touches a network."""
+"""Plans: what will change in a network. Frozen values; nothing here touches a network.
+
+As bytes a plan is one safetensors file with a JSON head, so that one process can decide and others can do the same.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from safetensors.torch import load, save
 from torch import Tensor
 
 Removal = Literal["immediate", "absorb", "merge"]
@@ -105,3 +110,71 @@ class MaskPlan:
 
 
 Plan = GrowPlan | PrunePlan | InsertPlan | RemovePlan | MaskPlan
+
+FORMAT = "plan/1"
+KINDS: dict[str, type] = {
+    "grow": GrowPlan,
+    "prune": PrunePlan,
+    "insert": InsertPlan,
+    "remove": RemovePlan,
+    "mask": MaskPlan,
+}
+_TENSORS = {"values", "masks"}
+
+
+def plan_to_json(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The plan as a JSON-able dictionary, and its tensors by name."""
+    kind = next(name for name, cls in KINDS.items() if type(plan) is cls)
+    head: dict[str, Any] = {"format": FORMAT, "plan": kind}
+    tensors: dict[str, Tensor] = {}
+    for f in fields(plan):
+        value = getattr(plan, f.name)
+        if f.name in _TENSORS:
+            tensors = {name: t.detach().cpu().contiguous() for name, t in value.items()}
+        elif f.name == "merge":
+            head[f.name] = [[unit, kept, factor] for unit, (kept, factor) in value.items()]
+        else:
+            head[f.name] = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+    return head, tensors
+
+
+def plan_from_json(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Plan:
+    """The plan that `plan_to_json` was given.
+
+    Raises:
+        ValueError: not a plan of this format, or one with fields that its kind does not have.
+    """
+    values = dict(head)
+    form, kind = values.pop("format", None), values.pop("plan", None)
+    if form != FORMAT or kind not in KINDS:
+        raise ValueError(f"a plan must have format {FORMAT} and one of the kinds {sorted(KINDS)}, but has {form!r}, {kind!r}.")
+    cls: Any = KINDS[kind]
+    known = {f.name for f in fields(cls)}
+    if not values.keys() <= known:
+        raise ValueError(f"a {kind} plan has the fields {sorted(known)}, but got {sorted(values.keys() - known)} as well.")
+    for name in known & _TENSORS:
+        values[name] = dict(tensors)
+    if "merge" in values:
+        values["merge"] = {unit: (kept, factor) for unit, kept, factor in values["merge"]}
+    plan: Plan = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return plan
+
+
+def plan_to_bytes(plan: Plan) -> bytes:
+    """The plan as one safetensors file whose metadata holds the rest of it."""
+    head, tensors = plan_to_json(plan)
+    return save(tensors, metadata={"plan": json.dumps(head, allow_nan=False), "order": json.dumps(list(tensors))})
+
+
+def plan_from_bytes(data: bytes) -> Plan:
+    """The plan that `plan_to_bytes` was given, exactly.
+
+    Raises:
+        ValueError: the bytes hold no plan.
+    """
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {}) if 0 < length <= len(data) - 8 else {}
+    if "plan" not in metadata:
+        raise ValueError("the bytes must be what plan_to_bytes returned, but they hold no plan.")
+    tensors = load(data)
+    return plan_from_json(json.loads(metadata["plan"]), {name: tensors[name] for name in json.loads(metadata["order"])})
