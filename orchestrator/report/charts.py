@@ -36,7 +36,7 @@ def scatter(data: ReportData) -> str:
     shown = [t for t in data.trials if t.last(data.metric) is not None and (t.last("parameters") or 0) > 0]
     if not shown:
         return ""
-    frame = Frame(720, 380)
+    frame = Frame(1030, 400)
     x = spanning([_value(t, "parameters") for t in shown], frame.xs, log=True, margin=0.08)
     y = spanning([_value(t, data.metric) for t in shown], frame.ys, margin=0.1)
     labels = ("parameters (log scale)", axis_label(data.metric))
@@ -66,7 +66,7 @@ def _mark(data: ReportData, trial: TrialData, at: tuple[float, float], front: bo
     cx, cy = at
     if trial.label:
         return tag("rect", tip, class_=f"mark {trial.label}", x=cx - 5.5, y=cy - 5.5, width=11.0, height=11.0)
-    kind = "mark best" if best else "mark on-front" if front else "mark"
+    kind = "mark best" if best else "mark on-front" if front else "mark" if trial.state == "finished" else "mark unfinished"
     return tag("circle", tip, class_=kind, cx=cx, cy=cy, r=7.0 if best else 5.0)
 
 

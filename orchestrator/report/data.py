@@ -122,8 +122,9 @@ class ReportData:
 
     @property
     def front(self) -> tuple[TrialData, ...]:
-        """Trials of the search that no other one beats in the metric with at most as many parameters, by parameters."""
-        scored = [t for t in self.searched if t.last(self.metric) is not None and t.last("parameters") is not None]
+        """Finished trials of the search that no other one beats in the metric with at most as many parameters, by parameters."""
+        done = [t for t in self.searched if t.state == "finished"]
+        scored = [t for t in done if t.last(self.metric) is not None and t.last("parameters") is not None]
         ordered = sorted(scored, key=lambda t: (t.last("parameters"), self._cost(t)))
         front: list[TrialData] = []
         for trial in ordered:

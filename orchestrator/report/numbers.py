@@ -14,8 +14,8 @@ def short(value: float | None, digits: int = 3) -> str:
         return DASH
     sign, size = ("-" if value < 0 else ""), abs(value)
     power = min(int(math.log10(size) // 3), len(_PREFIXES) - 1) if size >= 1000 else 0
-    scaled = size / 1000.0**power
-    if power and float(f"{scaled:.{digits}g}") >= 1000 and power + 1 < len(_PREFIXES):
+    scaled = float(f"{size / 1000.0**power:.{digits}g}")
+    if power and scaled >= 1000 and power + 1 < len(_PREFIXES):
         power, scaled = power + 1, scaled / 1000.0
     return f"{sign}{_significant(scaled, digits)}{_PREFIXES[power]}"
 

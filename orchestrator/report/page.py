@@ -94,6 +94,8 @@ def compared(data: ReportData) -> str:
 def sizes(data: ReportData) -> str:
     """Metric against parameters."""
     kinds = [("mark", "trial"), ("mark on-front", "on the front: no smaller trial is better"), ("mark best", "best")]
+    if any(t.state != "finished" and t.last(data.metric) is not None for t in data.searched):
+        kinds.append(("mark unfinished", "not finished"))
     items = [_key(tag("circle", class_=kind, cx=7, cy=7, r=5), label) for kind, label in kinds]
     items += [_key(tag("rect", class_=f"mark {label}", x=2, y=2, width=10, height=10), f"{label} network, for comparison")
               for label in ("static", "big") if data.labelled(label)]

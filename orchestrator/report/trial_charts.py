@@ -30,18 +30,22 @@ def _panel(trial: TrialData, name: str) -> str:
     last_epoch = max(trial.planned_epochs, trial.epochs[-1]["epoch"])
     x = spanning([1.0, max(2.0, last_epoch)], frame.xs, margin=0.03)
     y = spanning([0.0, max(v for _, v in points)], frame.ys, margin=0.14, floor=0.0)
-    parts = [axes(frame, x, y, labels=("", ""), formats=(short, short), most=(4, 3))]
+    parts = [axes(frame, x, y, labels=("", ""), formats=(_whole_only, _whole_only), most=(4, 3))]
     parts.append(polyline([(x(a), y(b)) for a, b in _steps(points)], class_="curve best"))
     for change in trial.changes:
         if change.element == name and change.accepted and change.size_after is not None:
             at = x(change.epoch), y(float(change.size_after))
             word = f"epoch {change.epoch}: {change.kind} {change.size_before} to {change.size_after}"
-            parts.append(triangle(*at, change.grows, 4.2, titled(word), class_="grew" if change.grows else "shrank"))
+            parts.append(triangle(*at, change.grows, 4.6, titled(word), class_="grew" if change.grows else "shrank"))
     seed = next((c.size_before for c in trial.changes if c.element == name and c.accepted), None)
     first = int(points[0][1]) if seed is None else seed
     sizes = f"{first} \N{RIGHTWARDS ARROW} {int(points[-1][1])}" if first != int(points[-1][1]) else f"{first}"
     caption = tag("figcaption", tag("span", escape(name.removesuffix(".weight:0")), class_="name", title=name), tag("b", sizes))
     return tag("figure", caption, drawing(frame, f"size of {name} over the epochs: {sizes}", *parts), class_="panel")
+
+
+def _whole_only(value: float) -> str:
+    return short(value) if value == int(value) else ""
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -57,7 +61,7 @@ def size_over_time(trial: TrialData) -> str:
     points = trial.curve("parameters")
     if len(points) < 2:
         return ""
-    frame = Frame(720, 240)
+    frame = Frame(1030, 240)
     x = spanning([1.0, max(2.0, float(trial.planned_epochs), points[-1][0])], frame.xs, margin=0.02)
     y = spanning([0.0, max(v for _, v in points)], frame.ys, margin=0.1, floor=0.0)
     parts = [axes(frame, x, y, labels=("epoch", "parameters"), formats=(short, short))]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SPEC: dict[str, Any] = {
     "name": "made-up", "root": "runs",
     "task": {"dataset": "digits", "network": "resnet", "network_args": {"depth": 14, "width": 0.25}},
     "training": {"epochs": 12, "batch_size": 64, "optimizer": {"sgd": {"lr": {"loguniform": [0.01, 0.2]}}}},
-    "search": {"sampler": "tpe", "trials": 12, "metric": "val_accuracy", "mode": "max", "and": {"parameters": "min"}, "scheduler": "none"},
+    "search": {"sampler": "tpe", "trials": 12, "metric": "val_accuracy", "mode": "max", "and": {"parameters": "min"}},
 }
 
 
@@ -30,7 +31,7 @@ class Writer:
 
     def parameters(self) -> int:
         sizes = list(self.widths.values())
-        return sum(9 * a * b for a, b in zip(sizes, sizes[1:], strict=False)) + 10 * sizes[-1]
+        return sum(9 * a * b for a, b in pairwise(sizes)) + 10 * sizes[-1]
 
     def event(self, type: str, epoch: int, **content: Any) -> None:
         time = START + 10 * epoch + 0.01 * len(self.events)
@@ -69,11 +70,12 @@ class Writer:
 
 
 def campaign_folder(root: Path, trials: int = 12, epochs: int = 12, compare: bool = True, seed: int = 5) -> Path:
-    """Write `root/made-up`: `trials` trials of the search (the fourth failed, the last one still running), and two to compare with."""
+    """Write `root/made-up`: trials of the search (the fourth failed, the last one still running), and two to compare with."""
     folder = root / "made-up"
     folder.mkdir(parents=True)
     versions = {"coppice": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "ray": "2.60.0"}
-    lock = {"campaign": {**SPEC, "search": {**SPEC["search"], "trials": trials}}, "commit": "0123456789abcdef", "versions": versions}
+    spec = {**SPEC, "search": {**SPEC["search"], "trials": trials}}
+    lock = {"campaign": spec, "commit": "0123456789abcdef", "versions": versions}
     (folder / "campaign.lock.json").write_text(json.dumps(lock))
     draw = random.Random(seed)
     for number in range(trials):
@@ -100,7 +102,7 @@ def _searched(folder: Path, draw: random.Random, epochs: int, number: int, trial
     writer = Writer(folder, draw, epochs)
     writer.event("status", 0, status="started")
     if number % 4 == 1:
-        writer.event("skipped", 2, adaptation=0, reason="nothing to grow: amount 0.01 over 7 elements rounds to 0; raise the amount")
+        writer.event("skipped", 2, adaptation=0, reason="nothing to grow: amount 0.01 over 7 elements rounds to 0")
     last = 3 if number == 3 else epochs // 2 if number == trials - 1 else epochs
     for epoch in range(1, last + 1):
         writer.epoch(epoch, 0.93 + 0.05 * draw.random(), adapts=True)
