@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,42 @@ class Progress:
         return self.epoch / self.epochs
 
 
-class Trigger(ABC):
-    """Subclasses are frozen dataclasses whose fields carry ranges in `metadata["parameter"]` (a mapping low/high/log/choices/help)."""
+def setting(
+    default: Any, help: str, low: float | None = None, high: float | None = None, log: bool = False, choices: Sequence[Any] = ()
+) -> Any:
+    """A dataclass field of a trigger, with its range in `metadata["parameter"]`."""
+    about = {"low": low, "high": high, "log": log, "choices": tuple(choices), "help": help}
+    return dataclasses.field(default=default, metadata={"parameter": about})
 
-    @abstractmethod
+
+@dataclass(frozen=True)
+class Trigger(ABC):
+    """When. Subclasses are frozen dataclasses of `setting` fields and say in `decides` when they would act.
+
+    All share a span and a cooldown. `start` and `end` are epochs, or fractions of the trial where they are at most 1 (`end`) or
+    below 1 (`start`); in campaign files they are written `from` and `until`.
+    """
+
+    start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
+    end: float = setting(1.0, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
+    cooldown: int = setting(0, "epochs of rest after an act", low=0, high=100)
+
     def fires(self, progress: Progress) -> bool:
         """Whether the adaptation acts now. A pure function of `progress`."""
+        if not self.first(progress) <= progress.epoch <= self.last(progress):
+            return False
+        if progress.acted and progress.epoch - progress.acted[-1] <= self.cooldown:
+            return False
+        return self.decides(progress)
+
+    def first(self, progress: Progress) -> int:
+        """First epoch of the span."""
+        return int(math.ceil(self.start * progress.epochs if self.start < 1 else self.start))
+
+    def last(self, progress: Progress) -> int:
+        """Last epoch of the span."""
+        return int(math.floor(self.end * progress.epochs if self.end <= 1 else self.end))
+
+    @abstractmethod
+    def decides(self, progress: Progress) -> bool:
+        """Whether it would act, span and cooldown left aside."""

@@ -1,0 +1,40 @@
+"""When the network stops getting better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.triggers.base import Progress, Trigger, setting
+
+
+@dataclass(frozen=True)
+class Plateau(Trigger):
+    """Acts when a metric has not improved for `patience` epochs (the growth policy of AutoGrow, Wen et al. 2019).
+
+    Counting starts anew after each act. An epoch improves when it is better than the best one since then by more than
+    `threshold`, relative to that best one. A metric that is not finite does not improve.
+    """
+
+    metric: str = setting("val_loss", "metric that is watched")
+    mode: str = setting("min", "whether it should fall or rise", choices=("min", "max"))
+    patience: int = setting(3, "epochs without improvement", low=1, high=50)
+    threshold: float = setting(1e-3, "smallest relative improvement that counts", low=0.0, high=0.5)
+
+    def decides(self, progress: Progress) -> bool:
+        """Whether the last `patience` epochs brought no improvement."""
+        since = max((*progress.acted, 0))
+        values = [self._value(report) for report in progress.history[since:]]
+        if len(values) <= self.patience:
+            return False
+        sign = 1.0 if self.mode == "min" else -1.0
+        best, best_at = float("inf"), 0
+        for at, value in enumerate(values):
+            if best == float("inf") or sign * value < best - self.threshold * abs(best):
+                best, best_at = sign * value, at
+        return len(values) - 1 - best_at >= self.patience
+
+    def _value(self, report: object) -> float:
+        assert isinstance(report, dict)
+        if self.metric not in report:
+            raise KeyError(f"plateau watches {self.metric!r}, but the trial reports only {sorted(report)}.")
+        return float(report[self.metric])

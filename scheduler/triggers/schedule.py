@@ -1,0 +1,27 @@
+"""Triggers that follow the clock of the trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.triggers.base import Progress, Trigger, setting
+
+
+@dataclass(frozen=True)
+class Never(Trigger):
+    """Never acts: the control arm."""
+
+    def decides(self, progress: Progress) -> bool:
+        """Never."""
+        return False
+
+
+@dataclass(frozen=True)
+class Periodic(Trigger):
+    """Every `every` epochs from the start of its span (the schedule of Net2Net, GradMax, RigL and most others)."""
+
+    every: int = setting(1, "epochs between two acts", low=1, high=50)
+
+    def decides(self, progress: Progress) -> bool:
+        """Whether a whole number of intervals has passed since the span began."""
+        return (progress.epoch - self.first(progress)) % self.every == 0
