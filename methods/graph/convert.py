@@ -132,11 +132,12 @@ def _without_common(a: Term, b: Term) -> tuple[Term, Term]:
     return norm(Mul(left)), norm(Mul(right))
 
 
-def _paths(term: Term, path: str = "") -> Iterator[tuple[Var, str]]:
+def _paths(term: Term, path: str = "") -> Iterator[tuple[Fix | Var, str]]:
+    """The variables and constants in a term, with their positions."""
     term = norm(term)
-    if isinstance(term, Var):
+    if isinstance(term, (Var, Fix)):
         yield term, path
-    elif not isinstance(term, Fix):
+    else:
         for position, part in enumerate(term.parts):
             yield from _paths(part, f"{path}.{position}" if path else str(position))
 
@@ -148,6 +149,8 @@ def _names(run: Run) -> dict[Var, str]:
     for name, position, dim in run.dims():
         table = made if run.role(name, position) == "produce" else held
         for var, path in _paths(dim):
+            if isinstance(var, Fix):
+                continue
             table.setdefault(var, f"{name}:{position}" + (f"/{path}" if path else ""))
     return {**held, **made}
 
@@ -195,9 +198,10 @@ def _atoms(
 def _frozen(run: Run) -> tuple[Frozen, ...]:
     out = []
     for name, position, dim in run.dims():
-        term = norm(dim)
-        if isinstance(term, Fix) and term.size > 1:
-            out.append(Frozen(f"{name}:{position}", term.size, term.reason or "meets a size that does not change"))
+        for part, path in _paths(dim):
+            if isinstance(part, Fix) and part.size > 1:
+                full = f"{name}:{position}" + (f"/{path}" if path else "")
+                out.append(Frozen(full, part.size, part.reason or "meets a size that does not change"))
     return tuple(out)
 
 

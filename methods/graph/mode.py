@@ -64,6 +64,7 @@ class Watch(TorchDispatchMode):
         self.seen: set[str] = set()
         self.nonnegative = 0
         self.sums: dict[int, int] = {}
+        self._given: dict[tuple[int, str], Term] = {}
         self.ties: list[tuple[Term, Term]] = []
         self.pending: dict[int, Term] = {}
         self.attributes: list[tuple[nn.Module, str, Term]] = []
@@ -95,8 +96,11 @@ class Watch(TorchDispatchMode):
             if size in numbers and not isinstance(norm(piece), Fix):
                 self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
         for position, owner, name in written_attributes(frame, tuple(sizes)):
-            if not isinstance(norm(pieces[position]), Fix):
-                self.attributes.append((owner, name, pieces[position]))
+            piece = pieces[position]
+            known = self._given.setdefault((id(owner), name), piece)
+            if known is not piece:
+                self.ties.append((known, piece))
+            self.attributes.append((owner, name, piece))
 
     def written_bounds(self, bounds: set[int]) -> bool:
         """Whether one of the bounds of a slice is a number in the user's code."""
@@ -105,7 +109,7 @@ class Watch(TorchDispatchMode):
 
     def added(self, value: Value, other: Value) -> None:
         """Note that `value` was added to `other`."""
-        self.sums[value.bit] = self.sums.get(value.bit, 0) | other.deps | other.bit
+        self.sums[value.bit] = self.sums.get(value.bit, 0) | other.bit
 
     def put(self, tensor: Tensor, dims: Sequence[Term], inputs: Iterable[Value] = (), zero: bool = False) -> Value:
         """Label a tensor that was computed from `inputs`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -39,9 +39,10 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...]) -> Graph:
         if is_lazy(tensor):
             raise ValueError(f"every parameter must have a shape, but {name!r} is lazy; run the forward once before.")
     plan = _Plan(module, example_inputs, {id(m): (name, m) for name, m in reversed(modules)}, named)
-    try:
+    graph = None
+    with suppress(*_CANNOT_RUN_WITHOUT_DATA):
         graph = _trace(plan, meta=True)
-    except _CANNOT_RUN_WITHOUT_DATA:
+    if graph is None:
         graph = _trace(plan, meta=False)
     return dataclasses.replace(graph, aliases=aliases)
 

@@ -35,7 +35,7 @@ def _find(func: Any) -> Handler:
     if name in RULES:
         return RULES[name]
     base = name[:-1] if name.endswith("_") else name
-    if base in RULES and base not in shape.RULES:
+    if base in RULES and (base not in shape.RULES or base in shape.IN_PLACE):
         return RULES[base]
     if base in FACTORIES:
         return factory

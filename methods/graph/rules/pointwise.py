@@ -124,7 +124,7 @@ def _written(watch: Watch, target: Any) -> None:
 
 def _follow_squares(name: str, value: Value, inputs: list[Value], args: Args) -> None:
     first = inputs[0]
-    if name == "square" or (name == "pow" and args[1] == 2):
+    if name == "square" or (name == "pow" and type(args[1]) in (int, float) and args[1] == 2):
         value.squares = ("square", first.bit)
     elif first.squares and first.squares[0] == "mean" and name in ("rsqrt", "sqrt", "clamp_min", "reciprocal"):
         value.squares = first.squares
