@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +27,28 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` for a JSON-able value."""
     write_atomic(path, json.dumps(value, indent=1).encode())
+
+
+def append_event(path: Path, event: Mapping[str, Any]) -> None:
+    """Add one event to a file that has no other writer now; what a killed writer left of its last line is cut off first."""
+    with open(path, "ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -51,6 +72,35 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+@contextlib.contextmanager
+def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `path`. The lock ends with the process that holds it, however that dies.
+
+    On a file system without locks nothing is held.
+
+    Raises:
+        BlockingIOError: another process still holds it after `wait_s` seconds.
+    """
+    with open(path, "ab") as file:
+        deadline = time.monotonic() + wait_s
+        while not _lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise BlockingIOError(f"{path} is held by another process; wait until it has ended.")
+            time.sleep(0.1)
+        yield
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True
+
+
 class TrialFolder:
     """`trials/<id>/`: params.json, events.jsonl, checkpoints/."""
 
@@ -69,6 +119,11 @@ class TrialFolder:
         return self.path / "params.json"
 
     @property
+    def in_use(self) -> Path:
+        """Lock file: held by the process that runs the trial."""
+        return self.path / ".in-use"
+
+    @property
     def events(self) -> Path:
         """What happened, one JSON object a line."""
         return self.path / "events.jsonl"
@@ -80,8 +135,7 @@ class TrialFolder:
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one event."""
-        with open(self.events, "ab") as file:
-            file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+        append_event(self.events, event)
 
     def truncate_events(self, epoch: int) -> None:
         """Forget what happened after `epoch`, because the trial goes on from there and will do it again."""
@@ -108,6 +162,16 @@ class CampaignFolder:
         return self.path / "campaign.lock.json"
 
     @property
+    def in_use(self) -> Path:
+        """Lock file: held by the process that runs the campaign."""
+        return self.path / ".in-use"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own files: a cache, never read again."""
+        return self.path / "tune"
+
+    @property
     def results(self) -> Path:
         """Parquet tables."""
         return self.path / "results"
@@ -125,6 +189,16 @@ class CampaignFolder:
     def trial(self, name: str) -> TrialFolder:
         """The folder of one trial, made when it is missing."""
         return TrialFolder(self.trials_path / name)
+
+    def running(self) -> bool:
+        """Whether a process runs the campaign now (on this machine, or where the file system's locks span machines)."""
+        if not self.in_use.exists():
+            return False
+        try:
+            with exclusive(self.in_use):
+                return False
+        except BlockingIOError:
+            return True
 
     def trials(self) -> list[TrialFolder]:
         """All trial folders, by name."""
