@@ -1,0 +1,206 @@
+"""Run what the algebra proposes: resize each element by one quantum on a copy and compare with the exact reference.
+
+Growing must leave the outputs as they are. Removing units must give the outputs of the unchanged network in which everything
+that makes those units (rows, biases, a norm's scale and shift) is zero.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from methods.graph.values import AttributeEdit, Element, Exactness
+from methods.network import Network
+from methods.plan import GrowPlan, InsertPlan, RemovePlan
+from methods.surgery import layers
+from methods.surgery.carry_out import resize_all
+from methods.surgery.resize import narrowing, widening
+from methods.surgery.shrink import Shrinking, advance
+
+TOLERANCE = 1e-4
+"""Largest difference, relative to the largest output, that counts as equal (in float32)."""
+MOST_AMBIGUOUS = 6
+"""Subsets are tried of at most this many attributes."""
+_UNITS = ("channel", "head", "group")
+_CANNOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ZeroDivisionError)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one direction went: the relative error, or why it did not run."""
+
+    error: float | None
+    reason: str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the outputs are those of the reference."""
+        return self.error is not None and self.error < TOLERANCE
+
+
+def probe(network: Network, elements: Sequence[Element] | None = None) -> list[Element]:
+    """Verify elements by running them on a copy of the network (on the CPU; the network itself is not touched).
+
+    Weights that hide a mistake are made random in the copy: statistics and scales of norms, and constant parameters.
+
+    Args:
+        network: what the elements belong to; its example inputs are used, random ones in place of constant ones.
+        elements: which ones; all of the network's when None.
+
+    Returns:
+        The same elements in the same order. `verified` says whether every claim held. A direction that runs but differs is
+        `inexact`, one that does not run is `no`, and an element that runs in neither direction has a `reason`. Attributes are
+        cut down to those with which the resized network runs.
+    """
+    found = network.elements() if elements is None else elements
+    with torch.random.fork_rng(devices=[]):
+        subject = _Subject.of(network)
+        return [_verify(subject, e) if e.permissible and e.level != "weight" else e for e in found]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    network: Network
+    reference: list[Tensor]
+
+    @staticmethod
+    def of(network: Network) -> _Subject:
+        generator = torch.Generator().manual_seed(0)
+        module = copy.deepcopy(network.module).cpu()
+        _randomise(module, generator)
+        inputs = tree_map(lambda x: _random_input(x, generator), network.example_inputs)
+        copied = Network(module, network.factory, network.arguments, inputs)
+        copied._graph, copied._elements = network.graph(), network.elements()
+        return _Subject(copied, _outputs(copied))
+
+    def clone(self) -> Network:
+        """A copy to try something on."""
+        n = self.network
+        return replace(n, module=copy.deepcopy(n.module), edits=[], attributes={}, masks={}, lineage=[])
+
+
+def _randomise(module: nn.Module, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.is_floating_point() and parameter.numel() > 1 and float(parameter.std()) == 0.0:
+                parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.2)
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.1)
+            elif name.endswith("running_var"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+
+
+def _random_input(item: Any, generator: torch.Generator) -> Any:
+    if not isinstance(item, Tensor):
+        return item
+    item = item.detach().cpu()
+    constant = item.is_floating_point() and bool((item == item.flatten()[:1]).all())
+    return torch.randn(item.shape, generator=generator).to(item) if constant else item
+
+
+@torch.no_grad()
+def _outputs(network: Network) -> list[Tensor]:
+    network.module.eval()
+    found = network.module(*network.example_inputs)
+    return [t.detach().clone() for t in tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+def _verify(subject: _Subject, element: Element) -> Element:
+    if element.level in _UNITS:
+        return _verify_units(subject, element)
+    if element.level == "insertion":
+        kept, reasons = [], []
+        for kind in element.kinds:
+            plan = InsertPlan(element.name, kind)
+            outcome = _attempt(subject, partial(layers.insert, plan=plan), subject.reference)
+            reasons.append(outcome.reason)
+            kept += [kind] if outcome.reason is None else []
+        return _with(element, {"kinds": tuple(kept)}, "; ".join(r for r in reasons if r) if not kept else None, bool(kept))
+    outcome = _attempt(subject, lambda n: layers.remove(n, RemovePlan(element.name)), subject.reference)
+    return _with(element, {}, outcome.reason, outcome.reason is None)
+
+
+def _with(element: Element, changes: dict[str, Any], reason: str | None, verified: bool) -> Element:
+    told = f"removing or inserting does not run: {reason}" if reason else None
+    return replace(element, reason=told, verified=verified, **changes)
+
+
+def _verify_units(subject: _Subject, element: Element) -> Element:
+    """Try the attributes that the algebra proposes, then their subsets, smallest first; keep the best."""
+    best: tuple[int, Element] | None = None
+    for attributes in _attribute_sets(element.attributes):
+        grown, shrunk = _both_directions(subject, replace(element, attributes=attributes))
+        score = sum(2 * o.agrees + (o.error is not None) for o in (grown, shrunk))
+        if best is None or score > best[0]:
+            best = (score, _settled(replace(element, attributes=attributes), grown, shrunk))
+        if all(o.error is not None for o in (grown, shrunk)) and best[1].verified:
+            break
+    assert best is not None, "there is at least one set of attributes"
+    return best[1]
+
+
+def _attribute_sets(attributes: tuple[AttributeEdit, ...]) -> Iterator[tuple[AttributeEdit, ...]]:
+    yield attributes
+    if len(attributes) <= MOST_AMBIGUOUS:
+        for size in range(len(attributes)):
+            yield from itertools.combinations(attributes, size)
+
+
+def _both_directions(subject: _Subject, element: Element) -> tuple[Outcome, Outcome]:
+    skipped = Outcome(0.0)
+    grown = shrunk = skipped
+    if element.grow != "no":
+        plan = GrowPlan(element.name, element.quantum)
+        grown = _attempt(subject, lambda n: resize_all(n, [widening(element, plan)], ()), subject.reference)
+    if element.shrink != "no" and element.size - element.quantum >= element.minimum:
+        start = (element.size - element.quantum) // 2
+        units = tuple(range(start, start + element.quantum))
+        zeroed = subject.clone()
+        advance(zeroed, Shrinking(element.name, units, 1))
+        shrunk = _attempt(zeroed, lambda n: resize_all(n, [narrowing(element, units)], ()), _outputs(zeroed))
+    return grown, shrunk
+
+
+def _attempt(subject: _Subject | Network, change: Callable[[Network], Any], reference: Iterable[Tensor]) -> Outcome:
+    """Change a copy and compare its outputs with the reference."""
+    network = subject.clone() if isinstance(subject, _Subject) else _Subject(subject, []).clone()
+    try:
+        change(network)
+        outputs = _outputs(network)
+    except _CANNOT_RUN as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return Outcome(None, lines[0][:200])
+    worst = 0.0
+    for a, b in zip(outputs, reference, strict=True):
+        if a.shape != b.shape:
+            return Outcome(None, f"the output would have shape {tuple(a.shape)} in place of {tuple(b.shape)}")
+        if b.numel():
+            relative = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-12)
+            worst = max(worst, relative if math.isfinite(relative) else math.inf)
+    return Outcome(worst)
+
+
+def _settled(element: Element, grown: Outcome, shrunk: Outcome) -> Element:
+    """The element with its claims cut down to what was seen."""
+    grow, shrink = _claim(element.grow, grown), _claim(element.shrink, shrunk)
+    reason = None
+    if grow == "no" and shrink == "no":
+        reason = f"resizing does not run: {grown.reason or shrunk.reason or 'it can neither grow nor shrink'}"
+    verified = (grow, shrink) == (element.grow, element.shrink)
+    return replace(element, grow=grow, shrink=shrink, reason=reason, verified=verified)
+
+
+def _claim(claimed: Exactness, outcome: Outcome) -> Exactness:
+    if claimed == "no" or outcome.error is None:
+        return "no"
+    return claimed if outcome.agrees or claimed == "inexact" else "inexact"
