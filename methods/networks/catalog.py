@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from methods.architecture import import_factory
 
 NETWORKS = {
     "mlp": "methods.networks.mlp:mlp",
@@ -54,19 +55,19 @@ def arguments_for(
 
     Raises:
         KeyError: unknown network.
-        ImportError: the factory cannot be imported.
+        ArchitectureError: the factory cannot be imported.
         ValueError: an argument that the factory does not have, one that is missing, or a network for images with other data.
     """
     given = dict(given or {})
-    parameters = inspect.signature(_factory(network_reference(name))).parameters
+    parameters = inspect.signature(import_factory(network_reference(name))).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [p.name for p in parameters.values() if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
     unknown = sorted(set(given) - set(named))
     if unknown and not open_ended:
         raise ValueError(f"network {name} takes the arguments {named}, but got {unknown}.")
     known = _from_data(input_shape, num_outputs)
-    filled = {n: known[n] for n in named if n in known and n not in given}
-    if len(input_shape) != 3 and {"in_channels", "image_size"} & set(filled):
+    filled = {n: known[n] for n in named if n in known}
+    if name in NETWORKS and "in_channels" in filled and len(input_shape) != 3:
         raise ValueError(
             f"network {name} takes images (channels, height, width), but the samples have shape {tuple(input_shape)}; use mlp."
         )
@@ -80,16 +81,3 @@ def _from_data(input_shape: Sequence[int], num_outputs: int) -> dict[str, Any]:
     outputs = dict.fromkeys(("num_classes", "out_features", "num_outputs"), num_outputs)
     inputs = {"in_features": math.prod(input_shape), "in_channels": input_shape[0], "input_shape": list(input_shape)}
     return {**inputs, **outputs, "image_size": min(input_shape[-2:])}
-
-
-def _factory(reference: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"network {reference!r}: module {module!r} must be importable, but is not: {error}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ImportError(f"network {reference!r}: {module!r} must have the attribute {attribute!r}, but has not.")
-        found = getattr(found, part)
-    return found

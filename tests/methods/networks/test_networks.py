@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from methods.architecture import ArchitectureError, import_factory
 from methods.graph.elements import elements
 from methods.networks.catalog import NETWORKS, arguments_for, network_reference
 from methods.networks.mlp import ACTIVATIONS, mlp
@@ -59,10 +60,7 @@ def test_every_network_takes_every_kind_of_image(name: str, shape: tuple[int, ..
 
 
 def build(name: str, shape: tuple[int, ...], num_outputs: int, **given: Any) -> nn.Module:
-    import importlib
-
-    module, _, factory = network_reference(name).partition(":")
-    return getattr(importlib.import_module(module), factory)(**arguments_for(name, shape, num_outputs, given))
+    return import_factory(network_reference(name))(**arguments_for(name, shape, num_outputs, given))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +83,14 @@ def test_inner_width_is_between_the_convolutions_of_a_block_only() -> None:
     assert num_parameters(seed) < num_parameters(full)
 
 
+def test_a_wide_block_by_hand() -> None:
+    block = wide_resnet(10, depth=10, width=2).stages[0][0]
+    x = torch.randn(2, 16, 4, 4)
+    first = torch.relu(block.norm1(x))
+    expected = block.shortcut(first) + block.conv2(torch.relu(block.norm2(block.conv1(first))))
+    assert torch.allclose(block(x), expected)
+
+
 def test_vgg_without_normalisation_learns() -> None:
     """Its weights begin so that the signal reaches the end."""
     torch.manual_seed(0)
@@ -98,6 +104,8 @@ def test_mlp_of_each_activation(activation: str) -> None:
     module = mlp(6, 2, hidden=[5, 4], activation=activation, batch_norm=True)
     assert module(torch.randn(3, 2, 3)).shape == (3, 2)
     assert sum(isinstance(m, ACTIVATIONS[activation]) for m in module.modules()) == 2
+    assert [m.num_features for m in module.modules() if isinstance(m, nn.BatchNorm1d)] == [5, 4]
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in mlp(6, 2).modules())
 
 
 def test_mlp_by_hand() -> None:
@@ -129,11 +137,16 @@ def own(input_shape: list[int], num_outputs: int, hidden: int, **rest: Any) -> n
     return nn.Linear(input_shape[0], num_outputs + hidden)
 
 
+def sequence(in_channels: int, num_classes: int) -> nn.Module:
+    return nn.Conv1d(in_channels, num_classes, 3)
+
+
 def test_arguments_are_filled_in_from_the_data() -> None:
     assert arguments_for("mlp", (1, 8, 8), 10) == {"in_features": 64, "out_features": 10}
     assert arguments_for("resnet", (3, 32, 32), 10, {"depth": 8}) == {"in_channels": 3, "num_classes": 10, "depth": 8}
     assert arguments_for("vgg11", (1, 28, 20), 10)["image_size"] == 20
     assert arguments_for("resnet", (3, 32, 32), 10, {"num_classes": 5})["num_classes"] == 5
+    assert arguments_for(f"{__name__}:sequence", (5, 80), 3) == {"in_channels": 5, "num_classes": 3}
     mine = arguments_for(f"{__name__}:own", (7,), 3, {"hidden": 2, "more": 1})
     assert mine == {"input_shape": [7], "num_outputs": 3, "hidden": 2, "more": 1}
 
@@ -151,8 +164,8 @@ def test_arguments_are_filled_in_from_the_data() -> None:
         ),
         ("resnet", (3, 8, 8), {"dpth": 8}, ValueError, r"takes the arguments .*'depth'.* but got \['dpth'\]"),
         (f"{__name__}:own", (3,), {}, ValueError, r"needs the arguments \['hidden'\]"),
-        ("no.such:factory", (3,), {}, ImportError, "module 'no.such' must be importable"),
-        (f"{__name__}:nothing", (3,), {}, ImportError, "must have the attribute 'nothing'"),
+        ("no.such:factory", (3,), {}, ArchitectureError, "no.such must be importable"),
+        (f"{__name__}:nothing", (3,), {}, ArchitectureError, "has no 'nothing'"),
     ],
 )
 def test_arguments_that_cannot_be_say_why(name: str, shape: Any, given: Any, error: type[Exception], said: str) -> None:

@@ -120,6 +120,7 @@ def test_a_pickle_never_runs_anything(tmp_path: Path, monkeypatch: pytest.Monkey
         pickle.dumps({b"data": 3, b"labels": [1]}, protocol=2),
         pickle.dumps({b"labels": [1]}, protocol=2),
         pickle.dumps({b"data": np.zeros((1, 3072), np.float32), b"labels": [1]}, protocol=2),
+        pickle.dumps({b"data": np.zeros((1, 3072), np.int8), b"labels": [1]}, protocol=2),
         pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, protocol=2),
         pickle.dumps({b"data": np.array([{"an": "object"}]), b"labels": [1]}, protocol=2),
     ],

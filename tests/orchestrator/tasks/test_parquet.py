@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from orchestrator.tasks import parquet
+from orchestrator.tasks.augment import Augment
 from orchestrator.tasks.catalog import load_dataset
 from orchestrator.tasks.dataset import Split
 
@@ -39,7 +40,7 @@ def write(path: Path, split: Split, names: tuple[str, str] = ("img", "label"), s
     encoded = [png(i) for i in split.inputs]
     images = [{"bytes": e, "path": None} for e in encoded] if struct else encoded
     table = pyarrow.table({names[0]: images, names[1]: split.targets.tolist()})
-    pyarrow.parquet.write_table(table, path, row_group_size=40)
+    pyarrow.parquet.write_table(table, path, row_group_size=40, compression="none")
     return path
 
 
@@ -91,11 +92,32 @@ def test_decodes_once_and_again_when_the_file_changes(tmp_path: Path, cache: Pat
     assert torch.equal(first.train.inputs, second.train.inputs)
     assert len(list(cache.iterdir())) == 1
     state = path.stat()
-    write(path, samples(20, 3))
+    other = samples(20)
+    write(path, Split(other.inputs, other.targets.flip(0)))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size, "the files must differ in nothing but their content"
     third = load_dataset("image_parquet", tmp_path / "d")
-    assert len(seen) == 2, "another content must be noticed even when the time of change is the same"
-    assert not torch.equal(first.train.inputs, third.train.inputs)
+    assert len(seen) == 2, "another content must be noticed even when size and time of change are the same"
+    assert not torch.equal(first.train.targets, third.train.targets)
+
+
+def test_many_batches_of_rows_are_put_together_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "ROWS_AT_A_TIME", 64)
+    monkeypatch.setattr(parquet, "ROWS_A_TASK", 7)
+    train = samples(200)
+    write(tmp_path / "d" / "train.parquet", samples(10))
+    write(tmp_path / "d" / "validation.parquet", train)
+    found = load_dataset("image_parquet", tmp_path / "d").val
+    assert torch.equal(found.inputs, train.inputs)
+    assert torch.equal(found.targets, train.targets)
+
+
+def test_flip_or_crop_alone(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "train.parquet", samples(10))
+    flip = load_dataset("image_parquet", tmp_path / "d", pad=0).augment
+    crop = load_dataset("image_parquet", tmp_path / "d", flip=False).augment
+    assert (flip, crop) == (Augment(0, True), Augment(4, False))
+    assert load_dataset("image_parquet", tmp_path / "d", pad=0, flip=False).augment is None
 
 
 @pytest.mark.parametrize("how", ["truncated", "altered", "empty", "text"])
