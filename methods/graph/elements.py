@@ -82,12 +82,11 @@ def _level(info: AtomInfo) -> Level:
 
 def _minimum(info: AtomInfo) -> int:
     """Two where a size of one would change the structure (a factor of a product vanishes, a grouped convolution is plain)."""
-    factor = any(
-        isinstance(part, Prod) and sum(bool(atom_names(f)) for f in part.factors) > 1 and info.name in atom_names(part)
-        for occurrence in info.occurrences
-        for part in walk(occurrence.expr)
-    )
-    return 2 if factor or info.marks & {"conv_groups", "gn_groups"} else 1
+    if info.marks & {"conv_groups", "gn_groups"}:
+        return 2
+    products = [[p for p in walk(o.expr) if isinstance(p, Prod) and info.name in atom_names(p)] for o in info.occurrences]
+    beside_atoms = any(sum(bool(atom_names(f)) for f in p.factors) > 1 for found in products for p in found)
+    return 2 if beside_atoms or all(products) else 1
 
 
 def _merged(edits: dict[str, tuple[AttributeEdit, ...]], moves: tuple[Move, ...]) -> tuple[AttributeEdit, ...]:

@@ -101,13 +101,12 @@ def group_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def weight_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Direction times length of a weight."""
+    """Direction times length of a weight; a direction of zeros has none, so that no unit can be told to be unused."""
     out = run(watch, func, args, kwargs)
     direction, length = watch.value(args[0]), watch.value(args[1])
     kept = (args[2] if len(args) > 2 else 0) % len(direction.dims)
-    for position, dim in enumerate(direction.dims):
-        if position != kept:
-            watch.algebra.mark(dim, "weight_norm")
+    for dim in direction.dims:
+        watch.algebra.mark(dim, "weight_norm")
     watch.algebra.unify(direction.dims[kept], length.dims[kept if len(length.dims) > kept else 0])
     for position, dim in enumerate(length.dims):
         if position == kept:
