@@ -1,0 +1,52 @@
+"""The command `coppice`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import collecting, describing, planning, running, watching
+from orchestrator.cli.output import BAD_INPUT, EXPECTED, is_ours, message_of, say
+
+HELP = """Trains networks that grow and prune themselves, and searches over when, where and how.
+
+Exit codes: 0 all is well; 1 some trials failed, or nothing finished; 2 bad input (nothing was started);
+3 interrupted, and `coppice resume` goes on.
+"""
+TRACEBACK = "COPPICE_TRACEBACK"
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+for module in (running, watching, collecting, describing, planning):
+    module.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"coppice {version('coppice')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Entry point: our own errors become one message and exit code 2; any other keeps its traceback."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app(prog_name="coppice")
+    except EXPECTED as error:
+        if not is_ours(error) or os.environ.get(TRACEBACK):
+            raise
+        say(f"coppice: {message_of(error)}")
+        sys.exit(BAD_INPUT)

@@ -1,0 +1,54 @@
+"""One line for each trial of a campaign, and one for the campaign."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from orchestrator.campaign.status import TrialStatus
+from orchestrator.cli.output import plain_table
+from orchestrator.report.numbers import metric_value, plural, short, whole
+
+COUNTED = ("finished", "running", "waiting", "interrupted", "stopped", "failed")
+
+
+def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
+    """A row for each trial; the reasons only where there are any."""
+    heads = ["trial", "state", "epoch", f"best {metric}", "parameters", "FLOPs", "last event", "reason"]
+    rows = [_cells(s, metric) for s in statuses]
+    if not any(s.reason for s in statuses):
+        heads, rows = heads[:-1], [r[:-1] for r in rows]
+    return plain_table(heads, rows, numbers=("epoch", f"best {metric}", "parameters", "FLOPs"))
+
+
+def _cells(status: TrialStatus, metric: str) -> list[str]:
+    name = f"{status.id} ({status.label})" if status.label and status.label != status.id else status.id
+    progress = f"{status.epoch}/{status.epochs}" if status.epochs else str(status.epoch)
+    value = metric_value(metric, status.best)
+    return [name, status.state, progress, value, whole(status.parameters), short(status.flops), status.last_event, status.reason]
+
+
+def status_json(status: TrialStatus) -> dict[str, Any]:
+    """A trial for scripts."""
+    sizes = {"parameters": status.parameters, "flops": status.flops, "compute": status.compute}
+    return {**vars(status), **sizes}
+
+
+def counts(statuses: Sequence[TrialStatus]) -> str:
+    """How many trials are in which state: `12 trials: 9 finished, 2 running, 1 failed`."""
+    found = Counter(s.state for s in statuses)
+    order = [*COUNTED, *sorted(set(found) - set(COUNTED))]
+    told = ", ".join(f"{found[state]} {state}" for state in order if found[state])
+    return f"{plural(len(statuses), 'trial')}: {told or 'none has started'}"
+
+
+def leader(statuses: Sequence[TrialStatus], metric: str, mode: str) -> str:
+    """The trial of the search with the best value so far, in words; empty where none has one."""
+    scored = [(s.best, s) for s in statuses if s.best is not None and s.label is None]
+    if not scored:
+        return ""
+    value, status = (max if mode == "max" else min)(scored, key=lambda item: item[0])
+    return f"best {metric} {metric_value(metric, value)} by {status.id} ({whole(status.parameters)} parameters)"
