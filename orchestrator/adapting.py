@@ -41,8 +41,8 @@ class Adaptation:
     def build(index: int, spec: AdaptationSpec) -> Adaptation:
         """Look up the names in the tables and build the parts."""
         method = dict(spec.how.arguments)
-        if spec.kind == "prune" and spec.removal.name != "shrink":
-            method.setdefault("removal", spec.removal.name)
+        if spec.removal.name == "absorb":
+            method["removal"] = "absorb"
         return Adaptation(
             index,
             spec,

@@ -46,7 +46,7 @@ def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
     """
     task = spec.task
     dataset = _dataset(task.dataset, task.data_dir, json.dumps(task.dataset_args, sort_keys=True), str(device_of(spec)))
-    return dataset, loss_for(dataset, task.loss)
+    return dataset, loss_for(dataset, None if task.loss is None else {task.loss.name: task.loss.arguments})
 
 
 def build_network(spec: TrialSpec, dataset: Dataset) -> Network:
