@@ -80,7 +80,13 @@ def _network(factory: str, arguments: dict[str, Any], inputs: Sequence[str], dty
     module = build(reference, arguments)
     every = list(dtypes) * (len(shapes) if len(dtypes) == 1 else 1)
     examples = tuple(torch.zeros(shape, dtype=getattr(torch, d)) for shape, d in zip(shapes, every, strict=True))
-    return Network(module, reference, arguments, examples)
+    try:
+        with torch.no_grad():
+            module.eval()(*examples)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        told = ", ".join(f"{','.join(map(str, e.shape))} ({d})" for e, d in zip(examples, every, strict=True))
+        raise ValueError(f"the forward of {factory} must run on inputs {told}, but: {error}; check --input and --dtype.") from error
+    return Network(module.train(), reference, arguments, examples)
 
 
 def _shape(content: str) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from orchestrator.campaign.status import FINAL, TrialStatus
 from orchestrator.cli.output import messages
 from orchestrator.cli.statuses import counts, leader, status_table
 from orchestrator.report.numbers import metric_value, plural, whole
+from orchestrator.status import FINAL, TrialStatus
 
 LEAST_S = 0.5
 """Redraw at most this often."""

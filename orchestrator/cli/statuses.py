@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.campaign.status import TrialStatus
 from orchestrator.cli.output import plain_table
 from orchestrator.report.numbers import metric_value, plural, short, whole
+from orchestrator.status import TrialStatus
 
 COUNTED = ("finished", "running", "waiting", "interrupted", "stopped", "failed")
 

@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
     """Show a table of the trials: state, progress, metric, size, last event, reason of failure."""
-    from orchestrator.campaign.status import status as read_status
     from orchestrator.cli.statuses import counts, leader, status_json, status_table
     from orchestrator.report.gather import read_json
+    from orchestrator.status import status as read_status
     from orchestrator.store import CampaignFolder
 
     statuses = read_status(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.report.data import Change, ReportData, TrialData
+from orchestrator.status import TrialStatus, status
 from orchestrator.store import CampaignFolder, TrialFolder, read_events
 
 
@@ -20,12 +21,13 @@ def gather(folder: Path) -> ReportData:
         ValueError: a file is damaged; the message names it.
     """
     campaign = CampaignFolder(folder)
-    if not campaign.trials_path.is_dir():
-        raise FileNotFoundError(f"{folder} must be the folder of a campaign (with trials/ in it), but is not; see `coppice run`.")
+    if not campaign.lock.exists():
+        raise FileNotFoundError(f"{folder} must be the folder of a campaign (with {campaign.lock.name} in it), but is not.")
     lock = read_json(campaign.lock)
-    spec = lock.get("campaign", lock.get("config", lock))
+    spec = lock.get("campaign", {})
     search = spec.get("search", {})
-    trials = tuple(read_trial(t) for t in campaign.trials())
+    params = {t.name: read_json(t.params) for t in campaign.trials()}
+    trials = tuple(read_trial(campaign.trial(s.id), params[s.id], s) for s in status(folder))
     metric = search.get("metric", "val_accuracy")
     mode: Literal["max", "min"] = "min" if search.get("mode") == "min" else "max"
     began = [e["time"] for t in campaign.trials() for e in read_events(t.events)[:1] if "time" in e]
@@ -75,38 +77,26 @@ def _plain(value: Any) -> str:
     return ", ".join(_plain(v) for v in value) if isinstance(value, list) else str(value)
 
 
-def read_trial(folder: TrialFolder) -> TrialData:
-    """One trial from its `params.json` and `events.jsonl`."""
-    content = read_json(folder.params)
-    spec = content.get("spec", {})
+def read_trial(folder: TrialFolder, params: Mapping[str, Any], known: TrialStatus) -> TrialData:
+    """One trial from its `params.json` (content given), its `events.jsonl` and what is known of its state."""
     events = read_events(folder.events)
     metrics = [e for e in events if e["type"] == "metrics"]
-    state, reason = _state(events)
     return TrialData(
         id=folder.name,
-        label=content.get("label", spec.get("label")),
-        state=state,
-        reason=reason,
-        parameters_of=content.get("params", content.get("sampled", {})),
+        label=known.label,
+        state=known.state,
+        reason=known.traceback or known.reason,
+        parameters_of=params.get("params", {}),
         epochs=tuple(_numbers(e) for e in metrics),
         widths=tuple(e.get("widths", {}) for e in metrics),
         changes=tuple(_change(e) for e in events if e["type"] == "structural"),
         skipped=tuple((int(e.get("epoch", 0)), str(e.get("reason", ""))) for e in events if e["type"] == "skipped"),
-        planned_epochs=int(spec.get("training", {}).get("epochs", 0)),
+        planned_epochs=known.epochs,
     )
 
 
 def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in event.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-
-
-def _state(events: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    last = next((e for e in reversed(events) if e["type"] == "status"), None)
-    if last is None:
-        return ("running" if events else "waiting"), ""
-    state = str(last.get("status", ""))
-    state = "running" if state in ("started", "resumed") else state
-    return state, str(last.get("traceback") or last.get("error") or last.get("reason") or "")
 
 
 def _change(event: Mapping[str, Any]) -> Change:

@@ -102,7 +102,7 @@ def sizes(data: ReportData) -> str:
     chart = scatter(data)
     title = f"{metric_name(data.metric).capitalize()} against size"
     return _section(title, "Each mark is one trial after its last epoch; point at it for its numbers.",
-                    _card(tag("ul", *items, class_="legend"), chart) if chart else "")
+                    _card(tag("ul", *items, class_="legend"), tag("div", chart, class_="scroll")) if chart else "")
 
 
 def _key(mark: str, label: str) -> str:
@@ -120,9 +120,10 @@ def best_trial(data: ReportData) -> str:
     skipped = [tag("li", escape(f"epoch {epoch}: {reason}")) for epoch, reason in best.skipped]
     nothing = plural(len(skipped), "time an adaptation did nothing", "times an adaptation did nothing")
     missed = _details(nothing, tag("ul", *skipped))
+    size = tag("div", size_over_time(best) or " ", class_="scroll")
     return _section(
         f"How {best.id} took its shape", "Parameters of the whole network, then the size of each element, after each epoch.",
-        _card(keys, size_over_time(best), tag("h3", "Width of each layer"), widths(best)), _card(log, missed if skipped else ""))
+        _card(keys, size, tag("h3", "Width of each layer"), widths(best)), _card(log, missed if skipped else ""))
 
 
 def _details(summary: str, content: str) -> str:

@@ -115,13 +115,13 @@ Format = Callable[[float], str]
 def axes(
     frame: Frame, x: Scale, y: Scale, *, labels: tuple[str, str], formats: tuple[Format, Format], most: tuple[int, int] = (6, 5)
 ) -> str:
-    """Horizontal grid lines, tick labels and axis labels (with units, by the caller)."""
+    """Horizontal grid lines, tick labels and axis labels (with units, by the caller); no tick where its label is empty."""
     (left, right), (bottom, top) = frame.xs, frame.ys
     parts = []
-    for value in y.ticks(most[1]):
+    for value in (v for v in y.ticks(most[1]) if formats[1](v)):
         parts.append(tag("line", class_="grid", x1=left, x2=right, y1=y(value), y2=y(value)))
         parts.append(text(formats[1](value), left - 7, y(value) + 3.5, class_="tick", text_anchor="end"))
-    for value in x.ticks(most[0]):
+    for value in (v for v in x.ticks(most[0]) if formats[0](v)):
         parts.append(tag("line", class_="axis", x1=x(value), x2=x(value), y1=bottom, y2=bottom + 4))
         parts.append(text(formats[0](value), x(value), bottom + 16, class_="tick", text_anchor="middle"))
     parts.append(tag("line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom))

@@ -1,0 +1,66 @@
+"""`elements` prints what may change and why the rest may not; `methods` prints what there is."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli.main import app
+
+RUNNER = CliRunner()
+FLAT = ("elements", "tests.support.zoo:flatnet", "--input", "1,3,32,32")
+
+
+def output(*arguments: str) -> str:
+    done = RUNNER.invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_elements_are_a_table_with_reasons() -> None:
+    text = output(*FLAT)
+    assert re.search(r"conv1\.weight:0 +channel +8 +1 +1 +exact +exact", text)
+    assert "input of the network" in text and "output of the network" in text
+    assert re.search(r"[\d,]+ parameters\. May change: \d+ channel, .*May not: \d+\.", text)
+
+
+def test_levels_can_be_chosen() -> None:
+    lines = output(*FLAT, "--level", "insertion").splitlines()
+    assert all("insertion" in line for line in lines[1:-1])
+    with pytest.raises(ValueError, match="--level must be one of weight, channel"):
+        output(*FLAT, "--level", "neuron")
+
+
+def test_elements_as_json_with_arguments_and_probe() -> None:
+    found = json.loads(output(*FLAT, "--args", '{"channels": 5}', "--level", "channel", "--probe", "--json"))
+    assert found["network"] == "tests.support.zoo:flatnet"
+    assert found["arguments"] == {"channels": 5}
+    first = found["elements"][0]
+    assert (first["size"], first["permissible"], first["verified"], first["reason"]) == (5, True, True, None)
+    assert {e["reason"] for e in found["elements"] if not e["permissible"]} >= {"input of the network"}
+
+
+def test_inputs_of_other_types() -> None:
+    text = output("elements", "tests.support.zoo:tied_lm", "--input", "2,7", "--dtype", "long")
+    assert "rows of an embedding" in text
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--input", "1,x"), "--input must be sizes >= 1"),
+    (("--input", "0,3"), "--input must be sizes >= 1"),
+    (("--input", "1,3"), "must run on inputs 1,3"),
+    (("--input", "1,3,32,32", "--args", "[1]"), "--args must be a JSON object"),
+    (("--input", "1,3,32,32", "--args", "{depth: 3}"), "--args must be a JSON object"),
+    (("--input", "1,3,32,32", "--args", '{"depth": 3}'), "must accept {'depth': 3}"),
+    (("--input", "1,3,32,32", "--dtype", "text"), "--dtype must be one of float"),
+    (("--input", "1,3,32,32", "--dtype", "float", "--dtype", "long"), "--dtype must be given once"),
+])
+def test_bad_input_is_named(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        output("elements", "tests.support.zoo:flatnet", *arguments)
+
+
+def test_a_factory_that_does_not_import_is_named() -> None:
+    with pytest.raises(ValueError, match="no_such_package must be importable"):
+        output("elements", "no_such_package:build", "--input", "1,3")
