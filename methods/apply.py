@@ -53,7 +53,8 @@ def apply(
     before = None if certify is None else outputs(network.module, certify)
     num_before = network.num_parameters()
     try:
-        carry_out(network, plan, followers)
+        with torch.random.fork_rng(devices=[]):
+            carry_out(network, plan, followers)
         check_followed(network.module, followers)
         after = None if certify is None else outputs(network.module, certify)
         event = _event(network, plan, element, num_before, before, after, began)
@@ -92,7 +93,8 @@ def _event(
     if before is not None and after is not None:
         change = max((float((a - b).abs().max()) for a, b in zip(after, before, strict=True)), default=0.0)
         scale = max((float(b.abs().max()) for b in before), default=0.0)
-    size, count, units = (1, 1, ()) if element is None else (element.size, 1, ())
+    size, count = 1 if element is None else element.size, 1
+    units: tuple[int, ...] = ()
     size_after = size
     if isinstance(plan, GrowPlan):
         count, size_after = plan.count, size + plan.count
@@ -140,7 +142,7 @@ class Snapshot:
         with torch.no_grad():
             for parameter, value in self.tensors.values():
                 parameter.grad = None
-                parameter.set_(value)
+                parameter.set_(value)  # type: ignore[call-overload]
         network.edits, network.attributes = list(self.record["edits"]), dict(self.record["attributes"])
         network.masks, network.lineage = dict(self.record["masks"]), list(self.record["lineage"])
         network.changed()

@@ -192,15 +192,20 @@ def _attempt(subject: _Subject | Network, change: Callable[[Network], Any], refe
 
 def _settled(element: Element, grown: Outcome, shrunk: Outcome) -> Element:
     """The element with its claims cut down to what was seen."""
-    grow, shrink = _claim(element.grow, grown), _claim(element.shrink, shrunk)
+    grow, shrink = _claim(element, element.grow, grown), _claim(element, element.shrink, shrunk)
     reason = None
     if grow == "no" and shrink == "no":
         reason = f"resizing does not run: {grown.reason or shrunk.reason or 'it can neither grow nor shrink'}"
-    verified = (grow, shrink) == (element.grow, element.shrink)
+    claims = ((element.grow, grown), (element.shrink, shrunk))
+    verified = all(o.error is not None and (o.agrees or claim in ("inexact", "no")) for claim, o in claims)
     return replace(element, grow=grow, shrink=shrink, reason=reason, verified=verified)
 
 
-def _claim(claimed: Exactness, outcome: Outcome) -> Exactness:
+def _claim(element: Element, claimed: Exactness, outcome: Outcome) -> Exactness:
+    """What is claimed, if it was seen; better only where a compensation is what makes it so."""
     if claimed == "no" or outcome.error is None:
         return "no"
-    return claimed if outcome.agrees or claimed == "inexact" else "inexact"
+    if not outcome.agrees:
+        return "inexact"
+    compensates = element.compensation and set(element.compensation) <= {"rmsnorm", "attention_scale"}
+    return "compensated" if claimed == "inexact" and compensates else claimed

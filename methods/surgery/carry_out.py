@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.expr import unit_map
-from methods.graph.values import Element
+from methods.graph.values import Element, Graph, Occurrence
 from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from methods.surgery import layers
 from methods.surgery.changes import Follower, TensorChange
 from methods.surgery.masks import apply_masks, resized_mask
+from methods.surgery.normalised import normalised_consumers
 from methods.surgery.resize import Resize, narrowing, resize, widening
 from methods.surgery.tensors import get_tensor, set_tensor
 
@@ -32,13 +33,18 @@ def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> No
     else:
         element = network.element(plan.element)
         if isinstance(plan, PrunePlan):
-            _keep_what_units_carried(network, element, plan)
-        resize_all(network, [widening(element, plan) if isinstance(plan, GrowPlan) else narrowing(element, plan.units)], followers)
+            for module in (network.module, *_mirrors(followers)):
+                _keep_what_units_carried(module, network.graph(), element, plan)
+        change = widening(element, plan) if isinstance(plan, GrowPlan) else narrowing(element, plan.units)
+        resize_all(network, [change], followers)
 
 
 def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[Follower]) -> None:
     """Resize several elements in one pass, with attributes, masks and followers."""
-    done = resize(network.module, network.graph(), resizes)
+    normalised = _normalised(network, resizes)
+    for module in _mirrors(followers):
+        resize(module, network.graph(), resizes, normalised)
+    done = resize(network.module, network.graph(), resizes, normalised)
     network.attributes |= done.attributes
     changed: dict[str, list[TensorChange]] = {}
     for change in done.changes:
@@ -52,39 +58,48 @@ def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[
     network.changed()
 
 
+def _normalised(network: Network, resizes: Sequence[Resize]) -> frozenset[str]:
+    """The consumers behind a LayerNorm, of the elements that grow through one."""
+    graph = network.graph()
+    atoms = [graph.atoms[m.atom] for r in resizes if r.plan is not None for m in r.element.moves]
+    names = {o.tensor for a in atoms if "layernorm" in a.marks for o in a.occurrences if o.role == "consume"}
+    return normalised_consumers(network, names) if names else frozenset()
+
+
+def _mirrors(followers: Iterable[Follower]) -> list[nn.Module]:
+    return [m for m in (f.mirror() for f in followers) if m is not None]
+
+
 def _tell(followers: Iterable[Follower], parameters: Sequence[tuple[str, nn.Parameter]], added: bool) -> None:
     for name, parameter in parameters:
         for follower in followers:
             (follower.added if added else follower.removed)(name, parameter)
 
 
-def _keep_what_units_carried(network: Network, element: Element, plan: PrunePlan) -> None:
+def _keep_what_units_carried(module: nn.Module, graph: Graph, element: Element, plan: PrunePlan) -> None:
     """Merge removed units into kept ones, or fold the constants they carry into the consumers' biases."""
     if plan.removal == "immediate":
         return
-    graph = network.graph()
     for move in element.moves:
         for o in graph.atoms[move.atom].occurrences:
             if o.role != "consume":
                 continue
-            tensor = get_tensor(network.module, o.tensor).detach().clone()
+            tensor = get_tensor(module, o.tensor).detach().clone()
             units = torch.tensor(unit_map(o.expr, move.atom), device=tensor.device)
             if plan.removal == "merge":
                 for gone, (kept, factor) in plan.merge.items():
                     part = tensor.index_select(o.dim, (units == gone).nonzero().flatten())
                     tensor.index_add_(o.dim, (units == kept).nonzero().flatten(), part * factor)
-                set_tensor(network.module, o.tensor, tensor)
+                set_tensor(module, o.tensor, tensor)
             else:
-                _absorb(network, o.tensor, o.dim, tensor, units, plan)
+                _absorb(module, o, tensor, units, plan)
 
 
-def _absorb(network: Network, name: str, dim: int, tensor: Tensor, units: Tensor, plan: PrunePlan) -> None:
-    bias_name = f"{name.rpartition('.')[0]}.bias"
-    module = network.module.get_submodule(name.rpartition(".")[0])
-    bias = getattr(module, "bias", None)
-    assert isinstance(bias, Tensor), "checked before: absorbing needs a bias in every consumer"
+def _absorb(module: nn.Module, o: Occurrence, tensor: Tensor, units: Tensor, plan: PrunePlan) -> None:
+    bias_name = f"{o.tensor.rpartition('.')[0]}.bias".removeprefix(".")
+    bias = get_tensor(module, bias_name).detach()
     constants = torch.zeros(len(units), device=tensor.device, dtype=tensor.dtype)
     for unit, value in zip(plan.units, plan.constants, strict=True):
         constants[units == unit] = value
-    flat = tensor.movedim(dim, 1).flatten(2).sum(2) if tensor.ndim > 2 else tensor.movedim(dim, 1)
-    set_tensor(network.module, bias_name, bias.detach() + flat @ constants)
+    flat = tensor.movedim(o.dim, 1).flatten(2).sum(2) if tensor.ndim > 2 else tensor.movedim(o.dim, 1)
+    set_tensor(module, bias_name, bias + flat @ constants)

@@ -34,6 +34,10 @@ class Follower(ABC):
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
         """The parameter or buffer `name` was resized in place (identity kept); `changes` are its changed dimensions, in order."""
 
+    def mirror(self) -> nn.Module | None:
+        """A copy of the module that is to be resized in full, just as the network is; None if there is none."""
+        return None
+
     @abstractmethod
     def added(self, name: str, parameter: nn.Parameter) -> None:
         """A new parameter was put into the network."""

@@ -1,141 +1,164 @@
-"""Keep the function where new units change a norm's statistics or an attention's scale (LEMON-style average expansion).
+"""Keep the function where a norm's statistics or an attention's scale change with the number of units (LEMON-style).
 
-LayerNorm over n units that become n + k: new units carry the mean of the old ones, so mean and variance change by a known
-factor; the old scales are multiplied by sqrt(n / (n + k)) and eps by n / (n + k). RMSNorm: new units are zero, the same
-factors. Attention with a scale of 1 / sqrt(head size): new keys are zero and queries are multiplied by sqrt(d_new / d_old).
+LayerNorm over n units that become m > n: new units carry the mean of the old ones, so mean and variance change by a known
+factor; the scales are multiplied by sqrt(n / m) and eps by n / m. RMSNorm: new units are zero, the same factors. Attention
+with a scale of 1 / sqrt(head size): new keys are zero and queries are multiplied by sqrt(m / n).
+
+The same factors with m < n keep the function when units that are zero go (RMSNorm, attention) and come close for LayerNorm.
+Inside the groups of a GroupNorm over images no fill keeps mean and variance; nothing is done there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from methods.graph.expr import Const, Expr, Prod, resized, unit_map
+from methods.graph.expr import Const, Prod, index_map, resized
 from methods.graph.values import Element, Graph, Occurrence
 from methods.plan import GrowPlan
 from methods.surgery.fill import seed_for
 from methods.surgery.tensors import get_tensor, set_tensor
 
+Attributes = dict[str, int | float]
 
-def compensate(module: nn.Module, graph: Graph, element: Element, size: int, plan: GrowPlan) -> dict[str, float]:
-    """Called after the tensors of `element` were widened to `size` units; returns the attributes it set (`module|name`)."""
-    if plan.sources:
+
+def compensate(
+    module: nn.Module, graph: Graph, element: Element, size: int, plan: GrowPlan | None, *, normalised: Collection[str] = ()
+) -> Attributes:
+    """Called after the tensors of `element` were brought to `size` units.
+
+    Args:
+        module: the resized module.
+        graph: the graph from before.
+        element: what was resized.
+        size: its units now.
+        plan: how it grew; None when it shrank.
+        normalised: consumers that see nothing but the output of a LayerNorm, so that their new columns may be random.
+
+    Returns:
+        The attributes that were set, by `module|name`.
+    """
+    if plan is not None and plan.sources:
         return {}
-    done: dict[str, float] = {}
+    done: Attributes = {}
     for move in element.moves:
         marks = graph.atoms[move.atom].marks
-        growth = _Growth(module, graph, move.atom, element.size * move.units, size * move.units, plan)
-        if "layernorm" in marks or "rmsnorm" in marks:
-            done |= growth.norm(mean="layernorm" in marks)
-        if "attention_scale" in marks and "attention_scale" in element.compensation:
-            growth.attention()
+        atom = _Atom(module, graph, move.atom, element.size * move.units, size * move.units)
+        for mark, kind in (("layernorm", nn.LayerNorm), ("rmsnorm", nn.RMSNorm)):
+            if mark in marks:
+                done |= atom.rescale_norms(kind)
+                if plan is not None:
+                    atom.fill_producers(plan, mean=mark == "layernorm")
+                    atom.randomise_consumers(plan, normalised if mark == "layernorm" else None)
+        if "attention_scale" in marks:
+            done |= atom.rescale_scores(plan)
     return done
 
 
-class _Growth:
+@dataclass(frozen=True)
+class _Atom:
     """One atom that went from `old` to `new` units."""
 
-    def __init__(self, module: nn.Module, graph: Graph, atom: str, old: int, new: int, plan: GrowPlan) -> None:
-        self.module, self.graph, self.atom, self.old, self.new, self.plan = module, graph, atom, old, new, plan
+    module: nn.Module
+    graph: Graph
+    name: str
+    old: int
+    new: int
 
-    def norm(self, mean: bool) -> dict[str, float]:
-        done: dict[str, float] = {}
-        for o in self.graph.atoms[self.atom].occurrences:
-            tensor = get_tensor(self.module, o.tensor).detach().clone()
-            fresh = self._fresh(o)
-            if o.role == "scale" and self._is_norm(o.tensor):
-                done |= self._rescale(o, tensor, fresh)
-            elif o.role == "consume":
-                self._randomise(o, tensor, fresh)
-            elif o.role in ("produce", "bias", "raw") and mean:
-                kept = tensor.index_select(o.dim, (~fresh).nonzero().flatten())
-                tensor = tensor.index_copy(o.dim, fresh.nonzero().flatten(), kept.mean(o.dim, True).expand_as(
-                    tensor.index_select(o.dim, fresh.nonzero().flatten())))
-                set_tensor(self.module, o.tensor, tensor)
-            elif o.role in ("produce", "bias", "raw"):
-                set_tensor(self.module, o.tensor, tensor.index_fill(o.dim, fresh.nonzero().flatten(), 0.0))
+    def occurrences(self, *roles: str) -> Iterator[Occurrence]:
+        return (o for o in self.graph.atoms[self.name].occurrences if o.role in roles)
+
+    def fresh(self, o: Occurrence) -> Tensor:
+        """Which entries of the resized dimension are new."""
+        index = index_map(o.expr, {self.name: [i if i < self.old else -1 for i in range(self.new)]})
+        return torch.tensor(index, device=get_tensor(self.module, o.tensor).device) < 0
+
+    def rescale_norms(self, kind: type[nn.LayerNorm | nn.RMSNorm]) -> Attributes:
+        done: Attributes = {}
+        for o in self.occurrences("scale"):
+            owner = o.tensor.rpartition(".")[0]
+            norm = self.module.get_submodule(owner)
+            if not isinstance(norm, kind):
+                continue
+            ratio = o.expr.size / resized(o.expr, {self.name: self.new})
+            tensor = get_tensor(self.module, o.tensor).detach()
+            set_tensor(self.module, o.tensor, torch.where(self.fresh(o), tensor, tensor * math.sqrt(ratio)))
+            norm.eps = (torch.finfo(tensor.dtype).eps if norm.eps is None else norm.eps) * ratio
+            done[f"{owner}|eps"] = norm.eps
         return done
 
-    def _is_norm(self, name: str) -> bool:
-        return isinstance(self.module.get_submodule(name.rpartition(".")[0]), (nn.LayerNorm, nn.RMSNorm))
-
-    def _fresh(self, o: Occurrence) -> Tensor:
-        """Which entries of the resized dimension are new."""
-        units = unit_map(_with_size(o.expr, self.atom, self.new), self.atom)
-        return torch.tensor([u >= self.old for u in units], device=get_tensor(self.module, o.tensor).device)
-
-    def _rescale(self, o: Occurrence, tensor: Tensor, fresh: Tensor) -> dict[str, float]:
-        before, after = o.expr.size, resized(o.expr, {self.atom: self.new})
-        set_tensor(self.module, o.tensor, torch.where(fresh, tensor, tensor * math.sqrt(before / after)))
-        owner = o.tensor.rpartition(".")[0]
-        norm = self.module.get_submodule(owner)
-        if norm.eps is None:
-            norm.eps = torch.finfo(tensor.dtype).eps
-        norm.eps = norm.eps * before / after
-        return {f"{owner}|eps": norm.eps}
-
-    def _randomise(self, o: Occurrence, tensor: Tensor, fresh: Tensor) -> None:
-        """New consumers may be anything, since what they see is zero after the norm; random ones are alive."""
-        where = fresh.nonzero().flatten()
-        part = tensor.index_select(o.dim, where)
-        generator = torch.Generator().manual_seed(seed_for(self.plan, o.tensor, o.dim))
-        kept = tensor.index_select(o.dim, (~fresh).nonzero().flatten())
-        noise = torch.randn(part.shape, generator=generator).to(part) * float(kept.std(correction=0)) * self.plan.scale
-        set_tensor(self.module, o.tensor, tensor.index_copy(o.dim, where, noise))
-
-    def attention(self) -> None:
-        factor = math.sqrt(self.new / self.old)
-        queries, keys = self._queries_and_keys()
-        for name, dim, chosen in queries:
-            tensor = get_tensor(self.module, name).detach()
-            factors = torch.ones_like(chosen, dtype=tensor.dtype).masked_fill_(chosen, factor)
-            view = [1] * tensor.ndim
-            view[dim] = -1
-            set_tensor(self.module, name, tensor * factors.view(view))
-        for name, dim, chosen in keys:
-            tensor = get_tensor(self.module, name).detach()
-            set_tensor(self.module, name, tensor.index_fill(dim, chosen.nonzero().flatten(), 0.0))
-
-    def _queries_and_keys(self) -> tuple[list[tuple[str, int, Tensor]], list[tuple[str, int, Tensor]]]:
-        """The entries that make queries (all of them) and the new entries that make keys.
-
-        A fused tensor (3 * heads * size) holds queries, keys and values in this order; otherwise the first producer makes the
-        queries and the second the keys.
-        """
-        queries, keys = [], []
-        made: list[str] = []
-        for o in self._producers():
-            fresh = self._fresh(o)
-            parts = o.expr.factors[0].size if isinstance(o.expr, Prod) and isinstance(o.expr.factors[0], Const) else 1
-            owner = o.tensor.rpartition(".")[0]
-            if parts >= 3:
-                block = torch.arange(len(fresh), device=fresh.device) // (len(fresh) // parts)
-                queries.append((o.tensor, o.dim, block == 0))
-                keys.append((o.tensor, o.dim, (block == 1) & fresh))
+    def fill_producers(self, plan: GrowPlan, mean: bool) -> None:
+        """New entries of everything that makes the units: the mean of the old ones, or zero."""
+        for o in self.occurrences("produce", "bias", "raw"):
+            if f"{o.tensor}:{o.dim}" in plan.values:
                 continue
+            tensor, fresh = get_tensor(self.module, o.tensor).detach(), self.fresh(o)
+            old = tensor.index_select(o.dim, (~fresh).nonzero().flatten()).mean(o.dim, keepdim=True)
+            shape = list(tensor.shape)
+            shape[o.dim] = int(fresh.sum())
+            fill = old.expand(shape) if mean else tensor.new_zeros(shape)
+            set_tensor(self.module, o.tensor, tensor.index_copy(o.dim, fresh.nonzero().flatten(), fill))
+
+    def randomise_consumers(self, plan: GrowPlan, only: Collection[str] | None) -> None:
+        """New consumers may be anything where what they see is zero; random ones are alive."""
+        for o in self.occurrences("consume"):
+            if f"{o.tensor}:{o.dim}" in plan.values or (only is not None and o.tensor not in only):
+                continue
+            tensor, fresh = get_tensor(self.module, o.tensor).detach(), self.fresh(o)
+            std = tensor.index_select(o.dim, (~fresh).nonzero().flatten()).float().std(correction=0)
+            shape = list(tensor.shape)
+            shape[o.dim] = int(fresh.sum())
+            generator = torch.Generator().manual_seed(seed_for(plan, o.tensor, o.dim))
+            noise = torch.randn(shape, generator=generator).to(tensor) * float(std) * plan.scale
+            set_tensor(self.module, o.tensor, tensor.index_copy(o.dim, fresh.nonzero().flatten(), noise))
+
+    def rescale_scores(self, plan: GrowPlan | None) -> Attributes:
+        """Multiply all queries by sqrt(new / old), zero the new keys; a scale that is stored is set as for a new network."""
+        for position, (name, dim, chosen, fresh) in self._queries_and_keys():
+            tensor = get_tensor(self.module, name).detach()
+            if position == 0:
+                factors = torch.ones_like(chosen, dtype=tensor.dtype).masked_fill_(chosen, math.sqrt(self.new / self.old))
+                set_tensor(self.module, name, tensor * factors.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
+            elif plan is not None and f"{name}:{dim}" not in plan.values:
+                set_tensor(self.module, name, tensor.index_fill(dim, (chosen & fresh).nonzero().flatten(), 0.0))
+        return self._stored_scale()
+
+    def _queries_and_keys(self) -> Iterator[tuple[int, tuple[str, int, Tensor, Tensor]]]:
+        """(0 for queries, 1 for keys), with tensor, dimension, which entries make them, and which are new.
+
+        A fused tensor (3 * heads * size) holds queries, keys and values in this order, one of (2 * heads * size) beside
+        separate queries keys and values; otherwise the first producer makes the queries and the second the keys.
+        """
+        made: list[str] = []
+        for o in self.occurrences("produce", "bias"):
+            fresh = self.fresh(o)
+            first = o.expr.factors[0] if isinstance(o.expr, Prod) else None
+            parts = first.size if isinstance(first, Const) else 1
+            owner = o.tensor if o.tensor.endswith("_proj_weight") else o.tensor.rpartition(".")[0]
             if owner not in made:
                 made.append(owner)
-            if made.index(owner) == 0:
-                queries.append((o.tensor, o.dim, torch.ones_like(fresh)))
-            elif made.index(owner) == 1:
-                keys.append((o.tensor, o.dim, fresh))
-        return queries, keys
+            start = 0 if parts >= 3 else made.index(owner)
+            block = torch.arange(len(fresh), device=fresh.device) // (len(fresh) // parts)
+            for position in range(start, 2):
+                chosen = block == position - start
+                if position - start < parts:
+                    yield position, (o.tensor, o.dim, chosen, fresh)
 
-    def _producers(self) -> Iterator[Occurrence]:
-        return (o for o in self.graph.atoms[self.atom].occurrences if o.role in ("produce", "bias"))
-
-
-def _with_size(expr: Expr, atom: str, size: int) -> Expr:
-    """The expression with the atom at another size."""
-    from methods.graph.expr import Atom, Sum
-
-    if isinstance(expr, Atom):
-        return Atom(expr.name, size) if expr.name == atom else expr
-    if isinstance(expr, Prod):
-        return Prod(tuple(_with_size(f, atom, size) for f in expr.factors))
-    if isinstance(expr, Sum):
-        return Sum(tuple(_with_size(t, atom, size) for t in expr.terms))
-    return expr
+    def _stored_scale(self) -> Attributes:
+        done: Attributes = {}
+        for o in self.occurrences("produce"):
+            parts = o.tensor.split(".")[:-1]
+            for depth in range(len(parts) + 1):
+                owner = ".".join(parts[:depth])
+                holder = self.module.get_submodule(owner)
+                for key, value in vars(holder).items():
+                    if "scal" in key and isinstance(value, float) and math.isclose(value, self.old**-0.5, rel_tol=1e-6):
+                        done[f"{owner}|{key}"] = self.new**-0.5
+        for name, value in done.items():
+            owner, _, key = name.partition("|")
+            setattr(self.module.get_submodule(owner), key, value)
+        return done

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from methods.graph.expr import NEW, Expr, index_map, unit_map
 from methods.graph.values import Element, Graph
 from methods.plan import GrowPlan
+from methods.surgery.changes import TensorChange
 
 CONSTANTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0, "raw": 0.0}
 """Fill of new entries by role, where neither the plan's values nor copies say otherwise."""
@@ -34,15 +35,23 @@ class Fill:
     graph: Graph
     indices: Mapping[str, Sequence[int]]
 
-    def fill(self, tensor: Tensor, name: str, dim: int, expr: Expr, index: Sequence[int]) -> Tensor:
-        """The tensor (new size along `dim`) with its new entries filled; `index` maps new entries to old ones or `NEW`."""
+    def fill(self, tensor: Tensor, name: str, dim: int, index: Sequence[int], before: Sequence[TensorChange] = ()) -> Tensor:
+        """The tensor (new size along `dim`) with its new entries filled.
+
+        Args:
+            tensor: what to fill.
+            name: its name.
+            dim: the dimension that was widened.
+            index: old entry of each entry of that dimension, or `NEW`.
+            before: dimensions of the same tensor that were resized before this one.
+        """
         new = torch.tensor([i for i, old in enumerate(index) if old == NEW], device=tensor.device)
         role = self.graph.roles.get((name, dim), "raw")
         given = self.plan.values.get(f"{name}:{dim}")
         if given is not None:
-            return tensor.index_copy(dim, new, given.to(tensor))
+            return tensor.index_copy(dim, new, _brought_to_size(given.to(tensor), before))
         if self.plan.sources:
-            return self._copies(tensor, name, dim, expr, new, role)
+            return self._copies(tensor, name, dim, new, role)
         return tensor.index_copy(dim, new, self._fresh(tensor, name, dim, new, role))
 
     def _fresh(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: str) -> Tensor:
@@ -69,10 +78,11 @@ class Fill:
             return flat.reshape(moved).movedim(0, dim)
         return torch.randn(shape, generator=generator) * std
 
-    def _copies(self, tensor: Tensor, name: str, dim: int, expr: Expr, new: Tensor, role: str) -> Tensor:
+    def _copies(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: str) -> Tensor:
         """Net2Wider: new units are copies of their sources; consumers share what they received among the copies."""
-        atoms = {move.atom: move.units for move in self.element.moves}
-        source = {a: [s * u + k for s in (*range(self.element.size), *self.plan.sources) for k in range(u)] for a, u in atoms.items()}
+        expr = self.graph.tensors[name][dim]
+        units = (*range(self.element.size), *self.plan.sources)
+        source = {m.atom: [s * m.units + k for s in units for k in range(m.units)] for m in self.element.moves}
         index = torch.tensor(index_map(expr, source), device=tensor.device)
         old = torch.arange(tensor.shape[dim], device=tensor.device)
         first = {int(o): i for i, o in reversed(list(enumerate(index_map(expr, {**self.indices})))) if o != NEW}
@@ -80,9 +90,9 @@ class Fill:
         tensor = tensor.index_select(dim, torch.where(torch.isin(old, new), lookup, old))
         if role != "consume":
             return tensor
-        return self._share(tensor, name, dim, expr, index, new)
+        return self._share(tensor, name, dim, index, new)
 
-    def _share(self, tensor: Tensor, name: str, dim: int, expr: Expr, index: Tensor, new: Tensor) -> Tensor:
+    def _share(self, tensor: Tensor, name: str, dim: int, index: Tensor, new: Tensor) -> Tensor:
         counts = torch.bincount(index)[index].to(tensor.dtype)
         view = [1] * tensor.ndim
         view[dim] = -1
@@ -92,16 +102,25 @@ class Fill:
             part = tensor.index_select(dim, new)
             noise = torch.randn(part.shape, generator=generator).to(part) * self.plan.noise * float(part.std(correction=0))
             tensor = tensor.index_add(dim, new, noise)
-            tensor = tensor.index_add(dim, self._sources(expr, index, new), -noise)
+            tensor = tensor.index_add(dim, self._sources(index, new), -noise)
         return tensor
 
-    def _sources(self, expr: Expr, index: Tensor, new: Tensor) -> Tensor:
+    def _sources(self, index: Tensor, new: Tensor) -> Tensor:
         """Positions of the old entries that the new ones copy: what noise adds to a copy is taken from its source, so that the
         sum, and with it the function, stays the same.
         """
         fresh = set(new.tolist())
         first = {int(o): i for i, o in reversed(list(enumerate(index.tolist()))) if i not in fresh}
         return torch.tensor([first[int(index[i])] for i in new.tolist()], device=index.device)
+
+
+def _brought_to_size(values: Tensor, changes: Sequence[TensorChange]) -> Tensor:
+    """Values were given for the old sizes of the other dimensions: follow those that changed, with zeros for new entries."""
+    for change in changes:
+        index = torch.tensor(change.index, device=values.device)
+        values = values.index_select(change.dim, index.clamp(min=0))
+        values = values.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
+    return values
 
 
 def entries_of(expr: Expr, element: Element, units: Sequence[int]) -> list[int]:

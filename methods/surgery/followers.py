@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.surgery.changes import Follower, TensorChange
-from methods.surgery.tensors import get_tensor, owner, set_tensor
+from methods.surgery.tensors import owner
 
-SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "exp_inf", "sum", "step_size", "variance")
 """State that an update is divided by: new entries get the mean of the kept ones, since zero would make their first steps
 several times larger than the learning rate.
 """
@@ -67,8 +67,8 @@ class OptimizerFollower(Follower):
             group["params"] = [p for p in group["params"] if p is not parameter]
 
     def snapshot(self) -> Any:
-        """State tensors are replaced, not changed, by `resized`; shallow copies suffice."""
-        state = {p: dict(s) for p, s in self.optimizer.state.items()}
+        """Copies of the state, since `accept` may train on before it decides."""
+        state = {p: {k: _copied(v) for k, v in s.items()} for p, s in self.optimizer.state.items()}
         return state, [list(g["params"]) for g in self.optimizer.param_groups]
 
     def restore(self, snapshot: Any) -> None:
@@ -94,6 +94,10 @@ def _follow(value: Tensor, change: TensorChange, mean: bool) -> Tensor:
     return gathered.index_copy(change.dim, new, kept.mean(change.dim, keepdim=True).expand(shape))
 
 
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
+
+
 def _common_prefix(a: str, b: str) -> int:
     count = 0
     for x, y in zip(a.split("."), b.split("."), strict=False):
@@ -104,23 +108,18 @@ def _common_prefix(a: str, b: str) -> int:
 
 
 class EmaFollower(Follower):
-    """Keeps an averaged copy of the module in shape: new entries start at the live module's values."""
+    """Keeps an averaged copy of the module in shape: it is resized just as the module is, fills and compensations included."""
 
     def __init__(self, average: nn.Module, module: nn.Module) -> None:
         self.average = average
         self.module = module
 
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
-        """Keep the averages of kept entries, take the new ones from the live tensor."""
-        old = get_tensor(self.average, name).detach()
-        for change in changes:
-            index = torch.tensor(change.index, device=old.device)
-            old = old.index_select(change.dim, index.clamp(min=0))
-        fresh = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
-        for change in changes:
-            new = (torch.tensor(change.index, device=tensor.device) < 0).nonzero().flatten()
-            fresh.index_fill_(change.dim, new, True)
-        set_tensor(self.average, name, torch.where(fresh, tensor.detach(), old))
+        """Nothing is left to do: the average was resized as a mirror."""
+
+    def mirror(self) -> nn.Module:
+        """The average."""
+        return self.average
 
     def structure(self) -> None:
         """After an insertion or a removal: a fresh copy of the live module that keeps the averages of what both have."""

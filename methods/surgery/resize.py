@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,11 +51,17 @@ def widening(element: Element, plan: GrowPlan) -> Resize:
     return Resize(element, (*range(element.size), *([NEW] * plan.count)), plan)
 
 
-def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize]) -> Resized:
+def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize], normalised: Collection[str] = ()) -> Resized:
     """Resize elements in place; each tensor is touched once, whatever the number of elements.
 
     Parameters keep their identity, ties, hooks, `requires_grad` and mode. Python attributes follow: those the elements name
     are reported, those of torch's own modules are set from the new shapes.
+
+    Args:
+        module: what to resize.
+        graph: its graph from before.
+        resizes: the elements, each with its new units.
+        normalised: consumers that see nothing but the output of a LayerNorm (see `compensate`).
     """
     indices = _atom_indices(graph, resizes)
     plans = {move.atom: r for r in resizes if r.plan for move in r.element.moves}
@@ -63,11 +69,10 @@ def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize]) -> Resize
     for name, exprs in graph.tensors.items():
         dims = [d for d, expr in enumerate(exprs) if not indices.keys().isdisjoint(atom_names(expr))]
         if dims:
-            done.changes += _resize_tensor(module, graph, name, dims, indices, plans)
+            done.changes += _resize_tensor(module, graph, name, dims, indices, plans=plans)
     done.attributes |= _follow(module, graph, resizes, indices)
     for r in resizes:
-        if r.plan is not None:
-            done.attributes |= compensate(module, graph, r.element, len(r.index), r.plan)
+        done.attributes |= compensate(module, graph, r.element, len(r.index), r.plan, normalised=normalised)
     return done
 
 
@@ -86,10 +91,11 @@ def _resize_tensor(
     name: str,
     dims: Sequence[int],
     indices: Mapping[str, Sequence[int]],
+    *,
     plans: Mapping[str, Resize],
 ) -> list[TensorChange]:
     tensor = get_tensor(module, name).detach()
-    changes = []
+    changes: list[TensorChange] = []
     for dim in dims:
         expr = graph.tensors[name][dim]
         index = index_map(expr, indices)
@@ -97,7 +103,7 @@ def _resize_tensor(
         if NEW in index:
             grown = next(plans[a] for a in sorted(atom_names(expr)) if a in plans and NEW in indices[a])
             assert grown.plan is not None
-            tensor = Fill(grown.element, grown.plan, graph, indices).fill(tensor, name, dim, expr, index)
+            tensor = Fill(grown.element, grown.plan, graph, indices).fill(tensor, name, dim, index, changes)
         changes.append(TensorChange(name, dim, tuple(index), expr.size))
     set_tensor(module, name, tensor)
     return changes
@@ -130,7 +136,7 @@ def _owners(graph: Graph, indices: Mapping[str, Sequence[int]]) -> list[str]:
     return sorted({n.rpartition(".")[0] for n in names})
 
 
-def follow_shapes(module: nn.Module) -> None:  # noqa: PLR0912
+def follow_shapes(module: nn.Module) -> None:
     """Set the size attributes of one of torch's own modules from the shapes of its tensors."""
     if isinstance(module, nn.modules.conv._ConvNd):
         first, second = module.weight.shape[:2]
@@ -154,7 +160,8 @@ def follow_shapes(module: nn.Module) -> None:  # noqa: PLR0912
         module.num_parameters = module.weight.shape[0]
     elif isinstance(module, nn.RNNBase):
         gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-        module.hidden_size, module.input_size = module.weight_ih_l0.shape[0] // gates, module.weight_ih_l0.shape[1]
+        weight = module.get_parameter("weight_ih_l0")
+        module.hidden_size, module.input_size = weight.shape[0] // gates, weight.shape[1]
     elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
         rows, columns = module.in_proj_weight.shape
         module.embed_dim = module.kdim = module.vdim = columns
