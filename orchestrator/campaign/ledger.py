@@ -8,8 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.campaign.status import FINAL, numbers, state_of
+from orchestrator.status import FINAL, numbers, state_of
 from orchestrator.store import CampaignFolder, read_events, write_json
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to try: the decided tree, the sampled values by path, and what the sampler must be told after a restart (JSON)."""
+
+    tree: dict[str, Any]
+    params: dict[str, Any]
+    sampling: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,10 @@ class Ledger:
         reports = tuple(numbers(e) for e in events if e["type"] == "metrics")
         return Entry(name, params["number"], params["spec"], params["params"], params["sampling"], state_of(events), reports)
 
-    def add(self, name: str, number: int | None, spec: Mapping[str, Any], params: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
+    def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, asked: Asked | None = None) -> None:
         """Write down a new trial before anything of it runs."""
-        content = {"spec": spec, "params": params, "number": number, "sampling": sampling}
+        asked = asked or Asked({}, {}, {})
+        content = {"spec": spec, "params": asked.params, "number": number, "sampling": asked.sampling}
         write_json(self.folder.trial(name).params, content)
 
     def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: str) -> None:

@@ -15,6 +15,12 @@ from typing import Any
 import numpy
 
 
+def _current_umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
 @dataclass
 class ProcessState:
     """The process as it is before its first trial.
@@ -31,7 +37,7 @@ class ProcessState:
     temporary: str | None = field(default_factory=lambda: tempfile.tempdir)
     level: int = field(default_factory=lambda: logging.getLogger().level)
     handlers: list[logging.Handler] = field(default_factory=lambda: list(logging.getLogger().handlers))
-    umask: int = field(default_factory=lambda: _umask())
+    umask: int = field(default_factory=_current_umask)
     torch: dict[str, Any] | None = None
 
     def seed(self, seed: int) -> None:
@@ -63,16 +69,10 @@ class ProcessState:
             gc.collect()
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def _is_users(name: str) -> bool:
     """Whether a module is Python source outside the interpreter, its installed packages and this project."""
     file = getattr(sys.modules[name], "__file__", None) or ""
-    ours = name.split(".")[0] in ("orchestrator", "methods", "scheduler", "slurm")
+    ours = name.split(".", 1)[0] in ("orchestrator", "methods", "scheduler", "slurm")
     installed = file.startswith((sys.prefix, sys.base_prefix)) or "site-packages" in file
     return file.endswith(".py") and not ours and not installed and name != "__main__"
 

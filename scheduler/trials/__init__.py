@@ -1,0 +1,43 @@
+"""Which trial goes on: trial schedulers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from scheduler.trials.asha import Asha, build_asha
+from scheduler.trials.persistence import replay
+
+__all__ = ["Asha", "TRIAL_SCHEDULERS", "build_trial_scheduler", "replay", "stop_at"]
+
+
+def build_none(arguments: Mapping[str, Any], metric: str, mode: str) -> TrialScheduler:
+    """Every trial runs to its end.
+
+    Raises:
+        ValueError: there are arguments.
+    """
+    if arguments:
+        raise ValueError(f"scheduler none takes no arguments, but got {sorted(arguments)}.")
+    return FIFOScheduler()
+
+
+TRIAL_SCHEDULERS: dict[str, Callable[[Mapping[str, Any], str, str], TrialScheduler]] = {"none": build_none, "asha": build_asha}
+
+
+def build_trial_scheduler(name: str, arguments: Mapping[str, Any], metric: str, mode: str) -> TrialScheduler:
+    """The trial scheduler called `name`, comparing `metric` in `mode` (`max` or `min`).
+
+    Raises:
+        ValueError: unknown name or argument, or an argument out of range.
+    """
+    if name not in TRIAL_SCHEDULERS:
+        raise ValueError(f"search.scheduler must be one of {sorted(TRIAL_SCHEDULERS)}, but got {name!r}.")
+    return TRIAL_SCHEDULERS[name](arguments, metric, mode)
+
+
+def stop_at(trial_scheduler: TrialScheduler) -> dict[str, float]:
+    """The amounts at which every trial of the search ends, by the reported name; empty where there are none."""
+    return getattr(trial_scheduler, "stop_at", {})

@@ -69,7 +69,7 @@ class StatusBoard:
     def __init__(self, folder: Path) -> None:
         self._folder = CampaignFolder(folder)
         if not self._folder.lock.exists():
-            raise FileNotFoundError(f"{folder} must be the folder of a campaign (with {self._folder.lock.name} in it), but is not.")
+            raise FileNotFoundError(f"{folder} must hold a campaign, but has no {self._folder.lock.name} in it.")
         search = json.loads(self._folder.lock.read_bytes())["campaign"]["search"]
         self._metric, self._maximise = str(search["metric"]), search["mode"] == "max"
         self._seen: dict[str, tuple[tuple[int, int], TrialStatus]] = {}
@@ -93,7 +93,7 @@ class StatusBoard:
         events = read_events(folder.events)
         reports = [numbers(e) for e in events if e["type"] == "metrics"]
         values = [r[self._metric] for r in reports if math.isfinite(r.get(self._metric, math.nan))]
-        last = next((e for e in reversed(events) if e["type"] == "status"), {})
+        last: Mapping[str, Any] = next((e for e in reversed(events) if e["type"] == "status"), {})
         return TrialStatus(
             id=folder.name,
             label=params["spec"].get("label"),
@@ -130,9 +130,8 @@ def state_of(events: Sequence[Mapping[str, Any]]) -> str:
 
 def numbers(event: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a metrics event."""
-    return {
-        k: float(v) for k, v in event.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and k not in ("time", "step")
-    }
+    found = {k: v for k, v in event.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return {k: float(v) for k, v in found.items() if k not in ("time", "step")}
 
 
 def _left(status: TrialStatus) -> TrialStatus:

@@ -1,0 +1,156 @@
+"""Runs a campaign: creates or reopens its folder, and lets Ray Tune run the trials that have not ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.campaign import lock
+from orchestrator.campaign.asking import Asker
+from orchestrator.campaign.ledger import Ledger
+from orchestrator.campaign.placement import placed, prepare_environment
+from orchestrator.status import StatusBoard, TrialStatus
+from orchestrator.config import CampaignSpec, TrialSpec
+from orchestrator.results import best_trial, write_results
+from orchestrator.store import CampaignFolder, exclusive
+
+PROGRESS_EVERY_S = 0.5
+
+Progress = Callable[[list[TrialStatus]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a campaign ended.
+
+    Attributes:
+        folder: of the campaign.
+        state: `finished` when every trial has ended, else `interrupted`.
+        trials: all trials.
+        best: id of the best trial of the search; None where no trial has a value.
+        signal: name of the signal that interrupted it.
+    """
+
+    folder: Path
+    state: str
+    trials: tuple[TrialStatus, ...]
+    best: str | None
+    signal: str | None = None
+
+    @property
+    def failed(self) -> tuple[TrialStatus, ...]:
+        """Trials that failed, with `reason` and `traceback`."""
+        return tuple(t for t in self.trials if t.state == "failed")
+
+
+def run(spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | None = None) -> Outcome:
+    """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGUSR1).
+
+    Args:
+        spec: the campaign.
+        resume: go on with the campaign in its folder: what has ended stays, what has not goes on from its own checkpoint.
+        on_progress: called about twice a second with the status of all trials.
+
+    Raises:
+        FileExistsError: there is a campaign of that name, and `resume` is False.
+        FileNotFoundError: there is none, and `resume` is True.
+        ValueError: the resumed campaign is another one, or a trial needs more than the placement has.
+        BlockingIOError: another process runs the campaign.
+    """
+    folder = CampaignFolder((spec.root / spec.name).absolute())
+    (lock.reopen if resume else lock.create)(folder, spec)
+    with exclusive(folder.in_use):
+        signal = _run(spec, folder, on_progress)
+        board = StatusBoard(folder.path).read(running=False)
+        write_results(folder.path)
+    ended = all(t.state in ("finished", "stopped", "failed") for t in board) and signal is None
+    best = best_trial(folder.path, spec.search.metric, spec.search.mode)
+    return Outcome(folder.path, "finished" if ended else "interrupted", tuple(board), best.id if best else None, signal)
+
+
+def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
+    ledger = Ledger(folder)
+    ledger.interrupt()
+    entries = ledger.entries()
+    asker = Asker(spec)
+    asker.restore(entries)
+    prepare_environment()
+    from orchestrator.campaign.feed import Feed
+    from orchestrator.campaign.interrupts import Interrupt
+    from scheduler.trials import build_trial_scheduler, replay, stop_at
+
+    named = spec.search.trial_scheduler
+    trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
+    replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
+    feed = Feed(spec, ledger, asker, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
+    interrupt = Interrupt()
+    if not feed.complete:
+        with placed(spec.placement), interrupt.listening():
+            _check_fits(spec)
+            _tune(folder, feed, trial_scheduler, interrupt, on_progress)
+    if not feed.complete:
+        ledger.interrupt()
+        return interrupt.signal or "SIGUSR1"
+    return None
+
+
+def _tune(folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None) -> None:
+    from ray import tune
+
+    from orchestrator.campaign.progress import ProgressCallback
+    from orchestrator.campaign.trainable import BodyTrainable
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    board = StatusBoard(folder.path)
+    callbacks = [ProgressCallback(board, on_progress, PROGRESS_EVERY_S)] if on_progress else []
+    tune.run(
+        BodyTrainable,
+        name=time.strftime("%Y%m%d-%H%M%S"),
+        storage_path=str(folder.tune),
+        search_alg=feed,
+        scheduler=trial_scheduler,
+        stop=interrupt,
+        reuse_actors=True,
+        callbacks=callbacks,
+        raise_on_failed_trial=False,
+        verbose=0,
+    )
+
+
+def _check_fits(spec: CampaignSpec) -> None:
+    import ray
+
+    from orchestrator.campaign.feed import resources_of
+
+    there = ray.cluster_resources()
+    for name, amount in resources_of(spec.resources).items():
+        if amount > there.get(name, 0.0):
+            raise ValueError(
+                f"a trial must fit into the placement, but resources ask for {amount:g} {name} and there are "
+                f"{there.get(name, 0.0):g}; lower resources or choose another placement."
+            )
+
+
+def _comparisons(spec: CampaignSpec, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:
+    """What the best trial is compared with, as `spec.compare` asks for."""
+    if not spec.compare.static and spec.compare.big is None:
+        return []
+    from orchestrator.checkpoint import available
+    from orchestrator.compare import big, static
+
+    best = best_trial(folder.path, spec.search.metric, spec.search.mode)
+    if best is None:
+        return []
+    entry = next(e for e in Ledger(folder).entries() if e.id == best.id)
+    trial = TrialSpec.model_validate(entry.spec)
+    found = []
+    checkpoints = available(folder.trial(best.id).checkpoints)
+    if spec.compare.static and checkpoints:
+        found.append(("static", static(trial, checkpoints[-1].absolute())))
+    if spec.compare.big is not None:
+        found.append(("big", big(trial, spec.compare.big)))
+    return found

@@ -1,0 +1,122 @@
+"""Cheap trial bodies for tests of campaigns: no network is trained."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from orchestrator.config import TrialSpec
+from orchestrator.store import TrialFolder, write_json
+
+GLOBAL: list[str] = []
+"""Something that a module keeps: must be empty in every trial."""
+
+
+class Quadratic:
+    """Reports accuracy 1 - (x - 0.3)^2 - 0.5 / epoch; resumes from a JSON checkpoint; does as `network_args` say."""
+
+    def __init__(self, spec: TrialSpec, folder: Path) -> None:
+        self.spec = spec
+        self.arguments = spec.task.network_args
+        self.folder = TrialFolder(folder)
+        self.checkpoint = self.folder.path / "state.json"
+        self.epoch = json.loads(self.checkpoint.read_bytes())["epoch"] if self.checkpoint.exists() else 0
+        self._event("status", status="resumed" if self.epoch else "started")
+
+    @classmethod
+    def open(cls, spec: TrialSpec, folder: Path) -> Quadratic:
+        return cls(spec, folder)
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.spec.training.epochs
+
+    def step(self) -> dict[str, float]:
+        self.epoch += 1
+        self._misbehave()
+        x, width = float(self.arguments.get("x", 0.0)), float(self.arguments.get("width", 1))
+        accuracy = 1 - (x - 0.3) ** 2 - 0.5 / self.epoch
+        if self.arguments.get("nan"):
+            accuracy = float("nan")
+        metrics = {"epoch": float(self.epoch), "val_accuracy": accuracy, "val_loss": -accuracy, "parameters": width,
+                   "flops": 2 * width, "compute": width * self.epoch, "seconds": 0.0}
+        self._event("metrics", **metrics)
+        write_json(self.checkpoint, {"epoch": self.epoch})
+        return metrics
+
+    def _misbehave(self) -> None:
+        time.sleep(self.arguments.get("sleep_s", 0))
+        if self.arguments.get("fail") == self.epoch:
+            raise ValueError("this trial was told to fail")
+        if self.arguments.get("die") == self.epoch and not (self.folder.path / "died").exists():
+            (self.folder.path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.arguments.get("die_always"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self) -> None:
+        self._event("status", status="finished")
+
+    def _event(self, kind: str, **content: Any) -> None:
+        self.folder.append_event(
+            {"type": kind, "trial": self.folder.name, "time": time.time(), "epoch": self.epoch, "step": self.epoch, **content})
+
+
+class Vandal(Quadratic):
+    """Writes down the process as it finds it, then changes everything it can."""
+
+    def step(self) -> dict[str, float]:
+        write_json(self.folder.path / "found.json", found())
+        metrics = super().step()
+        wreck(self)
+        return metrics
+
+
+def found() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(), "cwd": os.getcwd(), "environment": dict(os.environ), "path": sys.path, "umask": os.umask(os.umask(0o22)),
+        "filters": repr(warnings.filters), "dtype": str(torch.get_default_dtype()), "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(), "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "device": str(torch.get_default_device()), "precision": torch.get_float32_matmul_precision(),
+        "anomaly": torch.is_anomaly_enabled(), "level": logging.getLogger().level, "handlers": len(logging.getLogger().handlers),
+        "global": list(GLOBAL), "modules": sum(type(o).__name__ == "Planted" for o in __import__("gc").get_objects()),
+        "open_files": sorted(os.readlink(f"/proc/self/fd/{f}") for f in os.listdir("/proc/self/fd")
+                             if os.path.exists(f"/proc/self/fd/{f}") and "trials" in os.readlink(f"/proc/self/fd/{f}")),
+        "random": random.random(), "numpy": float(np.random.rand()), "torch": float(torch.rand(())),
+    }
+
+
+class Planted(torch.nn.Linear):
+    """A network that must not outlive its trial."""
+
+
+def wreck(body: Any) -> None:
+    body.network = Planted(4, 4)
+    body.network.cycle = [body]
+    os.chdir(body.folder.path)
+    os.environ["LEFT_BEHIND"] = body.folder.name
+    os.environ.pop("HOME", None)
+    os.umask(0o77)
+    sys.path.insert(0, "/nowhere")
+    warnings.simplefilter("ignore")
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(3)
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium")
+    torch.autograd.set_detect_anomaly(True)
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(logging.NullHandler())
+    GLOBAL.append(body.folder.name)
