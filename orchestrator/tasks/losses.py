@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from methods.network import LossFunction
+from orchestrator.config import Named
 from orchestrator.tasks.dataset import Dataset
 from orchestrator.tasks.references import resolve
 
@@ -41,7 +42,7 @@ def mse() -> LossFunction:
     return loss
 
 
-def loss_for(dataset: Dataset, name: str | Mapping[str, Any] | None = None) -> LossFunction:
+def loss_for(dataset: Dataset, name: Named | str | Mapping[str, Any] | None = None) -> LossFunction:
     """The loss of a task.
 
     Args:
@@ -55,16 +56,14 @@ def loss_for(dataset: Dataset, name: str | Mapping[str, Any] | None = None) -> L
     """
     if name is None:
         name = "cross_entropy" if dataset.kind == "classification" else "mse"
-    named: Mapping[str, Any] = {name: {}} if isinstance(name, str) else name
-    if len(named) != 1:
-        raise ValueError(f"a loss with arguments must be a mapping with one key, its name, but got the keys {list(named)}.")
-    key, arguments = next(iter(named.items()))
+    named = name if isinstance(name, Named) else Named.model_validate(name)
+    key, arguments = named.name, named.arguments
     found = resolve("loss", key, LOSSES)
     if KINDS.get(key, dataset.kind) != dataset.kind:
         raise ValueError(f"loss {key} is for {KINDS[key]}, but dataset {dataset.name} is a {dataset.kind}; choose another loss.")
     if not (key in LOSSES or arguments or isinstance(found, type)):
         return found
     try:
-        return found(**(arguments or {}))
+        return found(**arguments)
     except TypeError as error:
         raise ValueError(f"loss {key}: its arguments must fit, but got {arguments}: {error}") from error

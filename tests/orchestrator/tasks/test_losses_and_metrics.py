@@ -8,6 +8,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orchestrator.config import Named
 from orchestrator.tasks.catalog import load_dataset
 from orchestrator.tasks.dataset import Dataset, Split
 from orchestrator.tasks.losses import loss_for
@@ -34,7 +35,8 @@ def test_label_smoothing_by_its_formula() -> None:
     scores, classes = torch.randn(6, 3), torch.randint(0, 3, (6,))
     wanted = torch.full((6, 3), 0.2 / 3).scatter_add(1, classes[:, None], torch.full((6, 1), 0.8))
     expected = -(wanted * scores.log_softmax(1)).sum(1).mean()
-    assert torch.allclose(loss_for(WINE, {"cross_entropy": {"label_smoothing": 0.2}})(scores, classes), expected)
+    for name in ({"cross_entropy": {"label_smoothing": 0.2}}, Named(name="cross_entropy", arguments={"label_smoothing": 0.2})):
+        assert torch.allclose(loss_for(WINE, name)(scores, classes), expected)
 
 
 def test_your_own_loss_with_and_without_arguments() -> None:
@@ -51,7 +53,7 @@ def test_your_own_loss_with_and_without_arguments() -> None:
         ("mse", ValueError, "loss mse is for regression, but dataset wine is a classification"),
         ({"cross_entropy": {"label_smoothing": 1.0}}, ValueError, "0 <= label_smoothing < 1 must hold"),
         ({"cross_entropy": {"smoothing": 0.1}}, ValueError, "its arguments must fit"),
-        ({"cross_entropy": {}, "mse": {}}, ValueError, "one key"),
+        ({"cross_entropy": {}, "mse": {}}, ValueError, "a mapping of one name"),
     ],
 )
 def test_a_loss_that_cannot_be_says_why(name: object, error: type[Exception], said: str) -> None:
