@@ -85,7 +85,7 @@ def _network(factory: str, arguments: dict[str, Any], inputs: Sequence[str], dty
             module.eval()(*examples)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         told = ", ".join(f"{','.join(map(str, e.shape))} ({d})" for e, d in zip(examples, every, strict=True))
-        raise ValueError(f"the forward of {factory} must run on inputs {told}, but: {error}; check --input and --dtype.") from error
+        raise ValueError(f"{factory} must run on inputs {told}, but: {error}; check --input and --dtype.") from error
     return Network(module.train(), reference, arguments, examples)
 
 

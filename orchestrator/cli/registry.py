@@ -26,10 +26,9 @@ class Option:
         """The range in a few words; empty where any value goes."""
         if self.choices:
             return " | ".join(str(c) for c in self.choices)
-        if self.low is None and self.high is None:
-            return ""
-        ends = f"{'' if self.low is None else f'{self.low:g}'} .. {'' if self.high is None else f'{self.high:g}'}"
-        return ends.strip() + (", log" if self.log else "")
+        if self.low is None or self.high is None:
+            return f">= {self.low:g}" if self.low is not None else f"<= {self.high:g}" if self.high is not None else ""
+        return f"{self.low:g} .. {self.high:g}" + (", log" if self.log else "")
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,12 @@ def _short(value: Any) -> str:
     return "required" if value is dataclasses.MISSING else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def tables() -> dict[str, dict[str, type]]:
-    """Kind -> name -> class, of everything that a campaign file may name in an adaptation."""
-    from methods.catalog import TABLES, resolve
-
+def tables() -> dict[str, Mapping[str, type]]:
+    """Kind -> name -> class, of everything that an adaptation of a campaign file may name."""
+    from methods.catalog import TABLES
     from scheduler.triggers import TRIGGERS
 
-    ours = {kind: {name: resolve(kind, name) for name in TABLES[kind]} for kind in ("grow", "prune", "selection")}
-    return {"grow": ours["grow"], "prune": ours["prune"], "when": dict(TRIGGERS), "where": ours["selection"]}
+    return {"grow": TABLES["grow"], "prune": TABLES["prune"], "when": TRIGGERS, "where": TABLES["selection"]}
 
 
 def entries() -> list[Entry]:

@@ -64,3 +64,30 @@ def test_bad_input_is_named(arguments: tuple[str, ...], message: str) -> None:
 def test_a_factory_that_does_not_import_is_named() -> None:
     with pytest.raises(ValueError, match="no_such_package must be importable"):
         output("elements", "no_such_package:build", "--input", "1,3")
+
+
+def test_methods_lists_every_table_with_its_parameters() -> None:
+    found = json.loads(output("methods", "--json"))
+    assert {e["kind"] for e in found} == {"grow", "prune", "when", "where"}
+    names = {(e["kind"], e["name"]) for e in found}
+    assert names >= {("grow", "gradmax"), ("prune", "slimming"), ("when", "plateau"), ("where", "global")}
+    for entry in found:
+        assert entry["summary"], entry["name"]
+        if entry["kind"] in ("grow", "prune"):
+            assert entry["paper"] and entry["levels"] and entry["batch_norm"] and entry["preserves"] in (True, False)
+    periodic = next(e for e in found if e["name"] == "periodic")
+    assert {"every", "from", "until"} <= {o["name"] for o in periodic["options"]}
+    every = next(o for o in periodic["options"] if o["name"] == "every")
+    assert (every["default"], every["low"]) == (1, 1)
+
+
+def test_methods_as_a_table_and_one_in_full() -> None:
+    text = output("methods")
+    assert re.search(r"gradmax +grow", text) and re.search(r"plateau +when +", text)
+    full = output("methods", "gradmax")
+    assert full.startswith("gradmax (grow)") and "BatchNorm:" in full and "parameters:" in full and "default" in full
+
+
+def test_an_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"got 'gradmx' \(did you mean 'gradmax'\?\); known are: "):
+        output("methods", "gradmx")

@@ -1,4 +1,4 @@
-"""The command itself: it starts fast, its exit codes are as documented, our errors are one message, others keep their traceback."""
+"""The command itself: it starts fast, exit codes are as documented, our errors are one message, others keep their traceback."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     done = coppice("status", tmp_path / "nowhere")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("coppice: ") and "must be the folder of a campaign" in done.stderr
+    assert done.stderr.startswith("coppice: ") and "campaign.lock.json" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" in coppice("status", tmp_path / "nowhere", COPPICE_TRACEBACK="1").stderr
