@@ -63,6 +63,20 @@ def _called(expression: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
+def sizes_follow() -> bool:
+    """Whether the sizes of the `expand` that runs now come from another tensor, not from the user's own numbers."""
+    frame = user_frame()
+    expression = None if frame is None else _cached_expression(frame.f_code, frame.f_lasti)
+    if expression is None:
+        return False
+    return not isinstance(expression, ast.Call) or _called(expression) not in ("expand", "broadcast_to")
+
+
+@lru_cache(maxsize=4096)
+def _cached_expression(code: CodeType, instruction: int) -> ast.AST | None:
+    return _expression(code, instruction)
+
+
 def written_attributes(frame: FrameType, sizes: tuple[int, ...]) -> list[tuple[int, nn.Module, str]]:
     """Which of the sizes of a view are attributes of a module: (position, module, name).
 

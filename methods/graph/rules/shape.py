@@ -11,7 +11,8 @@ from torch import Tensor
 
 from methods.graph.mode import Handler, Source, Value, Watch
 from methods.graph.rules.common import SPATIAL, Args, Kwargs, argument, fixed, freeze_all, run, same_label, tensors
-from methods.graph.unify import ONE, Cat, Fix, Mul, Term, norm
+from methods.graph.source import sizes_follow
+from methods.graph.unify import ONE, Cat, Fix, Mul, Term, Var, norm
 
 Mapping = tuple[tuple[int, ...], ...]
 
@@ -124,7 +125,7 @@ def expand(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
             continue
         if not isinstance(norm(dim), Fix):
             watch.algebra.freeze(dim)
-        dims.append(Fix(shape[new + i], SPATIAL))
+        dims.append(Var(shape[new + i]) if sizes_follow() else Fix(shape[new + i], SPATIAL))
         order.append(None)
     watch.written_sizes(dims, shape)
     value = _rearranged(watch, x, out, dims, order)
@@ -261,10 +262,12 @@ def slice_(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     x = watch.value(args[0])
     at = argument(args, kwargs, 1, "dim", 0) % len(x.dims)
     size, new = x.dims[at].size, out.shape[at]
+    watch.operator = "slice"
     if new == size:
+        if len(args) > 3 and args[3] == size and not isinstance(norm(x.dims[at]), Fix) and watch.written_bounds({size}):
+            watch.algebra.freeze(x.dims[at], f"a number in {watch.describe()}")
         same_label(watch, x, out)
         return out
-    watch.operator = "slice"
     dims = list(x.dims)
     dims[at] = Fix(new, SPATIAL) if isinstance(norm(dims[at]), Fix) else _range(watch, dims[at], new, args)
     _rearranged(watch, x, out, dims, range(len(dims)))

@@ -102,14 +102,19 @@ STRUCTURE = {
         "blocks.0.attn.v.weight:0": "(A*C)",
         "blocks.0.attn.o.weight:1": "(A*2*C)",
     },
-    "group_shuffle": {"stem.weight:0": "(A*B*C)", "conv1.weight:0": "(A*B*A*D)", "conv1.weight:1": "C", "conv2.weight:1": "(D*A)"},
+    "group_shuffle": {
+        "stem.weight:0": "(A*B*C)",
+        "conv1.weight:0": "(A*B*A*B*D)",
+        "conv1.weight:1": "C",
+        "conv2.weight:1": "(D*A*B)",
+    },
     "lstm": {"rnn.weight_ih_l0:0": "(A+A+A+A)", "rnn.weight_hh_l0:1": "A", "rnn.weight_ih_l0:1": "B", "c.weight:1": "A"},
     "tied_lm": {"tok.weight:1": "A", "blk.f2.weight:0": "A", "norm.weight:0": "A"},
     "dwsep_se": {"depthwise.weight:0": "A", "excite.weight:0": "A", "squeeze.weight:1": "A", "depthwise.weight:1": "1"},
     "layerscale": {"gamma:0": "A", "conv.weight:0": "A", "conv.weight:1": "A", "stem.weight:0": "A"},
     "unet": {"dec2.0.weight:1": "(A+B)", "up2.weight:1": "A", "down2.0.weight:0": "B", "dec1.0.weight:1": "(C+D)"},
     "inception": {"fc.weight:1": "(A+B+C+D)", "aux.weight:1": "(A+B+C+D)"},
-    "swin": {"attns.0.qkv.weight:0": "(3*A*B)", "attns.0.bias:1": "A", "merge.weight:1": "(4*C)", "patch.weight:0": "C"},
+    "swin": {"attns.0.qkv.weight:0": "(3*A*B)", "attns.0.bias:1": "A", "merge.weight:1": "(C+C+C+C)", "patch.weight:0": "C"},
     "gpt_rope": {"attn.q.weight:0": "(A*8)", "attn.v.weight:0": "(A*8)", "tok.weight:1": "B"},
     "gru_head": {"rnn.weight_ih_l0:0": "(A+A+A)", "rnn.weight_ih_l1:1": "(A+A)", "head.weight:1": "(A+A)"},
     "pixel_shuffle": {"a.weight:0": "(A*4)", "o.weight:1": "A"},
@@ -139,14 +144,15 @@ def test_residual_stream_is_one_atom() -> None:
     graph = graph_of("resnet", blocks=[3], widths=[8])
     stream = graph.atoms["conv1.weight:0"]
     assert {(o.tensor, o.dim) for o in stream.occurrences if o.tensor.endswith("weight")} >= {
-        ("conv1.weight", 0), ("layers.0.conv2.weight", 0), ("layers.1.conv1.weight", 1), ("layers.2.bn2.weight", 0), ("fc.weight", 1),
+        ("conv1.weight", 0), ("layers.0.conv2.weight", 0), ("layers.1.conv1.weight", 1), ("layers.2.bn2.weight", 0),
+        ("fc.weight", 1),
     }  # fmt: skip
     assert not any(o.tensor == "layers.0.conv1.weight" and o.dim == 0 for o in stream.occurrences)
 
 
 ROLES = {
     "dwsep_se": {("expand.weight", 0): "produce", ("expand.weight", 1): "consume", ("bn1.weight", 0): "scale"},
-    "resnet": {("bn1.bias", 0): "shift", ("bn1.running_mean", 0): "mean", ("bn1.running_var", 0): "var", ("fc.weight", 1): "consume"},
+    "resnet": {("bn1.bias", 0): "shift", ("bn1.running_mean", 0): "mean", ("bn1.running_var", 0): "var"},
     "layerscale": {("gamma", 0): "scale", ("stem.bias", 0): "bias"},
     "vit_hand": {("cls", 2): "raw", ("pos", 2): "raw", ("blocks.0.attn.qkv.bias", 0): "bias"},
     "tied_lm": {("tok.weight", 1): "produce"},
