@@ -23,7 +23,7 @@ def tick_format(metric: str) -> Format:
 def describe(data: ReportData, trial: TrialData) -> str:
     """One trial in a tooltip."""
     lines = [
-        trial.id + (f" ({trial.label} network)" if trial.label else ""),
+        trial.name,
         f"{metric_name(data.metric)} {metric_value(data.metric, trial.last(data.metric))}",
         f"{whole(trial.last('parameters'))} parameters, {short(trial.last('flops'))} FLOPs a forward",
         f"grew {plural(trial.count(True), 'time')}, shrank {plural(trial.count(False), 'time')}; {trial.state}",

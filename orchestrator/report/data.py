@@ -60,6 +60,11 @@ class TrialData:
     skipped: tuple[tuple[int, str], ...] = ()
     planned_epochs: int = 0
 
+    @property
+    def name(self) -> str:
+        """Its id, with its label where the id does not say it."""
+        return f"{self.id} ({self.label})" if self.label and self.label not in self.id else self.id
+
     def last(self, name: str) -> float | None:
         """Value of a metric after the last epoch that reports it; None when none does or when it is not finite."""
         found = next((e[name] for e in reversed(self.epochs) if name in e), None)
@@ -156,12 +161,12 @@ class OptionRow:
 def options(data: ReportData) -> dict[str, list[OptionRow]]:
     """For each searched value with few options (names, sub-trees, counts): how the trials with each of them did.
 
-    Continuous values are left out: two trials hardly ever share one. Failed trials count where they reached a value.
+    Finished trials only: others were trained for less. Continuous values are left out: two trials hardly ever share one.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for trial in data.searched:
         value = trial.last(data.metric)
-        if value is None:
+        if value is None or trial.state != "finished":
             continue
         for path, chosen in trial.parameters_of.items():
             if isinstance(chosen, (str, bool, int)):

@@ -120,10 +120,18 @@ def best_trial(data: ReportData) -> str:
     skipped = [tag("li", escape(f"epoch {epoch}: {reason}")) for epoch, reason in best.skipped]
     nothing = plural(len(skipped), "time an adaptation did nothing", "times an adaptation did nothing")
     missed = _details(nothing, tag("ul", *skipped))
+    sampled = best.parameters_of.items()
+    values = [tag("dt", tag("code", escape(path))) + tag("dd", escape(shown(value))) for path, value in sampled]
+    chosen = tag("h3", "Sampled values") + tag("dl", *values, class_="values") if values else ""
     size = tag("div", size_over_time(best) or " ", class_="scroll")
     return _section(
         f"How {best.id} took its shape", "Parameters of the whole network, then the size of each element, after each epoch.",
-        _card(keys, size, tag("h3", "Width of each layer"), widths(best)), _card(log, missed if skipped else ""))
+        _card(keys, size, tag("h3", "Width of each layer"), widths(best)), _card(chosen), _card(log, missed if skipped else ""))
+
+
+def shown(value: object) -> str:
+    """A sampled value in a few words."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _details(summary: str, content: str) -> str:
@@ -145,7 +153,8 @@ def choices(data: ReportData) -> str:
     """When, where and how: what each option of each searched choice reached."""
     tables = options(data)
     parts = [tag("div", tag("h3", tag("code", escape(path))), option_table(data, rows)) for path, rows in tables.items()]
-    total = plural(sum(t.last(data.metric) is not None for t in data.searched), "trial")
+    done = sum(t.last(data.metric) is not None and t.state == "finished" for t in data.searched)
+    total = plural(done, "finished trial")
     intro = (f"Last {metric_name(data.metric)} of {total}, split by each searched choice. A sampler does not try options evenly, "
              "and trials differ in everything else: a mean is a hint, not a proof. Options with fewer than 3 trials are grey.")
     return _section("When, where and how", intro, _card(tag("div", *parts, class_="pair")) if parts else "")
@@ -170,5 +179,5 @@ def failures(data: ReportData) -> str:
 def footer(data: ReportData) -> str:
     """How to get at the network."""
     command = tag("code", escape(f"coppice best {data.folder}"))
-    return tag("footer", f"The best network as a file: {command}. Training compute counts three forwards a sample; FLOPs count "
-               "multiplications and additions. Coppice.")
+    return tag("footer", f"The best network as a file: {command}. FLOPs count the multiplications and additions of matrix products "
+               "and convolutions for one sample; training compute is three forwards for each sample seen. Coppice.")

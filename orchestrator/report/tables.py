@@ -61,7 +61,7 @@ def trials_table(data: ReportData) -> str:
     rows = []
     for t in sorted(data.trials, key=lambda t: _rank(data, t)):
         cells = [
-            Cell(t.id + (f" ({t.label})" if t.label else "")),
+            Cell(t.name),
             number_cell(metric_value(metric, t.last(metric)), t.last(metric)),
             number_cell(whole(t.last("parameters")), t.last("parameters")),
             number_cell(short(t.last("flops")), t.last("flops")),
