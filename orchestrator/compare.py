@@ -31,13 +31,14 @@ def big(best: TrialSpec, network_args: Mapping[str, Any]) -> TrialSpec:
 def reinitialise(network: Network, seed: int) -> None:
     """Give every parameter a fresh value, at the shape it has.
 
-    Modules draw through their own `reset_parameters`; parameters that no such module owns are drawn from a normal
-    distribution with the mean and deviation of their present values. Masks are dropped.
+    Modules draw through their own `reset_parameters`, the outermost last, so that a network's own initialisation has the last
+    word; parameters that no such module owns are
+    drawn from a normal distribution with the mean and deviation of their present values. Masks are dropped.
     """
     network.masks.clear()
     torch.manual_seed(seed)
     drawn: set[int] = set()
-    for module in network.module.modules():
+    for module in reversed(list(network.module.modules())):
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()

@@ -18,7 +18,7 @@ from methods.surgery.masks import apply_masks, mask_gradients
 from orchestrator.config import TrainingSpec
 from orchestrator.optimizers import build_optimizer, lr_at
 from orchestrator.seeds import derive
-from orchestrator.tasks.batches import train_batches
+from orchestrator.tasks.batches import num_batches, train_batches
 from orchestrator.tasks.dataset import Dataset
 
 
@@ -81,10 +81,10 @@ class Trainer:
         total = torch.zeros((), device=self.network.device(), dtype=torch.float64)
         samples = steps = 0
         batches = train_batches(self.dataset, self.spec.batch_size, derive(self.seed, "batches"), epoch, augment=self.spec.augment)
-        num_batches = max(1, math.ceil(len(self.dataset.train.targets) / self.spec.batch_size))
+        total_steps = num_batches(len(self.dataset.train), self.spec.batch_size)
         lr = 0.0
         for inputs, targets in batches:
-            lr = self._set_lr((epoch - 1 + steps / num_batches) / self.spec.epochs)
+            lr = self._set_lr((epoch - 1 + steps / total_steps) / self.spec.epochs)
             loss = self._step(inputs, targets, methods)
             after_step()
             total += loss.detach() * len(targets)

@@ -1,0 +1,116 @@
+"""Whether the names in a campaign exist, take their arguments, and can be reached: everything that a schema cannot say."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from methods.architecture import ArchitectureError, import_factory
+from methods.catalog import build
+from methods.networks.catalog import network_reference
+from orchestrator.config import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
+from orchestrator.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
+from orchestrator.space import Space, make_sampler
+from orchestrator.tasks.catalog import DATASETS
+from orchestrator.tasks.losses import LOSSES
+from orchestrator.tasks.references import resolve
+from scheduler.triggers import build_trigger
+
+Found = Iterator[tuple[tuple[Any, ...], str]]
+METRICS = ("loss", "accuracy", "r2", "rmse")
+COSTS = ("parameters", "flops", "compute", "seconds", "train_loss")
+REMOVALS = {"immediate": (), "absorb": (), "shrink": ("steps",)}
+TRIAL_SCHEDULERS = {"none": (), "asha": ("max_compute", "max_epochs", "grace", "reduction_factor")}
+
+
+def _said(call: Callable[[], Any]) -> str | None:
+    """The message of the error that a call raises, if it raises one that a user's input explains."""
+    try:
+        call()
+    except (ValueError, TypeError, KeyError, ImportError, OSError, AttributeError) as error:
+        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return None
+
+
+def check_search(spec: CampaignSpec) -> Found:
+    """Sampler, trial scheduler, metrics, placement and body."""
+    search = spec.search
+    message = _said(lambda: make_sampler(search, Space({}), 0))
+    if message:
+        yield ("search", "sampler"), message
+    yield from _named(("search", "scheduler"), search.trial_scheduler.name, search.trial_scheduler.arguments, TRIAL_SCHEDULERS)
+    known = {*COSTS, *(f"val_{m}" for m in METRICS)}
+    for place, metric in [(("search", "metric"), search.metric), *((("search", "and", m), m) for m in search.also)]:
+        if metric not in known:
+            yield place, f"must be one of {sorted(known)}, but is {metric!r}"
+    if spec.placement.name != "local":
+        yield ("placement",), f"must be local, but is {spec.placement.name!r}"
+    message = _said(lambda: resolve("body", spec.body, {}))
+    if message:
+        yield ("body",), message
+
+
+def _named(place: tuple[Any, ...], name: str, arguments: dict[str, Any], known: dict[str, tuple[str, ...]]) -> Found:
+    if name not in known:
+        yield place, f"must be one of {sorted(known)}, but is {name!r}"
+        return
+    unknown = sorted(set(arguments) - set(known[name]))
+    if unknown:
+        yield (*place, name, unknown[0]), f"{name} takes {list(known[name]) or 'no arguments'}, but got {unknown}"
+
+
+def check_training(training: TrainingSpec) -> Found:
+    """Optimizer and learning-rate schedule."""
+    optimizer = training.optimizer
+    if optimizer.name not in OPTIMIZERS:
+        yield ("optimizer",), f"must be one of {sorted(OPTIMIZERS)}, but is {optimizer.name!r}"
+    else:
+        known = optimizer_arguments(optimizer.name)
+        for key in sorted(set(optimizer.arguments) - set(known)):
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"{optimizer.name} takes {known}"
+            yield ("optimizer", optimizer.name, key), f"unknown key; {hint}"
+    message = _said(lambda: lr_at(training.lr_schedule, 1.0, 0.5))
+    if message:
+        yield ("lr_schedule",), f"{message} (known: {sorted(LR_SCHEDULES)})"
+
+
+def check_task(task: TaskSpec) -> Found:
+    """Data set, network and loss."""
+    message = _said(lambda: resolve("dataset", task.dataset, DATASETS))
+    if message:
+        yield ("dataset",), message
+    if task.data_dir is not None and not task.data_dir.expanduser().is_dir():
+        yield ("data_dir",), f"must be a folder that can be read, but {str(task.data_dir)!r} is none"
+    message = _said(lambda: _check_factory(task.network, task.network_args))
+    if message:
+        yield ("network",), message
+    if task.loss is not None:
+        loss = task.loss.name
+        message = _said(lambda: resolve("loss", loss, LOSSES))
+        if message:
+            yield ("loss",), message
+
+
+def _check_factory(network: str, arguments: dict[str, Any]) -> None:
+    factory = import_factory(network_reference(network))
+    known = inspect.signature(factory).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ArchitectureError(f"{network} takes {list(known)}, but got {unknown} in network_args")
+
+
+def check_adaptation(spec: AdaptationSpec) -> Found:
+    """Trigger, selection, method and removal."""
+    for key, kind, named in (("where", "selection", spec.where), ("how", spec.kind, spec.how)):
+        message = _said(lambda kind=kind, named=named: build(kind, named.name, named.arguments))  # type: ignore[misc]
+        if message:
+            yield (key,), message
+    message = _said(lambda: build_trigger(spec.when.name, spec.when.arguments))
+    if message:
+        yield ("when",), message
+    yield from _named(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS)
