@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from methods.factory import ArchitectureError, build, import_factory
 from methods.network import Network
 from methods.surgery import layers
 from methods.surgery.resize import follow_shapes
@@ -21,52 +21,16 @@ from methods.surgery.tensors import get_tensor, set_tensor, tied_names
 FORMAT = "coppice-architecture/1"
 MASK = "mask."
 
-
-class ArchitectureError(ValueError):
-    """A record does not fit its factory or its tensors; the message names what differs."""
+__all__ = ["ArchitectureError", "build", "import_factory", "rebuild", "record", "tensors_of"]
 
 
-def import_factory(reference: str) -> Callable[..., nn.Module]:
-    """The callable that `package.module:attribute` names.
-
-    Raises:
-        ArchitectureError: it has another form, does not import, does not exist or cannot be called.
-    """
-    module_name, colon, attribute = reference.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ArchitectureError(f"a factory must be named package.module:attribute, but got {reference!r}.")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ArchitectureError(f"factory {reference!r}: {module_name} must be importable, but {error}; check PYTHONPATH.") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            near = [n for n in vars(found) if not n.startswith("_")][:20]
-            raise ArchitectureError(f"factory {reference!r}: {module_name} has no {part!r}; it has {near}.")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ArchitectureError(f"factory {reference!r} must be callable, but is a {type(found).__name__}.")
-    return found
-
-
-def build(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The factory's module.
-
-    Raises:
-        ArchitectureError: the factory refuses its arguments or returns something else than a module.
-    """
-    factory = import_factory(reference)
-    try:
-        made = factory(**arguments)
-    except TypeError as error:
-        raise ArchitectureError(f"factory {reference!r} must accept {dict(arguments)}, but: {error}.") from error
-    if not isinstance(made, nn.Module):
-        raise ArchitectureError(f"factory {reference!r} must return a torch.nn.Module, but returned a {type(made).__name__}.")
-    return made
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers (the non-persistent ones too) by first name."""
+    return {n: get_tensor(module, n) for n in tied_names(module)}
 
 
 def _shapes(module: nn.Module) -> dict[str, list[int]]:
-    return {n: list(t.shape) for n, t in [*module.named_parameters(), *module.named_buffers()]}
+    return {n: list(t.shape) for n, t in _tensors(module).items()}
 
 
 def _hash(shapes: Mapping[str, list[int]]) -> str:
@@ -77,13 +41,15 @@ def record(network: Network) -> dict[str, Any]:
     """What the network is, as JSON: only what differs from its factory's own module.
 
     Keys: `format`, `torch`, `factory`, `base_hash` (names and shapes of the factory's module), `edits` (inserted and removed
-    modules, in order), `shapes` (changed tensors), `attributes` (`module|name`), `masks` (names), `lineage`.
+    modules, in order), `shapes` (changed tensors), `attributes` (`module|name`), `requires_grad` (changed parameters), `masks`
+    (names), `lineage`.
     """
     with torch.random.fork_rng(devices=[]):
         base = build(network.factory, network.arguments)
         own = _shapes(base)
         layers.replay(base, network.edits)
     edited, live = _shapes(base), _shapes(network.module)
+    trained = {n: p.requires_grad for n, p in base.named_parameters()}
     return {
         "format": FORMAT,
         "torch": torch.__version__,
@@ -92,16 +58,15 @@ def record(network: Network) -> dict[str, Any]:
         "edits": list(network.edits),
         "shapes": {n: s for n, s in live.items() if edited.get(n) != s},
         "attributes": dict(network.attributes),
+        "requires_grad": {n: p.requires_grad for n, p in network.module.named_parameters() if trained.get(n) != p.requires_grad},
         "masks": sorted(network.masks),
         "lineage": list(network.lineage),
     }
 
 
 def tensors_of(network: Network) -> dict[str, Tensor]:
-    """Parameters, persistent buffers and masks by name; tied ones once."""
-    first = tied_names(network.module)
-    state = network.module.state_dict(keep_vars=True)
-    found = {n: state[n].detach() for n in first if n in state}
+    """Parameters, buffers and masks (`mask.<name>`, bytes) by name; tied ones once, those that no state dict holds too."""
+    found = {n: t.detach() for n, t in _tensors(network.module).items()}
     return found | {f"{MASK}{n}": m.to(torch.uint8) for n, m in network.masks.items()}
 
 
@@ -112,7 +77,7 @@ def rebuild(
     example_inputs: tuple[Any, ...] = (),
     device: torch.device | str = "cpu",
 ) -> Network:
-    """The network of a record.
+    """The network of a record, bit by bit, in the mode that its factory leaves it in.
 
     Args:
         saved: what `record` made.
@@ -123,38 +88,62 @@ def rebuild(
     Raises:
         ArchitectureError: unknown format, a factory that makes something else now, or tensors that do not fit.
     """
-    if saved.get("format") != FORMAT:
-        raise ArchitectureError(f"the record must have format {FORMAT!r}, but has {saved.get('format')!r}; use a version that reads it.")
+    _check_keys(saved)
     held = dict(load_file(tensors)) if isinstance(tensors, (str, Path)) else dict(tensors)
-    factory = saved["factory"]
+    reference, arguments = saved["factory"]["reference"], dict(saved["factory"]["arguments"])
     with torch.random.fork_rng(devices=[]):
-        module = build(factory["reference"], factory["arguments"])
+        module = build(reference, arguments)
         if _hash(_shapes(module)) != saved["base_hash"]:
             raise ArchitectureError(
-                f"factory {factory['reference']!r} with {factory['arguments']} must make the module that was changed, but names or "
-                "shapes of its tensors differ; use the code of that time."
+                f"factory {reference!r} with {arguments} must make the module that was changed, but names or shapes of its "
+                "tensors differ; use the code of that time."
             )
-        layers.replay(module, saved["edits"])
+        _replay(module, saved["edits"])
     masks = {n.removeprefix(MASK): held.pop(n).bool() for n in list(held) if n.startswith(MASK)}
     _reshape(module, saved["shapes"])
     _set_attributes(module, saved["attributes"])
-    _load(module, held, set(saved["masks"]) ^ set(masks))
+    _check_tensors(module, held, masks, saved["masks"])
+    _load(module, held)
+    for name, flag in saved["requires_grad"].items():
+        get_tensor(module, name).requires_grad_(bool(flag))
     module.to(device)
-    return Network(
-        module, factory["reference"], dict(factory["arguments"]), example_inputs, list(saved["edits"]), dict(saved["attributes"]),
-        {n: m.to(device) for n, m in masks.items()}, list(saved["lineage"]),
-    )
+    placed = {n: m.to(device) for n, m in masks.items()}
+    edits, attributes, lineage = list(saved["edits"]), dict(saved["attributes"]), list(saved["lineage"])
+    return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage)
+
+
+def _check_keys(saved: Mapping[str, Any]) -> None:
+    if saved.get("format") != FORMAT:
+        raise ArchitectureError(
+            f"the record must have format {FORMAT!r}, but has {saved.get('format')!r}; use a version that reads it."
+        )
+    wanted = {"factory": dict, "base_hash": str, "edits": list, "shapes": dict, "attributes": dict, "requires_grad": dict,
+              "masks": list, "lineage": list}
+    wrong = [key for key, kind in wanted.items() if not isinstance(saved.get(key), kind)]
+    if wrong or not {"reference", "arguments"} <= saved["factory"].keys():
+        raise ArchitectureError(
+            f"the record must have the keys {sorted(wanted)}, but {wrong or ['factory']} are missing or damaged."
+        )
+
+
+def _replay(module: nn.Module, edits: list[dict[str, Any]]) -> None:
+    try:
+        layers.replay(module, edits)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArchitectureError(f"the record's edits must fit the factory's module, but: {error}") from error
 
 
 def _reshape(module: nn.Module, shapes: Mapping[str, list[int]]) -> None:
+    known = _tensors(module)
+    unknown = sorted(shapes.keys() - known.keys())
+    wrong = sorted(n for n, s in shapes.items() if not isinstance(s, list) or not all(type(i) is int and i >= 0 for i in s))
+    if unknown or wrong:
+        raise ArchitectureError(
+            f"the record's shapes must be lists of sizes of tensors of the network, but {unknown or 'none'} are no such tensors "
+            f"and {wrong or 'none'} have other values."
+        )
     for name, shape in shapes.items():
-        try:
-            old = get_tensor(module, name)
-        except (AttributeError, KeyError):
-            raise ArchitectureError(f"the record gives a shape for {name!r}, but the factory's module has no such tensor.") from None
-        set_tensor(module, name, torch.zeros(shape, dtype=old.dtype))
-    for submodule in module.modules():
-        follow_shapes(submodule)
+        set_tensor(module, name, torch.zeros(shape, dtype=known[name].dtype))
 
 
 def _set_attributes(module: nn.Module, attributes: Mapping[str, Any]) -> None:
@@ -165,24 +154,31 @@ def _set_attributes(module: nn.Module, attributes: Mapping[str, Any]) -> None:
             old = getattr(holder, name)
         except AttributeError:
             raise ArchitectureError(f"the record sets {path!r}, but the factory's module has no such attribute.") from None
-        if old is not None and isinstance(old, (bool, str)) or not isinstance(value, (int, float)):
+        if type(value) not in (int, float) or not (old is None or type(old) in (int, float)):
             raise ArchitectureError(f"the record may set numbers only, but sets {path!r} from {old!r} to {value!r}.")
         setattr(holder, name, value)
     for submodule in module.modules():
         follow_shapes(submodule)
 
 
-def _load(module: nn.Module, held: Mapping[str, Tensor], masks_differ: set[str]) -> None:
-    state = module.state_dict(keep_vars=True)
-    expected = {n for n in tied_names(module) if n in state}
-    missing, unexpected = sorted(expected - set(held)), sorted(set(held) - expected)
-    wrong = [f"{n}: {list(held[n].shape)} instead of {list(state[n].shape)}" for n in sorted(expected & set(held))
-             if held[n].shape != state[n].shape]
-    if missing or unexpected or wrong or masks_differ:
+def _check_tensors(module: nn.Module, held: Mapping[str, Tensor], masks: Mapping[str, Tensor], names: list[str]) -> None:
+    expected = _tensors(module)
+    missing, unexpected = sorted(expected.keys() - held.keys()), sorted(held.keys() - expected.keys())
+    wrong = [
+        f"{n}: {list(given.shape)} instead of {list(expected[of].shape)}"
+        for n, of, given in [*((n, n, t) for n, t in sorted(held.items())), *((MASK + n, n, t) for n, t in sorted(masks.items()))]
+        if of in expected and given.shape != expected[of].shape
+    ]
+    differ = sorted((set(names) ^ masks.keys()) | (masks.keys() - expected.keys()))
+    if missing or unexpected or wrong or differ:
         raise ArchitectureError(
             f"the tensors must fit the record, but missing: {missing or 'none'}, unexpected: {unexpected or 'none'}, "
-            f"wrong shapes: {wrong or 'none'}, masks that differ: {sorted(masks_differ) or 'none'}."
+            f"wrong shapes: {wrong or 'none'}, masks that differ: {differ or 'none'}."
         )
-    with torch.no_grad():
-        for name in expected:
-            state[name].copy_(held[name])
+
+
+@torch.no_grad()
+def _load(module: nn.Module, held: Mapping[str, Tensor]) -> None:
+    """Copy values; a tensor whose dtype was changed after the factory gets that dtype."""
+    for name, tensor in _tensors(module).items():
+        tensor.data = held[name].detach().to("cpu", copy=True)

@@ -1,196 +1,194 @@
 """Insert and remove layers and residual blocks.
 
-No name of an existing tensor changes. What is put behind a module becomes its child `grown_<n>` and runs on its output: an
-`nn.Sequential` runs its last child anyway, any other module gets a forward hook. What is taken out is replaced, under its own
-name, by a module that passes its input on, or returns zeros where it was a branch beside a skip path.
+No name of an existing tensor changes, so keys of checkpoints, optimizer states and elements stay valid. What is put behind a
+module becomes its child `grown_<n>` and runs on its output: an `nn.Sequential` runs its last child anyway, any other module
+gets a forward hook that knows the child's name only (see `methods.surgery.inserted`). Both survive deep copies, `state_dict`,
+`.to`, `train`/`eval` and functional calls, and a trace sees the new module like any other, so that it can grow and shrink in
+turn. A hook that must see the module's own output, without what was put behind it, is registered with `prepend=True`.
+
+What is taken out is replaced, under its own name, by a module that passes its input on, or zeros where it was a branch beside
+a skip path; what had been put behind it stays.
+
+The edits of a network are an ordered log; replayed on the factory's own module they give the same tree of modules.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from methods.network import Network
 from methods.plan import InsertPlan, RemovePlan
-from methods.surgery.inserted import PassThrough, Residual, RunAfter, Zero
-from methods.surgery.tensors import owner
+from methods.surgery.inserted import PassThrough, Zero, put_behind, put_behind_names, take_away_behind
+from methods.surgery.kinds import KINDS, check_arguments, initialise, initialise_ends, make
+from methods.surgery.tensors import get_tensor, owner, tied_names
 
-KINDS = {
-    "identity_linear": "Linear with the identity as its weight, behind ReLU followed by another ReLU (Net2Deeper)",
-    "identity_conv": "convolution with a Dirac kernel, behind ReLU followed by another ReLU (Net2Deeper)",
-    "residual_linear": "x + W2 relu(W1 x) with W2 = 0",
-    "residual_conv": "x + conv2(relu(conv1(x))) with conv2 = 0",
-    "duplicate": "copy of a residual block, its last scale (or weight) zero, uniform or normal (AutoGrow)",
-}
-Added = list[tuple[str, nn.Parameter]]
+__all__ = ["KINDS", "channel_statistics", "insert", "remove", "replay"]
+
+Changed = list[tuple[str, nn.Parameter]]
+_FORWARD_FAILS = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)
 
 
-def insert(network: Network, plan: InsertPlan) -> Added:
+def insert(network: Network, plan: InsertPlan) -> Changed:
     """Put a new module behind another and write it into `network.edits`; returns the new parameters.
 
-    Exact: `identity_*` behind ReLU or behind anything linear; `residual_*` always; `duplicate` with `last: zero` for a block
-    that ends in an addition or in an idempotent activation.
+    The function stays the same, bit by bit, with `residual_*`, and with `identity_*` (which include a ReLU only behind an
+    `nn.ReLU`, where it is idempotent). With `batch_norm` an identity is exact up to rounding in evaluation, and in training
+    where the plan gives the statistics of the batch. `duplicate` with `last: zero` is exact for a block whose branches end in
+    a module with weights, if whatever follows the addition is idempotent (nothing, or ReLU).
 
     Raises:
-        ValueError: unknown kind, or one that does not fit the place.
+        ValueError: unknown kind or argument, or one that does not fit the place.
     """
     at = plan.element.removeprefix("after:")
     element = network.element(plan.element)
     if plan.kind not in element.kinds:
         raise ValueError(f"behind {at} one of {list(element.kinds)} can be put, but got {plan.kind!r}.")
+    check_arguments(plan.kind, plan.arguments)
     holder = network.module.get_submodule(at)
-    edit = {
-        "op": "insert",
-        "at": at,
-        "name": _free_name(holder),
-        "kind": plan.kind,
-        "arguments": {**_place(network, at, plan.kind), **plan.arguments},
-    }
-    made = _put(network.module, edit)
-    _initialise(made, plan)
-    reference = next(holder.parameters(), next(network.module.parameters()))
-    made.to(device=reference.device, dtype=reference.dtype).train(holder.training)
-    network.edits.append(edit)
-    inside = f"{at}.{edit['name']}"
+    name, arguments = _free_name(holder), _arguments(network, at, plan)
+    made = make(holder, plan.kind, arguments)
+    generator = torch.Generator().manual_seed(plan.seed)
+    inside = f"{at}.{name}"
+    if plan.kind == "duplicate":
+        ends = [made.get_submodule(path) for path in _ends(network, at)]
+        initialise_ends(ends, str(plan.arguments.get("last", "zero")), generator)
+    else:
+        initialise(made, plan.kind, plan.arguments, generator)
+        reference = next(holder.parameters(), next(network.module.parameters()))
+        made.to(device=reference.device, dtype=reference.dtype).train(holder.training)
+    put_behind(holder, name, made)
+    network.edits.append({"op": "insert", "at": at, "name": name, "kind": plan.kind, "arguments": arguments})
     if plan.kind == "duplicate":
         _copy_attributes(network, at, inside)
+    _check_forward(network, f"putting {plan.kind} behind {at}")
     return [(f"{inside}.{n}", p) for n, p in made.named_parameters()]
 
 
-def remove(network: Network, plan: RemovePlan) -> Added:
-    """Take a module out and write it into `network.edits`; returns the parameters that are gone."""
-    call = network.graph().modules[plan.element]
-    kept = {id(p) for n, p in network.module.named_parameters(remove_duplicate=False) if not n.startswith(plan.element + ".")}
-    gone = [
-        (f"{plan.element}.{n}", p)
-        for n, p in network.module.get_submodule(plan.element).named_parameters()
-        if id(p) not in kept
-    ]
-    edit = {"op": "zero" if call.branch and not call.residual else "identity", "at": plan.element}
+def remove(network: Network, plan: RemovePlan) -> Changed:
+    """Take a module out and write it into `network.edits`; returns the parameters that are gone.
+
+    Raises:
+        ValueError: the forward does not run without it (it reads the module's attributes, say).
+    """
+    at = plan.element
+    call = network.graph().modules[at]
+    before = list(network.module.named_parameters())
+    masked = {id(get_tensor(network.module, n)): mask for n, mask in network.masks.items()}
+    edit = {"op": "zero" if call.branch and not call.residual else "identity", "at": at}
     _take_out(network.module, edit)
     network.edits.append(edit)
-    for table in (network.attributes, network.masks):
-        for key in [k for k in table if k.startswith((plan.element + ".", plan.element + "|"))]:
-            del table[key]
-    return gone
+    names = {id(get_tensor(network.module, n)): n for n in tied_names(network.module)}
+    network.masks = {names[i]: mask for i, mask in masked.items() if i in names}
+    modules = dict(network.module.named_modules(remove_duplicate=False))
+    network.attributes = {
+        key: value
+        for key, value in network.attributes.items()
+        if hasattr(modules.get(key.partition("|")[0]), key.partition("|")[2])
+    }
+    _check_forward(network, f"taking out {at}")
+    return [(n, p) for n, p in before if id(p) not in names]
 
 
 def replay(module: nn.Module, edits: Sequence[Mapping[str, Any]]) -> None:
-    """Repeat recorded edits on the factory's module; shapes and values are set afterwards."""
+    """Repeat recorded edits on the factory's module; shapes and values are set afterwards.
+
+    Raises:
+        ValueError: an edit is none of insert, identity and zero.
+    """
     for edit in edits:
         if edit["op"] == "insert":
-            _put(module, edit)
+            holder = module.get_submodule(edit["at"])
+            put_behind(holder, edit["name"], make(holder, edit["kind"], edit["arguments"]))
         elif edit["op"] in ("identity", "zero"):
             _take_out(module, edit)
         else:
             raise ValueError(f"an edit must be insert, identity or zero, but is {edit['op']!r}.")
 
 
+def channel_statistics(network: Network, at: str, batch: tuple[Any, ...]) -> dict[str, list[float]]:
+    """Mean and variance (biased) of each channel behind the module `at`, for the `batch_norm` of an identity.
+
+    Args:
+        network: run once, in the mode it is in, without gradients.
+        at: name of a module.
+        batch: positional arguments of the forward.
+    """
+    seen: list[Tensor] = []
+    holder = network.module.get_submodule(at)
+    handle = holder.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    try:
+        with torch.no_grad():
+            network.module(*batch)
+    finally:
+        handle.remove()
+    if len(seen) != 1:
+        raise ValueError(f"{at} must be called once in a forward, but was called {len(seen)} times.")
+    rows = seen[0].movedim(1 if seen[0].ndim == 4 else -1, 0).flatten(1).double()
+    return {"mean": rows.mean(1).tolist(), "var": rows.var(1, correction=0).tolist()}
+
+
 def _take_out(module: nn.Module, edit: Mapping[str, Any]) -> None:
     parent, leaf = owner(module, edit["at"])
+    old = parent._modules[leaf]
+    assert old is not None
     replacement = Zero() if edit["op"] == "zero" else PassThrough()
-    parent._modules[leaf] = replacement.train(parent.training)
+    for name, child in take_away_behind(old).items():
+        replacement.add_module(name, child)
+    replacement.training = old.training
+    parent._modules[leaf] = replacement
 
 
 def _free_name(holder: nn.Module) -> str:
-    taken = [int(n.removeprefix("grown_")) for n in holder._modules if n.startswith("grown_")]
+    taken = [int(n.removeprefix("grown_")) for n in holder._modules if n.removeprefix("grown_").isdecimal() and n[0] == "g"]
     return f"grown_{max(taken, default=-1) + 1}"
 
 
-def _put(module: nn.Module, edit: Mapping[str, Any]) -> nn.Module:
-    holder = module.get_submodule(edit["at"])
-    made = _make(holder, edit["kind"], edit["arguments"])
-    holder.add_module(edit["name"], made)
-    if not isinstance(holder, nn.Sequential):
-        holder.register_forward_hook(RunAfter(edit["name"]))
-    return made
-
-
-def _place(network: Network, at: str, kind: str) -> dict[str, Any]:
-    """Number of channels behind a module, and whether an activation may follow the identity there."""
-    output = network.graph().modules[at].output
-    if kind == "duplicate":
-        return {}
-    place: dict[str, Any] = {"size": output[1 if kind.endswith("conv") else -1].size}
-    if kind.startswith("identity"):
-        place["relu"] = isinstance(network.module.get_submodule(at), nn.ReLU)
-    return place
-
-
-def _make(holder: nn.Module, kind: str, arguments: Mapping[str, Any]) -> nn.Module:
-    if kind == "duplicate":
-        return _duplicate(holder)
-    size = arguments["size"]
-    if kind.startswith("identity"):
-        layer: nn.Module = nn.Linear(size, size) if kind.endswith("linear") else nn.Conv2d(size, size, 3, padding=1)
-        return nn.Sequential(layer, nn.ReLU()) if arguments.get("relu") else nn.Sequential(layer)
-    inner = int(arguments.get("width", size))
-    if kind == "residual_linear":
-        norm: nn.Module | None = nn.BatchNorm1d(inner) if arguments.get("batch_norm") else None
-        return Residual(nn.Linear(size, inner), norm, nn.Linear(inner, size))
-    norm = nn.BatchNorm2d(inner) if arguments.get("batch_norm") else None
-    return Residual(nn.Conv2d(size, inner, 3, padding=1), norm, nn.Conv2d(inner, size, 3, padding=1))
-
-
-def _duplicate(holder: nn.Module) -> nn.Module:
-    """A copy of the block, without what was put behind the block itself."""
-    made = copy.deepcopy(holder)
-    if not isinstance(made, nn.Sequential):
-        for name in [n for n in made._modules if n.startswith("grown_")]:
-            del made._modules[name]
-        for key in [k for k, hook in made._forward_hooks.items() if isinstance(hook, RunAfter)]:
-            del made._forward_hooks[key]
-    return made
-
-
-def _initialise(made: nn.Module, plan: InsertPlan) -> None:
-    generator = torch.Generator().manual_seed(plan.seed)
+def _arguments(network: Network, at: str, plan: InsertPlan) -> dict[str, Any]:
+    """What `make` needs to know again at a rebuild."""
     if plan.kind == "duplicate":
-        _initialise_last(made, str(plan.arguments.get("last", "zero")), generator)
-        return
-    with torch.no_grad():
-        if isinstance(made, Residual):
-            weight = made.first.weight
-            assert isinstance(weight, nn.Parameter)
-            std = math.sqrt(2.0 / (weight.numel() // weight.shape[0]))
-            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
-            assert isinstance(made.first.bias, nn.Parameter)
-            made.first.bias.zero_()
-        else:
-            assert isinstance(made, nn.Sequential)
-            layer = made[0]
-            assert isinstance(layer, (nn.Linear, nn.Conv2d))
-            (nn.init.eye_ if isinstance(layer, nn.Linear) else nn.init.dirac_)(layer.weight)
-            assert layer.bias is not None
-            layer.bias.zero_()
+        return {}
+    output = network.graph().modules[at].output
+    flag = bool(plan.arguments.get("batch_norm"))
+    if flag and plan.kind.endswith("linear") and len(output) != 2:
+        raise ValueError(f"batch_norm of {plan.kind} needs an output of 2 dimensions, but that of {at} has {len(output)}.")
+    arguments: dict[str, Any] = {"size": output[1 if plan.kind.endswith("conv") else -1].size, "batch_norm": flag}
+    if plan.kind.startswith("residual"):
+        return {**arguments, "width": plan.arguments.get("width", arguments["size"])}
+    return {**arguments, "relu": isinstance(network.module.get_submodule(at), nn.ReLU)}
 
 
-@torch.no_grad()
-def _initialise_last(block: nn.Module, how: str, generator: torch.Generator) -> None:
-    """Set the last scale (or weight) of a residual block, and the bias beside it."""
-    last = [m for m in block.modules() if isinstance(getattr(m, "weight", None), nn.Parameter)][-1]
-    for name in ("weight", "bias"):
-        parameter = getattr(last, name, None)
-        if not isinstance(parameter, nn.Parameter):
-            continue
-        if how == "zero":
-            parameter.zero_()
-        elif how == "uniform":
-            parameter.copy_(torch.rand(parameter.shape, generator=generator))
-        elif how == "normal":
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        else:
-            raise ValueError(f"last must be zero, uniform or normal, but is {how!r}.")
+def _ends(network: Network, at: str) -> list[str]:
+    """Paths, inside a block, of the modules with weights whose output is added to a skip path; else the last one that runs."""
+    behind = tuple(f"{name}." for name in put_behind_names(network.module.get_submodule(at)))
+    found = dict(_weighted(network, at, behind))
+    return [path for path, adds in found.items() if adds] or list(found)[-1:]
+
+
+def _weighted(network: Network, at: str, behind: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    for name, call in network.graph().modules.items():
+        path = name.removeprefix(at).removeprefix(".")
+        inside = name == at or name.startswith(at + ".")
+        if inside and not path.startswith(behind) and network.module.get_submodule(name)._parameters.get("weight") is not None:
+            yield path, call.branch
 
 
 def _copy_attributes(network: Network, at: str, inside: str) -> None:
     """The copy has the attributes that changes have set in the original."""
+    modules = dict(network.module.named_modules(remove_duplicate=False))
     for key, value in list(network.attributes.items()):
         path, _, name = key.partition("|")
-        if path == at or (path.startswith(at + ".") and not path.startswith(inside)):
-            network.attributes[f"{inside}{path.removeprefix(at)}|{name}"] = value
+        copied = f"{inside}{path.removeprefix(at)}"
+        if (path == at or path.startswith(at + ".")) and not (path + ".").startswith(inside + ".") and copied in modules:
+            network.attributes[f"{copied}|{name}"] = value
+
+
+def _check_forward(network: Network, act: str) -> None:
+    network.changed()
+    try:
+        network.graph()
+    except _FORWARD_FAILS as error:
+        raise ValueError(f"after {act} the forward must run, but: {error}") from error

@@ -32,13 +32,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> tupl
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in group.items() if k != "params" and isinstance(v, (int, float, bool, str, tuple, list, type(None)))}
+    """A group's options; tensors (a capturable learning rate, say) as numbers."""
+    values = {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+    return {k: v for k, v in values.items() if isinstance(v, (int, float, bool, str, tuple, list, type(None)))}
 
 
 def _name(names: Mapping[int, str], parameter: Tensor) -> str:
     if id(parameter) not in names:
         raise ValueError(
-            f"every tensor the optimizer trains must be a parameter of the network, but one of shape {tuple(parameter.shape)} is not."
+            "every tensor the optimizer trains must be a parameter of the network, but one of shape "
+            f"{tuple(parameter.shape)} is not."
         )
     return names[id(parameter)]
 
@@ -48,28 +51,59 @@ def load_optimizer_state(
 ) -> None:
     """Put the state into a fresh optimizer of the same kind over the same network.
 
+    Args:
+        optimizer: it must train the same parameters, in as many groups; which is in which group, and every option of a group,
+            is as saved.
+        module: whose parameters it trains.
+        tensors: the first value of `optimizer_state`, on any device.
+        rest: the second one, also after a round trip through JSON.
+
     Raises:
-        ValueError: names, shapes or groups do not fit; the message names them.
+        ValueError: names, shapes, groups or options do not fit; the message names them, and nothing was changed.
     """
     parameters = dict(module.named_parameters())
-    groups = rest["groups"]
-    if len(groups) != len(optimizer.param_groups):
-        raise ValueError(f"the optimizer must have {len(groups)} parameter groups, but has {len(optimizer.param_groups)}.")
-    unknown = sorted({n for g in groups for n in g["parameters"]} - set(parameters))
-    if unknown:
-        raise ValueError(f"the optimizer's state names parameters that the network does not have: {unknown}.")
-    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+    _check(optimizer, parameters, tensors, rest)
+    for group, saved in zip(optimizer.param_groups, rest["groups"], strict=True):
         group["params"] = [parameters[n] for n in saved["parameters"]]
-        group.update({k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in saved["options"].items()})
+        for key, value in saved["options"].items():
+            old = group.get(key)
+            new = torch.as_tensor(value, dtype=old.dtype, device=old.device) if isinstance(old, Tensor) else value
+            group[key] = tuple(new) if isinstance(old, tuple) else new
     optimizer.state.clear()
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
-        if name not in parameters:
-            raise ValueError(f"the optimizer's state names the parameter {name!r}, which the network does not have.")
         parameter = parameters[name]
-        if value.ndim and value.ndim == parameter.ndim and value.shape != parameter.shape:
-            raise ValueError(f"state {key} of {name} must have shape {tuple(parameter.shape)}, but has {tuple(value.shape)}.")
         # Step counters stay where the optimizer itself would put them: on the CPU.
         optimizer.state[parameter][key] = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
     for name, entries in rest["scalars"].items():
         optimizer.state[parameters[name]].update(entries)
+
+
+def _check(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    rest: Mapping[str, Any],
+) -> None:
+    groups = rest["groups"]
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError(f"the optimizer must have {len(groups)} parameter groups, but has {len(optimizer.param_groups)}.")
+    for group, saved in zip(optimizer.param_groups, groups, strict=True):
+        options = sorted((group.keys() - {"params"}) - saved["options"].keys())
+        if options:
+            raise ValueError(f"the state must be of the same kind of optimizer, but it has no value for {options}.")
+    names = {id(p): n for n, p in parameters.items()}
+    trained = {_name(names, p) for group in optimizer.param_groups for p in group["params"]}
+    saved_names = {n for g in groups for n in g["parameters"]}
+    stated = {path.rpartition("/")[0] for path in tensors} | set(rest["scalars"])
+    unknown, missing = sorted((saved_names | stated) - trained), sorted(trained - saved_names)
+    if unknown or missing:
+        raise ValueError(
+            f"the optimizer's state must name the parameters that the optimizer trains, but {unknown or 'none'} are not trained "
+            f"and {missing or 'none'} are not in the state."
+        )
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        shape = parameters[name].shape
+        if value.ndim and value.ndim == len(shape) and value.shape != shape:
+            raise ValueError(f"state {key} of {name} must have shape {tuple(shape)}, but has {tuple(value.shape)}.")
