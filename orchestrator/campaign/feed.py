@@ -30,6 +30,9 @@ def resources_of(resources: ResourcesSpec) -> dict[str, float]:
 class Feed(SearchAlgorithm):
     """The trials: first those to go on with, then new ones as the sampler asks for them, then the comparisons.
 
+    Attributes:
+        limit: how many trials may be under way; no value is sampled before its trial can start.
+
     Args:
         comparisons: called once when the search has ended, returns (name, spec) of trials outside it.
     """
@@ -43,6 +46,7 @@ class Feed(SearchAlgorithm):
         self._known = {e.id for e in entries}
         self._next = 1 + max((e.number for e in entries if e.number is not None), default=-1)
         self._live: set[str] = set()
+        self.limit = 1
         self._exhausted = self._compared = self._stopped = False
         self._experiment: Experiment | None = None
 
@@ -79,8 +83,7 @@ class Feed(SearchAlgorithm):
 
     def next_trial(self) -> TuneTrial | None:
         """The next trial, or None while there is none to start now."""
-        limit = self._spec.search.max_concurrent
-        if self.is_finished() or (limit is not None and len(self._live) >= limit):
+        if self.is_finished() or len(self._live) >= self.limit:
             return None
         while not self._waiting:
             if self._search_given():

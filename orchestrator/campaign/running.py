@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
     interrupt = Interrupt()
     if not feed.complete:
         with placed(spec.placement), interrupt.listening():
-            _check_fits(spec)
+            feed.limit = min(_capacity(spec), spec.search.max_concurrent or sys.maxsize)
             _tune(folder, feed, trial_scheduler, interrupt, on_progress)
     if not feed.complete:
         ledger.interrupt()
@@ -121,18 +122,20 @@ def _tune(folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: An
     )
 
 
-def _check_fits(spec: CampaignSpec) -> None:
+def _capacity(spec: CampaignSpec) -> int:
+    """How many trials fit into the placement at a time."""
     import ray
 
     from orchestrator.campaign.feed import resources_of
 
-    there = ray.cluster_resources()
-    for name, amount in resources_of(spec.resources).items():
+    there, wanted = ray.cluster_resources(), resources_of(spec.resources)
+    for name, amount in wanted.items():
         if amount > there.get(name, 0.0):
             raise ValueError(
                 f"a trial must fit into the placement, but resources ask for {amount:g} {name} and there are "
                 f"{there.get(name, 0.0):g}; lower resources or choose another placement."
             )
+    return min(int(there[name] // amount) for name, amount in wanted.items())
 
 
 def _comparisons(spec: CampaignSpec, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:

@@ -1,0 +1,60 @@
+"""A Ray for tests of campaigns, and small campaigns."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.campaign.placement import local
+from orchestrator.config import CampaignSpec
+from orchestrator.status import TrialStatus, status
+
+BODY = "tests.support.bodies:Quadratic"
+DRIVER = """
+import sys
+from orchestrator.campaign import run
+from orchestrator.config import CampaignSpec
+if __name__ == "__main__":
+    outcome = run(CampaignSpec.model_validate_json(sys.argv[1]))
+    print(outcome.state, outcome.signal)
+"""
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    with local({"cpus": 2}):
+        yield
+
+
+def campaign(root: Path, arguments: dict[str, Any] | None = None, **changes: Any) -> CampaignSpec:
+    content: dict[str, Any] = {
+        "name": "c",
+        "root": root,
+        "task": {"dataset": "digits", "network": "mlp", "network_args": arguments or {"x": {"uniform": [0, 1]}}},
+        "training": {"epochs": 3},
+        "search": {"trials": 4, "sampler": "random"},
+        "body": BODY,
+    }
+    return CampaignSpec.model_validate({**content, **changes})
+
+
+def driver(spec: CampaignSpec) -> subprocess.Popen[bytes]:
+    """The campaign in a process of its own, with a Ray of its own."""
+    command = [sys.executable, "-c", DRIVER, spec.model_dump_json(by_alias=True)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
+
+
+def wait_for(folder: Path, num_finished: int, running: bool = True) -> list[TrialStatus]:
+    """Until that many trials have finished and another one has done an epoch."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        found = status(folder) if (folder / "campaign.lock.json").exists() else []
+        if sum(t.state == "finished" for t in found) >= num_finished and any(t.state == "running" and t.epoch for t in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"the campaign has not come so far: {found}")

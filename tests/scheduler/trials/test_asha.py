@@ -1,0 +1,113 @@
+"""ASHA over compute or epochs: who is stopped, the traps of leaping rungs and of failed trials, and the way back."""
+
+from typing import Any
+
+import pytest
+
+from scheduler.trials import build_trial_scheduler, replay, stop_at
+from scheduler.trials.asha import Asha, build_asha
+from scheduler.trials.persistence import PastTrial
+
+
+def asha(**arguments: Any) -> Asha:
+    return build_asha({"max_compute": 64, "grace_compute": 1, "reduction_factor": 2, **arguments}, "accuracy", "max")
+
+
+def tell(scheduler: Asha, trial: PastTrial, compute: float, accuracy: float) -> str:
+    return str(scheduler.on_trial_result(None, trial, {"compute": compute, "accuracy": accuracy}))
+
+
+def added(scheduler: Asha, name: str, **config: Any) -> PastTrial:
+    trial = PastTrial(name, config)
+    scheduler.on_trial_add(None, trial)
+    return trial
+
+
+def test_worse_than_half_of_its_rung_is_stopped() -> None:
+    scheduler = asha()
+    good, bad = added(scheduler, "good"), added(scheduler, "bad")
+    assert tell(scheduler, good, 1, 0.9) == "CONTINUE"
+    assert tell(scheduler, bad, 1, 0.1) == "STOP"
+
+
+def test_a_trial_that_leaps_rungs_is_not_judged_at_lower_ones_later() -> None:
+    scheduler = asha()
+    leaper, slow = added(scheduler, "leaper"), added(scheduler, "slow")
+    tell(scheduler, leaper, 8, 0.5)
+    tell(scheduler, leaper, 9, 0.95)
+    assert scheduler.rungs()[1.0] == {}
+    assert tell(scheduler, slow, 1, 0.3) == "CONTINUE"
+
+
+def test_the_last_rung_does_not_stop_by_itself_but_the_budget_does() -> None:
+    scheduler = asha()
+    trial = added(scheduler, "t")
+    assert tell(scheduler, trial, 64, 0.9) == "CONTINUE"
+    assert tell(scheduler, trial, 80, 0.9) == "CONTINUE"
+    assert stop_at(scheduler) == {"compute": 64.0}
+
+
+def test_a_failed_trial_neither_goes_on_nor_spoils_the_cutoff() -> None:
+    scheduler = asha(reduction_factor=4)
+    for name, value in (("a", 0.5), ("b", 0.7), ("c", 0.9)):
+        tell(scheduler, added(scheduler, name), 1, value)
+    assert tell(scheduler, added(scheduler, "failed"), 1, -1e30) == "STOP"
+    assert tell(scheduler, added(scheduler, "weak"), 1, 0.1) == "STOP"
+
+
+def test_comparisons_are_left_alone() -> None:
+    scheduler = asha()
+    tell(scheduler, added(scheduler, "good"), 1, 0.9)
+    static = added(scheduler, "static", label="static")
+    assert tell(scheduler, static, 1, 0.1) == "CONTINUE"
+    assert "static" not in scheduler.rungs()[1.0]
+
+
+def test_smaller_is_better_in_mode_min() -> None:
+    scheduler = build_asha({"max_epochs": 8, "grace_epochs": 1, "reduction_factor": 2}, "loss", "min")
+    good, bad = PastTrial("good"), PastTrial("bad")
+    scheduler.on_trial_add(None, good)
+    scheduler.on_trial_add(None, bad)
+    assert scheduler.on_trial_result(None, good, {"epoch": 1, "loss": 0.1}) == "CONTINUE"
+    assert scheduler.on_trial_result(None, bad, {"epoch": 1, "loss": 0.9}) == "STOP"
+
+
+def test_rungs_come_back_from_the_reports_alone() -> None:
+    reports = {f"t{i}": [{"compute": c * (1 + i % 3), "accuracy": 0.1 * i + 0.01 * c} for c in (1, 2, 5, 9)] for i in range(9)}
+    straight = asha()
+    for step in range(4):
+        for name, reported in reports.items():
+            trial = added(straight, name) if step == 0 else PastTrial(name)
+            straight.on_trial_result(None, trial, reported[step])
+    back = asha()
+    replay(back, dict(reversed(list(reports.items()))))
+    assert back.rungs() == straight.rungs()
+    assert any(len(recorded) == 9 for recorded in back.rungs().values())
+    assert tell(back, added(back, "late"), 1, -1.0) == "STOP"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "either max_compute or max_epochs"),
+        ({"max_compute": 1, "max_epochs": 1}, "either"),
+        ({"max_compute": 1, "speed": 1}, r"takes .* but got \['speed'\]"),
+        ({"max_epochs": 8, "reduction_factor": 1}, "reduction_factor > 1"),
+        ({"max_epochs": 8, "grace_epochs": 9}, "grace_epochs < max_epochs"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build_trial_scheduler("asha", arguments, "accuracy", "max")
+
+
+def test_numbers_that_yaml_reads_as_text_are_understood() -> None:
+    assert stop_at(build_trial_scheduler("asha", {"max_compute": "2e15"}, "accuracy", "max")) == {"compute": 2e15}
+
+
+def test_names() -> None:
+    assert stop_at(build_trial_scheduler("none", {}, "accuracy", "max")) == {}
+    with pytest.raises(ValueError, match="takes no arguments"):
+        build_trial_scheduler("none", {"a": 1}, "accuracy", "max")
+    with pytest.raises(ValueError, match=r"\['asha', 'none'\]"):
+        build_trial_scheduler("hyperband", {}, "accuracy", "max")
