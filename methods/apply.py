@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,15 +50,14 @@ def apply(
     check(network, plan)
     element = None if isinstance(plan, MaskPlan) else network.element(plan.element)
     snapshot = Snapshot.take(network, followers)
-    began = time.perf_counter()
-    before = None if certify is None else outputs(network.module, certify)
-    num_before = network.num_parameters()
+    measured = None if certify is None else outputs(network.module, certify)
+    before = _Before(element, network.num_parameters(), measured, time.perf_counter())
     try:
         with torch.random.fork_rng(devices=[]):
             carry_out(network, plan, followers)
         check_followed(network.module, followers)
         after = None if certify is None else outputs(network.module, certify)
-        event = _event(network, plan, element, num_before, before, after, began)
+        event = _event(network, plan, before, after)
         if accept is not None and not accept(event):
             event = replace(event, accepted=False, reason="rejected by the caller")
     except BaseException:
@@ -85,33 +85,56 @@ def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
     return [t.detach().clone() for t in tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
 
 
-def _event(
-    network: Network, plan: Plan, element: Element | None, num_before: int, before: list[Tensor] | None,
-    after: list[Tensor] | None, began: float,
-) -> Event:
-    change = scale = None
-    if before is not None and after is not None:
-        change = max((float((a - b).abs().max()) for a, b in zip(after, before, strict=True)), default=0.0)
-        scale = max((float(b.abs().max()) for b in before), default=0.0)
-    size, count = 1 if element is None else element.size, 1
-    units: tuple[int, ...] = ()
-    size_after = size
-    if isinstance(plan, GrowPlan):
-        count, size_after = plan.count, size + plan.count
-    elif isinstance(plan, PrunePlan):
-        count, size_after, units = len(plan.units), size - len(plan.units), tuple(plan.units)
-    elif isinstance(plan, MaskPlan):
-        size = sum(m.numel() for m in plan.masks.values())
-        size_after = sum(int(m.sum()) for m in plan.masks.values())
-        count = size - size_after
-    elif isinstance(plan, RemovePlan):
-        size_after = 0
+@dataclass(frozen=True)
+class _Before:
+    """What is known before the change."""
+
+    element: Element | None
+    num_parameters: int
+    outputs: list[Tensor] | None
+    seconds: float
+
+
+def _event(network: Network, plan: Plan, before: _Before, after: list[Tensor] | None) -> Event:
+    change, scale = _differences(before.outputs, after)
+    count, size, size_after, units = _sizes(plan, before.element)
     return Event(
-        KINDS[type(plan)], plan.element, "weight" if element is None else element.level, count, size, size_after, units,
-        num_before, network.num_parameters(), change, scale,
-        plan.predicted_gain if isinstance(plan, (GrowPlan, InsertPlan)) else plan.predicted_loss,
-        time.perf_counter() - began,
+        kind=KINDS[type(plan)],
+        element=plan.element,
+        level="weight" if before.element is None else before.element.level,
+        count=count,
+        size_before=size,
+        size_after=size_after,
+        units=units,
+        parameters_before=before.num_parameters,
+        parameters_after=network.num_parameters(),
+        function_change=change,
+        function_scale=scale,
+        predicted=plan.predicted_gain if isinstance(plan, (GrowPlan, InsertPlan)) else plan.predicted_loss,
+        seconds=time.perf_counter() - before.seconds,
     )
+
+
+def _differences(before: list[Tensor] | None, after: list[Tensor] | None) -> tuple[float | None, float | None]:
+    """max |after - before| and max |before|; None where nothing was measured, where shapes changed or where it is not finite."""
+    if before is None or after is None or [t.shape for t in before] != [t.shape for t in after]:
+        return None, None
+    change = max((float((a - b).abs().max()) for a, b in zip(after, before, strict=True) if b.numel()), default=0.0)
+    scale = max((float(b.abs().max()) for b in before if b.numel()), default=0.0)
+    return change if math.isfinite(change) else None, scale if math.isfinite(scale) else None
+
+
+def _sizes(plan: Plan, element: Element | None) -> tuple[int, int, int, tuple[int, ...]]:
+    """Count, size before, size after, removed units."""
+    if isinstance(plan, MaskPlan):
+        size, kept = sum(m.numel() for m in plan.masks.values()), sum(int(m.sum()) for m in plan.masks.values())
+        return size - kept, size, kept, ()
+    assert element is not None, "every other plan names an element, which was checked"
+    if isinstance(plan, GrowPlan):
+        return plan.count, element.size, element.size + plan.count, ()
+    if isinstance(plan, PrunePlan):
+        return len(plan.units), element.size, element.size - len(plan.units), tuple(plan.units)
+    return 1, element.size, 0 if isinstance(plan, RemovePlan) else element.size, ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +148,7 @@ class Snapshot:
 
     @staticmethod
     def take(network: Network, followers: Sequence[Follower]) -> Snapshot:
-        """Remember a network and its followers. Parameters are kept by reference: surgery replaces storage, it does not write."""
+        """Remember a network and its followers."""
         parameters = {id(p): (p, p.detach().clone()) for p in network.module.parameters()}
         modules = [(m, _table(m)) for m in network.module.modules()]
         record = {

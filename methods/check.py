@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from methods.graph.expr import NEW, index_map
+from methods.graph.expr import resized
 from methods.graph.values import Element
 from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from methods.surgery.tensors import get_tensor, tied_names
+
+LEVELS: dict[type, tuple[str, ...]] = {
+    GrowPlan: ("channel", "head", "group"),
+    PrunePlan: ("channel", "head", "group"),
+    InsertPlan: ("insertion",),
+    RemovePlan: ("layer", "block"),
+}
+FILLS = ("zero", "kaiming", "normal", "orthogonal")
+REMOVALS = ("immediate", "absorb", "merge")
+LARGEST = 2**31 - 1
+"""Entries of one tensor."""
 
 
 class PlanError(ValueError):
@@ -27,10 +40,10 @@ def check(network: Network, plan: Plan) -> None:
         raise PlanError(str(error.args[0])) from None
     if element.reason is not None:
         raise PlanError(f"{element.name} must be permissible, but is not: {element.reason}.")
-    wanted = {GrowPlan: ("channel", "head", "group"), PrunePlan: ("channel", "head", "group"), InsertPlan: ("insertion",),
-              RemovePlan: ("layer", "block")}[type(plan)]
+    wanted = LEVELS[type(plan)]
     if element.level not in wanted:
-        raise PlanError(f"a {type(plan).__name__} needs an element of level {' or '.join(wanted)}, but {element.name} is a {element.level}.")
+        kind = type(plan).__name__
+        raise PlanError(f"a {kind} needs an element of level {' or '.join(wanted)}, but {element.name} is a {element.level}.")
     if isinstance(plan, GrowPlan):
         _check_growth(network, element, plan)
     elif isinstance(plan, PrunePlan):
@@ -44,16 +57,27 @@ def _check_growth(network: Network, element: Element, plan: GrowPlan) -> None:
         raise PlanError(
             f"{element.name} grows by a positive multiple of {element.quantum}, but count={plan.count}; round the amount to that."
         )
+    if type(plan.count) is not int:
+        raise PlanError(f"count must be a whole number, but is {plan.count!r}.")
+    if plan.produce not in FILLS or plan.consume not in FILLS:
+        raise PlanError(f"produce and consume must be of {FILLS}, but are {plan.produce!r} and {plan.consume!r}.")
+    if not (math.isfinite(plan.scale) and math.isfinite(plan.noise) and plan.scale >= 0 and plan.noise >= 0):
+        raise PlanError(f"scale and noise must be finite and not negative, but are {plan.scale} and {plan.noise}.")
     if plan.sources and (len(plan.sources) != plan.count or not all(0 <= s < element.size for s in plan.sources)):
         raise PlanError(f"sources must name {plan.count} units in 0..{element.size - 1}, but are {plan.sources}.")
-    indices = {m.atom: [*range(element.size * m.units), *([NEW] * plan.count * m.units)] for m in element.moves}
+    sizes = {m.atom: (element.size + plan.count) * m.units for m in element.moves}
     occurrences = {f"{o.tensor}:{o.dim}": o for m in element.moves for o in network.graph().atoms[m.atom].occurrences}
+    for o in occurrences.values():
+        tensor = get_tensor(network.module, o.tensor)
+        size = tensor.numel() // max(o.expr.size, 1) * resized(o.expr, sizes)
+        if size > LARGEST:
+            raise PlanError(f"{o.tensor} may have at most {LARGEST} entries, but {plan.count} more units give it {size}.")
     for key, value in plan.values.items():
         if key not in occurrences:
             raise PlanError(f"values may name {sorted(occurrences)} of {element.name}, but name {key!r}.")
         o = occurrences[key]
         shape = list(get_tensor(network.module, o.tensor).shape)
-        shape[o.dim] = index_map(o.expr, indices).count(NEW)
+        shape[o.dim] = resized(o.expr, sizes) - o.expr.size
         _check_value(key, value, shape)
 
 
@@ -67,6 +91,8 @@ def _check_value(key: str, value: Tensor, shape: list[int]) -> None:
 def _check_pruning(network: Network, element: Element, plan: PrunePlan) -> None:
     if element.shrink == "no":
         raise PlanError(f"{element.name} must be able to shrink, but is not.")
+    if plan.removal not in REMOVALS:
+        raise PlanError(f"removal must be one of {REMOVALS}, but is {plan.removal!r}.")
     units = set(plan.units)
     if not units or len(units) != len(plan.units) or not all(0 <= u < element.size for u in units):
         raise PlanError(f"units must be different ones in 0..{element.size - 1} and at least one, but are {plan.units}.")
@@ -79,18 +105,26 @@ def _check_pruning(network: Network, element: Element, plan: PrunePlan) -> None:
         )
     if plan.removal == "absorb":
         _check_absorbing(network, element, plan)
-    if plan.removal == "merge" and not (set(plan.merge) == units and all(j not in units for j, _ in plan.merge.values())):
-        raise PlanError(f"merge must send each removed unit of {element.name} to a kept one, but is {dict(plan.merge)}.")
+    if plan.removal == "merge":
+        kept = set(range(element.size)) - units
+        if set(plan.merge) != units or not all(j in kept and math.isfinite(f) for j, f in plan.merge.values()):
+            told = f"merge must send each removed unit of {element.name} to a kept one, with a finite factor"
+            raise PlanError(f"{told}, but is {dict(plan.merge)}.")
 
 
 def _check_absorbing(network: Network, element: Element, plan: PrunePlan) -> None:
     if len(plan.constants) != len(plan.units):
         raise PlanError(f"absorbing needs one constant for each of the {len(plan.units)} units, but got {len(plan.constants)}.")
+    if not all(map(math.isfinite, plan.constants)):
+        raise PlanError(f"absorbing needs finite constants, but got {plan.constants}.")
     for move in element.moves:
         for o in network.graph().atoms[move.atom].occurrences:
             owner = o.tensor.rpartition(".")[0]
-            if o.role == "consume" and getattr(network.module.get_submodule(owner), "bias", None) is None:
-                raise PlanError(f"absorbing needs a bias in every consumer of {element.name}, but {owner} has none; use immediate.")
+            bias = getattr(network.module.get_submodule(owner), "bias", None)
+            if o.role == "consume" and (not isinstance(bias, Tensor) or not o.tensor.endswith("weight")):
+                raise PlanError(
+                    f"absorbing needs a bias in every consumer of {element.name}, but {o.tensor} has none; use merge."
+                )
 
 
 def _check_masks(network: Network, plan: MaskPlan) -> None:

@@ -85,7 +85,7 @@ def _keep_what_units_carried(module: nn.Module, graph: Graph, element: Element, 
             if o.role != "consume":
                 continue
             tensor = get_tensor(module, o.tensor).detach().clone()
-            units = torch.tensor(unit_map(o.expr, move.atom), device=tensor.device)
+            units = torch.tensor(unit_map(o.expr, move.atom), device=tensor.device) // move.units
             if plan.removal == "merge":
                 for gone, (kept, factor) in plan.merge.items():
                     part = tensor.index_select(o.dim, (units == gone).nonzero().flatten())

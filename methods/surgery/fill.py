@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.graph.expr import NEW, Expr, index_map, unit_map
+from methods.graph.expr import NEW, index_map
 from methods.graph.values import Element, Graph
 from methods.plan import GrowPlan
 from methods.surgery.changes import TensorChange
@@ -121,14 +121,3 @@ def _brought_to_size(values: Tensor, changes: Sequence[TensorChange]) -> Tensor:
         values = values.index_select(change.dim, index.clamp(min=0))
         values = values.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
     return values
-
-
-def entries_of(expr: Expr, element: Element, units: Sequence[int]) -> list[int]:
-    """Entries of a dimension that belong to these units of the element."""
-    wanted = set(units)
-    found = []
-    for move in element.moves:
-        for entry, unit in enumerate(unit_map(expr, move.atom)):
-            if unit >= 0 and unit // move.units in wanted:
-                found.append(entry)
-    return sorted(set(found))

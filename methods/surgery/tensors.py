@@ -15,7 +15,7 @@ def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 def get_tensor(module: nn.Module, name: str) -> Tensor:
     """The parameter or buffer called `name`."""
     holder, leaf = owner(module, name)
-    found = holder._parameters.get(leaf)
+    found: Tensor | None = holder._parameters.get(leaf)
     if found is None:
         found = holder._buffers[leaf]
     assert found is not None
@@ -36,7 +36,7 @@ def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
         return
     with torch.no_grad():
         parameter.grad = None
-        parameter.set_(value.detach().to(parameter.dtype).contiguous())
+        parameter.set_(value.detach().to(parameter.dtype).contiguous())  # type: ignore[call-overload]
 
 
 def tied_names(module: nn.Module) -> dict[str, list[str]]:
