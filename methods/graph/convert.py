@@ -45,8 +45,10 @@ class Run:
 
     def role(self, name: str, dim: int) -> Role:
         """What a dimension is mainly used for."""
-        known = self.watch.roles.get((name, dim), ())
-        return next((r for r in _PRECEDENCE if r in known), "raw")
+        known = self.watch.roles.get((name, dim))
+        if not known:
+            return "raw"
+        return min(known, key=_PRECEDENCE.index)  # type: ignore[arg-type]
 
 
 def to_graph(run: Run) -> Graph:

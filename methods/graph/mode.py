@@ -73,6 +73,11 @@ class Watch(TorchDispatchMode):
         self.nothing = torch.empty((0,), device="meta")
         self._next_bit = 1
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No guard against compilation around each operator: nothing is compiled while a mode is active."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Hand the operator to its rule."""
         from methods.graph.rules import handler
@@ -152,9 +157,14 @@ class Watch(TorchDispatchMode):
         return torch.empty(shape, dtype=like.dtype, device="meta")
 
     def empty_like(self, like: Tensor) -> Tensor:
-        """A meta tensor with the same strides."""
+        """A meta tensor whose dimensions lie in memory in the same order."""
         if like.is_contiguous():
             return torch.empty(like.shape, dtype=like.dtype, device="meta")
-        stride = like.stride()
-        dense = 1 + sum((n - 1) * s for n, s in zip(like.shape, stride, strict=True)) == like.numel() and 0 not in stride
-        return torch.empty_strided(like.shape, stride, dtype=like.dtype, device="meta") if dense else torch.empty_like(like)
+        old = like.stride()
+        if 0 in old:
+            return torch.empty_like(like)
+        stride, step = [0] * len(old), 1
+        for dim in sorted(range(len(old)), key=lambda d: (old[d], -d)):
+            stride[dim] = step
+            step *= like.shape[dim]
+        return torch.empty_strided(like.shape, stride, dtype=like.dtype, device="meta")

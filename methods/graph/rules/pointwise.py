@@ -216,6 +216,8 @@ def identity(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 def factory(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """A new tensor of given sizes: its dimensions may turn out to be anything."""
     if watch.meta:
+        if args[0] == [0]:
+            return torch.empty((0,), dtype=kwargs.get("dtype"), device="meta")
         kwargs = {**kwargs, "device": torch.device("meta")}
     out = run(watch, func, args, kwargs)
     dims: list[Term] = [Var(n) if n > 1 else Fix(n) for n in out.shape]
