@@ -89,7 +89,7 @@ def _finish(spec: CampaignSpec, outcome: Outcome, as_json: bool) -> None:
 
     folder, metric, mode = outcome.folder, spec.search.metric, spec.search.mode
     sign = -1 if mode == "max" else 1
-    statuses = sorted(outcome.trials, key=lambda s: (s.best is None, sign * (s.best or 0.0), s.id))
+    statuses = sorted(outcome.trials, key=lambda s: (s.best is None, sign * s.metrics.get(metric, 0.0), s.id))
     page = write_report(folder)
     exported = export_best(folder) if outcome.best is not None else None
     if as_json:

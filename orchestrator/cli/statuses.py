@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,18 +18,19 @@ COUNTED = ("finished", "running", "waiting", "interrupted", "stopped", "failed")
 
 def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
     """A row for each trial; the reasons only where there are any."""
-    heads = ["trial", "state", "epoch", f"best {metric}", "parameters", "FLOPs", "last event", "reason"]
+    heads = ["trial", "state", "epoch", metric, "best so far", "parameters", "FLOPs", "last event", "reason"]
     rows = [_cells(s, metric) for s in statuses]
     if not any(s.reason for s in statuses):
         heads, rows = heads[:-1], [r[:-1] for r in rows]
-    return plain_table(heads, rows, numbers=("epoch", f"best {metric}", "parameters", "FLOPs"))
+    return plain_table(heads, rows, numbers=("epoch", metric, "best so far", "parameters", "FLOPs"))
 
 
 def _cells(status: TrialStatus, metric: str) -> list[str]:
     name = f"{status.id} ({status.label})" if status.label and status.label != status.id else status.id
     progress = f"{status.epoch}/{status.epochs}" if status.epochs else str(status.epoch)
-    value = metric_value(metric, status.best)
-    return [name, status.state, progress, value, whole(status.parameters), short(status.flops), status.last_event, status.reason]
+    values = [metric_value(metric, status.metrics.get(metric)), metric_value(metric, status.best)]
+    sizes = [whole(status.parameters), short(status.flops)]
+    return [name, status.state, progress, *values, *sizes, status.last_event, status.reason]
 
 
 def status_json(status: TrialStatus) -> dict[str, Any]:
@@ -46,9 +48,11 @@ def counts(statuses: Sequence[TrialStatus]) -> str:
 
 
 def leader(statuses: Sequence[TrialStatus], metric: str, mode: str) -> str:
-    """The trial of the search with the best value so far, in words; empty where none has one."""
-    scored = [(s.best, s) for s in statuses if s.best is not None and s.label is None]
+    """The trial of the search that is best as it is now, finished ones first, in words; empty where none has a value."""
+    scored = [s for s in statuses if s.label is None and s.state != "failed" and s.best is not None]
+    scored = [s for s in scored if s.state == "finished"] or scored
     if not scored:
         return ""
-    value, status = (max if mode == "max" else min)(scored, key=lambda item: item[0])
-    return f"best {metric} {metric_value(metric, value)} by {status.id} ({whole(status.parameters)} parameters)"
+    sign = -1 if mode == "max" else 1
+    best = min(scored, key=lambda s: (sign * s.metrics.get(metric, -sign * math.inf), s.parameters or 0.0, s.id))
+    return f"best {best.id}: {metric} {metric_value(metric, best.metrics.get(metric))}, {whole(best.parameters)} parameters"

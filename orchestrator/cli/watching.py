@@ -29,7 +29,7 @@ def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help=
     from orchestrator.status import status as read_status
     from orchestrator.store import CampaignFolder
 
-    statuses = read_status(folder)
+    statuses = sorted(read_status(folder), key=lambda s: (s.label is not None, s.id))
     search = read_json(CampaignFolder(folder).lock)["campaign"]["search"]
     metric, mode = str(search["metric"]), str(search["mode"])
     if as_json:
@@ -84,7 +84,7 @@ def describe(event: Mapping[str, Any]) -> str:
     """One event as a line for people."""
     clock = time.strftime("%H:%M:%S", time.localtime(event["time"])) if "time" in event else "        "
     writer = _WORDS.get(str(event.get("type")), _other)
-    return f"{clock}  epoch {event.get('epoch', 0):>3}  {writer(event)}"
+    return f"{clock}  epoch {int(event.get('epoch', 0)):>3}  {writer(event)}"
 
 
 def _metrics(event: Mapping[str, Any]) -> str:

@@ -179,5 +179,5 @@ def failures(data: ReportData) -> str:
 def footer(data: ReportData) -> str:
     """How to get at the network."""
     command = tag("code", escape(f"coppice best {data.folder}"))
-    return tag("footer", f"The best network as a file: {command}. FLOPs count the multiplications and additions of matrix products "
-               "and convolutions for one sample; training compute is three forwards for each sample seen. Coppice.")
+    return tag("footer", f"The best network as a file: {command}. FLOPs count the multiplications and additions of matrix "
+               "products and convolutions for one sample; training compute is three forwards for each sample seen. Coppice.")

@@ -87,17 +87,18 @@ def campaign_folder(root: Path, trials: int = 12, epochs: int = 12, compare: boo
         for epoch in range(1, epochs + 1):
             writer.epoch(epoch, quality, adapts=False)
         writer.event("status", epochs, status="finished")
-        writer.write({"label": label, "params": {}, "spec": {"training": {"epochs": epochs}, "label": label}})
+        spec = {"training": {"epochs": epochs}, "label": label}
+        writer.write({"spec": spec, "params": {}, "number": None, "sampling": {}})
     return folder
 
 
 def _searched(folder: Path, draw: random.Random, epochs: int, number: int, trials: int) -> None:
     params = {
-        "training.optimizer.sgd.lr": draw.uniform(0.01, 0.2),
-        "adaptations.0.grow.when": draw.choice(["periodic", "plateau"]),
-        "adaptations.0.grow.where": draw.choice(["all", "round_robin", "best_gain"]),
-        "adaptations.0.grow.how": draw.choice(["random", "net2wider", "gradmax"]),
-        "adaptations.1.prune.how": draw.choice(["magnitude", "slimming"]),
+        "training/optimizer/sgd/lr": draw.uniform(0.01, 0.2),
+        "adaptations/0/grow/when": draw.choice(["periodic", "plateau"]),
+        "adaptations/0/grow/where": draw.choice(["all", "round_robin", "best_gain"]),
+        "adaptations/0/grow/how": draw.choice(["random", "net2wider", "gradmax"]),
+        "adaptations/1/prune/how": draw.choice(["magnitude", "slimming"]),
     }
     writer = Writer(folder, draw, epochs)
     writer.event("status", 0, status="started")
@@ -110,4 +111,4 @@ def _searched(folder: Path, draw: random.Random, epochs: int, number: int, trial
         writer.event("status", 3, status="failed", error="NonFiniteLoss: nan", traceback=TRACEBACK)
     elif last == epochs:
         writer.event("status", epochs, status="finished")
-    writer.write({"label": None, "seed": number, "params": params, "spec": {"training": {"epochs": epochs}}})
+    writer.write({"spec": {"training": {"epochs": epochs}, "label": None}, "params": params, "number": number, "sampling": {}})

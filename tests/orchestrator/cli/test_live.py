@@ -43,7 +43,7 @@ def test_lines_tell_starts_and_ends_once() -> None:
 def test_lines_come_at_least_once_a_minute() -> None:
     running = [status("00000", "running", 0.5)]
     lines = shown(False, (0, running), (30, running), (61, running), (62, running)).splitlines()
-    assert lines == ["00000 running", "1 trial: 1 running; best val_accuracy 50.00 % by 00000 (1,234 parameters)"]
+    assert lines == ["00000 running", "1 trial: 1 running; best 00000: val_accuracy 50.00 %, 1,234 parameters"]
 
 
 def test_a_terminal_gets_a_table_that_fits() -> None:

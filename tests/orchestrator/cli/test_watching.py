@@ -27,13 +27,14 @@ def output(*arguments: object) -> str:
 def test_status_is_a_table_with_one_line_a_trial(folder: Path) -> None:
     lines = output("status", folder).splitlines()
     assert re.split(r"  +", lines[0].strip()) == [
-        "trial", "state", "epoch", "best val_accuracy", "parameters", "FLOPs", "last event", "reason"]
+        "trial", "state", "epoch", "val_accuracy", "best so far", "parameters", "FLOPs", "last event", "reason"]
     rows = {line.split()[0]: line for line in lines[1:15]}
     assert len(rows) == 14
-    assert re.search(r"00000 +finished +12/12 +9\d\.\d\d % +[\d,]+ +[\d.]+M", rows["00000"])
+    assert re.search(r"00000 +finished +12/12 +9\d\.\d\d % +9\d\.\d\d % +[\d,]+ +[\d.]+M", rows["00000"])
     assert re.search(r"00003 +failed +3/12 .*NonFiniteLoss", rows["00003"])
     assert "interrupted" in rows["00011"]
-    assert re.match(r"14 trials: 12 finished, 1 interrupted, 1 failed; best val_accuracy 9\d\.\d\d % by 0000\d", lines[-1])
+    assert lines[-1].startswith("14 trials: 12 finished, 1 interrupted, 1 failed; best 0000")
+    assert re.search(r"val_accuracy 9\d\.\d\d %, [\d,]+ parameters\.$", lines[-1])
 
 
 def test_status_as_json(folder: Path) -> None:
@@ -46,6 +47,7 @@ def test_status_as_json(folder: Path) -> None:
 
 def test_logs_tell_what_happened(folder: Path) -> None:
     text = output("logs", folder, "00000")
+    assert "epoch  12  " in text
     lines = text.splitlines()
     assert lines[0].endswith("started")
     assert lines[-1].endswith("finished")

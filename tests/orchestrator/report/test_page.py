@@ -65,7 +65,7 @@ def test_it_says_what_the_folder_says(tmp_path: Path) -> None:
     assert f"{int(best.last('parameters') or 0):,} parameters" in text
     assert "10 of 12 trials finished, 1 failed" in text
     assert "static, same final size, from scratch" in text and "big, never changed" in text
-    assert "adaptations.0.grow.where" in text and "round_robin" in text
+    assert "adaptations/0/grow/where" in text and "round_robin" in text
     assert "& <lower> the learning rate" in text
     assert page.count('class="panel"') == 7
     assert len(re.findall(r'class="mark[ "]', page)) >= 14
