@@ -1,10 +1,10 @@
-"""The tables of methods and selections, and how a name with arguments becomes one."""
+"""The tables of methods and selections by name. A new one is one new file and one line here."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +12,10 @@ from methods.growth.deepen import Deepen
 from methods.growth.gradmax import GradMax
 from methods.growth.net2wider import Net2Wider
 from methods.growth.random import Random
-from methods.method import Method, Parameter
-from methods.pruning.magnitude import Magnitude, MagnitudeWeights
+from methods.method import Method
+from methods.parameters import Parameter
+from methods.pruning.magnitude import Magnitude
+from methods.pruning.magnitude_weights import MagnitudeWeights
 from methods.pruning.remove_blocks import RemoveBlocks
 from methods.pruning.slimming import Slimming
 from methods.selection import All, BestGain, GlobalRanking, RoundRobin, Selection
@@ -28,6 +30,7 @@ PRUNING: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "magnitude_weights": MagnitudeWeights,
     "slimming": Slimming,
+    "l1": Slimming,
     "remove_blocks": RemoveBlocks,
 }
 SELECTIONS: dict[str, type[Selection]] = {
@@ -36,36 +39,34 @@ SELECTIONS: dict[str, type[Selection]] = {
     "best_gain": BestGain,
     "global": GlobalRanking,
 }
-TABLES: dict[str, Mapping[str, type[Any]]] = {"grow": GROWTH, "prune": PRUNING, "selection": SELECTIONS}
-BASES: dict[str, type[Any]] = {"grow": Method, "prune": Method, "selection": Selection}
+TABLES: dict[str, Mapping[str, type]] = {"grow": GROWTH, "prune": PRUNING, "selection": SELECTIONS}
 
 
-def find(kind: str, name: str) -> type[Any]:
-    """The class called `name` in the table of `kind` (`grow`, `prune` or `selection`), or `package.module:attribute`.
+def resolve(kind: str, name: str) -> type:
+    """The class called `name`, or the one that `package.module:attribute` names.
+
+    Args:
+        kind: `grow`, `prune` or `selection`.
+        name: a name of the table, or a reference to a class of the user.
 
     Raises:
-        ValueError: unknown name, or not a class of that kind; the message lists the known names.
+        ValueError: unknown kind or name (the known ones are listed), a reference that does not import, or no such class.
     """
-    table = TABLES[kind]
-    if name in table:
-        return table[name]
-    module, colon, attribute = name.partition(":")
+    if kind not in TABLES:
+        raise ValueError(f"kind must be one of {sorted(TABLES)}, but got {kind!r}.")
+    if name in TABLES[kind]:
+        return TABLES[kind][name]
+    path, colon, attribute = name.partition(":")
     if not colon:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{kind} knows {sorted(table)} and package.module:attribute, but got {name!r}{hint}")
+        raise ValueError(f"a {kind} must be one of {sorted(TABLES[kind])} or package.module:attribute, but got {name!r}.")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(path), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name!r} must be importable, but {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, BASES[kind])) or getattr(found, "kind", kind) != kind:
-        raise ValueError(f"{name!r} must be a {BASES[kind].__name__} of kind {kind}, but is {found!r}.")
+        raise ValueError(f"{name!r} must name a class that can be imported, but: {error}.") from error
+    base: type = Selection if kind == "selection" else Method
+    if not (isinstance(found, type) and issubclass(found, base) and getattr(found, "kind", kind) == kind):
+        raise ValueError(f"{name!r} must be a {kind} subclass of {base.__module__}.{base.__name__}, but is {found!r}.")
     return found
-
-
-def parameters(found: type[Any]) -> dict[str, tuple[Any, Parameter]]:
-    """Default and range of each parameter of a method or selection."""
-    return {f.name: (f.default, f.metadata.get("parameter", Parameter())) for f in dataclasses.fields(found)}
 
 
 def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -74,23 +75,44 @@ def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: unknown name or argument, or a value outside its range; the message says what is known.
     """
-    found = find(kind, name)
-    known = parameters(found)
-    unknown = sorted(set(arguments) - set(known))
+    cls = resolve(kind, name)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(arguments) - set(fields))
     if unknown:
-        raise ValueError(f"{name} takes {sorted(known) or 'no arguments'}, but got {unknown}.")
+        raise ValueError(f"{name} takes the parameters {sorted(fields)}, but got {unknown}.")
     for key, value in arguments.items():
-        check_value(name, key, value, known[key][1])
-    return found(**arguments)
+        about = fields[key].metadata.get("parameter")
+        if about is not None:
+            _check(name, key, value, about, fields[key].default)
+    return cls(**arguments)
 
 
-def check_value(name: str, key: str, value: Any, about: Parameter) -> None:
-    """Raise ValueError when a value is outside a parameter's range."""
-    if about.choices and value not in about.choices:
-        raise ValueError(f"{name}: {key} must be one of {list(about.choices)}, but got {value!r}.")
+def _check(name: str, key: str, value: Any, about: Parameter, default: Any) -> None:
+    if about.choices:
+        if not any(value is c or (value == c and type(value) is type(c)) for c in about.choices):
+            raise ValueError(f"{name}: {key} must be one of {list(about.choices)}, but got {value!r}.")
+        return
     if about.low is None and about.high is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{name}: {key} must be a number, but got {value!r}.")
-    if (about.low is not None and value < about.low) or (about.high is not None and value > about.high):
-        raise ValueError(f"{name}: {about.low} <= {key} <= {about.high} must hold, but got {key}={value}.")
+    whole = isinstance(default, int)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise ValueError(f"{name}: {key} must be a {'whole ' if whole else ''}number, but got {value!r}.")
+    low, high = about.low, about.high
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        bounds = f"{'' if low is None else f'{low} <= '}{key}{'' if high is None else f' <= {high}'}"
+        raise ValueError(f"{name}: {bounds} must hold, but got {key}={value}.")
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What a method or selection says about itself: kind, paper, levels, parameters with default, range and help. JSON-able.
+
+    Raises:
+        ValueError: unknown name; the known ones are listed.
+    """
+    kinds = [kind for kind, table in TABLES.items() if name in table]
+    if not kinds:
+        raise ValueError(f"name must be one of {sorted(n for t in TABLES.values() for n in t)}, but got {name!r}.")
+    cls = resolve(kinds[0], name)
+    parameters = {f.name: {"default": f.default, **vars(f.metadata["parameter"])} for f in dataclasses.fields(cls)}
+    said = {key: getattr(cls, key) for key in ("paper", "levels", "preserves", "batch_norm") if hasattr(cls, key)}
+    return {"name": name, "kind": kinds[0], "about": inspect.cleandoc(cls.__doc__ or ""), **said, "parameters": parameters}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from methods.graph.values import Element, Level
 from methods.network import LossFunction, Network
+from methods.parameters import Parameter, parameter
 from methods.plan import Plan
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
@@ -50,21 +50,7 @@ class Measurement:
     data: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """Range of a method's parameter, for search and for checks."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-    help: str = ""
-
-
-def parameter(default: Any, help: str, low: float | None = None, high: float | None = None, log: bool = False,
-              choices: Sequence[Any] = ()) -> Any:
-    """A dataclass field of a method, with its range: `scale: float = parameter(0.5, "...", low=0.01, high=2, log=True)`."""
-    return dataclasses.field(default=default, metadata={"parameter": Parameter(low, high, log, tuple(choices), help)})
+__all__ = ["Batches", "Context", "Measurement", "Method", "Parameter", "parameter"]
 
 
 class Method(ABC):

@@ -25,7 +25,10 @@ def require_finite(what: str, *tensors: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """One batch at one module: its first input, and the gradient of the summed loss with respect to its output (or None)."""
+    """One batch at one module: its first input, its output, and the gradient of the summed loss with respect to the output.
+
+    The gradient is None when it was not asked for or the loss does not depend on the output.
+    """
 
     input: Tensor
     output: Tensor
@@ -34,19 +37,24 @@ class Seen:
 
 @contextmanager
 def frozen_modes(module: nn.Module) -> Iterator[None]:
-    """Eval mode within: running statistics are used and not touched; every submodule's mode is put back."""
+    """Eval mode within: running statistics are used and not touched; every submodule's mode and the RNG are put back."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         for submodule, training in modes:
             submodule.training = training
 
 
 def observe(
-    context: Context, names: Sequence[str], use: Callable[[dict[str, Seen], int], None], num_batches: int, gradients: bool = True
-) -> None:
+    context: Context,
+    names: Sequence[str],
+    use: Callable[[dict[str, Seen], Tensor], None],
+    num_batches: int,
+    gradients: bool = True,
+) -> int:
     """Show `use` what goes through the modules called `names`, once a batch.
 
     The network runs in eval mode. Parameters' gradients, buffers, modes and the RNG stay as they are, and no hook is left.
@@ -54,27 +62,39 @@ def observe(
     Args:
         context: network, data and loss.
         names: module names; a module that is called several times in a forward shows its last call.
-        use: called with what was seen and the batch's number of samples.
+        use: called with what was seen, by module name, and the batch's inputs.
         num_batches: how many batches.
         gradients: whether output gradients are wanted.
+
+    Returns:
+        Number of samples, by which sums are divided.
     """
     module = context.network.module
     caught: dict[str, tuple[Tensor, Tensor]] = {}
     hooks = [module.get_submodule(n).register_forward_hook(_catch(n, caught)) for n in names]
+    samples = 0
     try:
-        with torch.random.fork_rng(devices=[]), frozen_modes(module), torch.set_grad_enabled(gradients):
+        with frozen_modes(module):
             for inputs, targets in context.batches(num_batches):
                 caught.clear()
-                loss = context.loss(module(inputs), targets) * len(targets)
-                use(_seen(caught, loss, gradients), len(targets))
+                with torch.set_grad_enabled(gradients):
+                    loss = context.loss(module(inputs), targets) * len(targets)
+                    seen = _seen(caught, loss, gradients)
+                with torch.no_grad():
+                    use(seen, inputs)
+                samples += len(targets)
     finally:
         for hook in hooks:
             hook.remove()
+    return samples
 
 
-def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        caught[name] = (inputs[0].detach(), output)
+def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """Keeps the output itself and passes a copy on: an in-place operation behind the module must not change what is kept."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        caught[name] = (inputs[0].detach().clone(), output)
+        return output.clone()
 
     return hook
 
@@ -82,6 +102,41 @@ def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.
 def _seen(caught: dict[str, tuple[Tensor, Tensor]], loss: Tensor, gradients: bool) -> dict[str, Seen]:
     names = list(caught)
     found: Sequence[Tensor | None] = [None] * len(names)
-    if gradients:
+    if gradients and names:
         found = torch.autograd.grad(loss, [caught[n][1] for n in names], allow_unused=True)
     return {n: Seen(caught[n][0], caught[n][1].detach(), g) for n, g in zip(names, found, strict=True)}
+
+
+def channel_means(context: Context, names: Sequence[str], num_batches: int) -> dict[str, Tensor]:
+    """Mean input of each input channel of linear layers and convolutions, over samples and positions: [channels], float64, CPU.
+
+    What a bias behind them must take over when a channel goes.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def use(seen: dict[str, Seen], inputs: Tensor) -> None:
+        for name, batch in seen.items():
+            linear = isinstance(context.network.module.get_submodule(name), nn.Linear)
+            x = batch.input.double()
+            flat = (x if linear else x.movedim(1, -1)).flatten(0, -2)
+            sums[name] = sums.get(name, 0) + flat.sum(0).cpu()
+            counts[name] = counts.get(name, 0) + len(flat)
+
+    observe(context, names, use, num_batches, gradients=False)
+    means = {name: total / counts[name] for name, total in sums.items()}
+    for name, mean in means.items():
+        require_finite(f"inputs of {name}", mean)
+    return means
+
+
+@torch.no_grad()
+def mean_loss(context: Context, num_batches: int) -> Tensor:
+    """Mean loss over batches in eval mode, a float64 scalar on the CPU."""
+    total, samples = torch.zeros((), dtype=torch.float64), 0
+    with frozen_modes(context.network.module):
+        for inputs, targets in context.batches(num_batches):
+            total += context.loss(context.network.module(inputs), targets).double().cpu() * len(targets)
+            samples += len(targets)
+    require_finite("the loss", total)
+    return total / max(samples, 1)

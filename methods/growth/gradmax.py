@@ -1,200 +1,189 @@
-"""GradMax: new units that get the largest gradient."""
+"""New units that get the largest possible gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element, Occurrence
-from methods.growth.moments import Layer, cross_moment, is_layer, patches
-from methods.growth.random import has_batch_norm
+from methods.graph.values import Element
+from methods.growth.cross_moment import cross_moment, fan_out_gradient
+from methods.growth.site import Site, at_zero, entry_output, find_site, pull_back, through
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import Seen, observe, require_finite
 
+_EPSILON = 1e-3
+
 
 @dataclass(frozen=True)
 class GradMax(Method):
-    """Top singular directions of A = E[dL/dz_out h_in^T] (Evci et al. 2022, eq. 8-11; exact convolution form).
+    """Sets new weights to singular vectors of A = E[gradient behind x input before], so that the new gradients are largest.
 
-    With zero fan-in the fan-out of unit i is the i-th right singular vector, and the gradient of its fan-in has norm
-    sigma_i times the fan-out's norm. That needs an activation with f(0) = 0 and f'(0) != 0 and no BatchNorm between: `nn.ReLU`
-    has derivative 0 at 0, so its units would be dead for ever, and BatchNorm would multiply the gradient by 1/sqrt(eps).
-    There the zero goes to the fan-out, which preserves the function for everything, and the fan-in is the left singular
-    vector (sign chosen so that ReLU passes it on average): ours, not the paper's, which trains it by GradMax-Opt.
+    `zero: fan_in` is the paper's: outgoing weights are the top singular vectors on the gradient's side, incoming ones are zero, and
+    the gradient of new unit i has norm sigma_i times the norm of its outgoing weights. It needs a path between the two layers
+    that is 0 at 0 and linear there (not ReLU, whose derivative at 0 is 0: such units would be dead for ever) and no BatchNorm
+    (which would multiply the gradient by 1/sqrt(eps)). `zero: fan_out` is the inverse: incoming weights are the singular vectors on
+    the input's side, each with the sign that gives the larger gradient through the real activation; outgoing ones are zero.
+    `auto` takes fan_in where it is sound, else fan_out.
+
+    Scores are squared gradient norms of the new units: the first-order decrease of the loss for a unit learning rate, comparable
+    across layers. At most rank(A) units are offered.
     """
 
     kind = "grow"
     levels = ("channel",)
-    paper = "Evci et al. 2022, GradMax (arXiv 2201.05125), eq. 8-11; zero fan-out side: ours"
+    paper = "Evci et al. 2022, GradMax, eq. 8-11 and appendix B for convolutions (arXiv 2201.05125)"
     preserves = True
-    batch_norm = "zero fan-out before BatchNorm, never zero fan-in"
+    batch_norm = "new rows are scale 1, shift 0, mean 0, variance 1; the zero side is always the fan-out"
 
-    scale: float = parameter(0.5, "norm of the non-zero side, relative to the mean norm of existing units", low=0.05, high=2.0, log=True)
-    placement: str = parameter("auto", "which side is zero", choices=("auto", "fan_in_zero", "fan_out_zero"))
-    batches: int = parameter(1, "batches of training data that are measured", low=1, high=64)
+    scale: float = parameter(0.5, "norm of a new unit's non-zero weights", low=1e-3, high=10.0, log=True)
+    norm: str = parameter(
+        "mean_norm", "scale times the mean norm of the existing units' weights, or scale itself", choices=("mean_norm", "fixed")
+    )
+    zero: str = parameter("auto", "which side of the new units is zero", choices=("auto", "fan_in", "fan_out"))
+    num_batches: int = parameter(1, "batches that A is taken over", low=1, high=1000)
 
     def accepts(self, context: Context, element: Element) -> str | None:
-        """As every method; one Linear or ungrouped Conv2d must make the units, and such layers must take them."""
-        return super().accepts(context, element) or _why_not(context, element)
+        """See `Method.accepts`."""
+        reason = super().accepts(context, element)
+        if reason is not None:
+            return reason
+        if element.grow != "exact":
+            return "new units would change the function"
+        site = find_site(context.network, element)
+        if isinstance(site, str):
+            return site
+        return self._why_not_fan_in(context, site) if self.zero == "fan_in" else None
+
+    def _why_not_fan_in(self, context: Context, site: Site) -> str | None:
+        if site.batch_norm is not None:
+            return f"BatchNorm {site.batch_norm} would multiply the gradient of zero fan-in by 1/sqrt(eps)"
+        inputs, _ = next(iter(context.batches(1)))
+        return at_zero(context.network, site, inputs).reason
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Squared singular values of each element's moment: first-order decrease per unit step of a unit-norm unit."""
-        paths = {e.name: _path(context, e) for e in elements}
-        sums: dict[str, list[Tensor]] = {}
-        means: dict[str, Tensor] = {}
-        num = 0
-
-        def add(seen: dict[str, Seen], size: int) -> None:
-            nonlocal num
-            num += size
-            for name, (producer, consumers) in paths.items():
-                parts = [_part(context, producer, consumer, seen) for consumer in consumers]
-                sums[name] = [a + b for a, b in zip(sums[name], parts, strict=True)] if name in sums else parts
-                mean = patches(_layer(context, producer), seen[_owner(producer)].input).flatten(2).mean((0, 2)) * size
-                means[name] = means.get(name, 0) + mean
-
-        names = sorted({_owner(o) for p, cs in paths.values() for o in (p, *cs)})
-        observe(context, names, add, self.batches)
+        """Singular vectors, and the squared gradient norms that new units will get."""
         scores, data = {}, {}
-        for name, parts in sums.items():
-            moment = torch.cat(parts, 1) / num
-            require_finite(f"the gradient moment of {name}", moment)
-            left, sigma, right = torch.linalg.svd(moment, full_matrices=False)
-            k = min(most[name], len(sigma))
-            scores[name] = sigma[:k].square().cpu()
-            sign = torch.where(left[:, :k].T @ means[name] < 0, -1.0, 1.0)[:, None]
-            data[name] = {"left": left[:, :k].T * sign, "right": right[:k], "widths": torch.tensor([p.shape[1] for p in parts])}
+        for element in elements:
+            site = find_site(context.network, element)
+            assert isinstance(site, Site), "accepted before"
+            fan_in_zero = self.zero != "fan_out" and self._why_not_fan_in(context, site) is None
+            task = _Task(context, site, self.num_batches)
+            moment = task.moment(fan_in_zero)
+            require_finite(f"the cross moment of {element.name}", moment)
+            found = task.fan_in_zero(moment, self) if fan_in_zero else task.fan_out_zero(moment, self, most[element.name])
+            require_finite(f"the gradients of new units of {element.name}", found["gains"])
+            scores[element.name], data[element.name] = found["gains"], found
         return Measurement(scores, data)
 
+    def length(self, weight: Tensor, dim: int) -> float:
+        """Norm of the non-zero weights of a new unit, which lie along the other dimensions of `weight`."""
+        if self.norm == "fixed":
+            return self.scale
+        return self.scale * float(weight.detach().movedim(dim, 0).flatten(1).norm(dim=1).mean())
+
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
-        """The directions with the largest singular values; the non-zero side has `scale` times the mean norm."""
-        producer, consumers = _path(context, element)
-        data = measurement.data[element.name]
-        count = min(len(units), len(data["right"]))
-        seed = int(torch.randint(2**62, (), generator=context.generator))
-        gain = float(measurement.scores[element.name][:count].sum())
-        values = {}
-        if self._zero_fan_in(context, element):
-            values[_key(producer)] = torch.zeros_like(_slices(context, producer, count))
-            pieces = data["right"][:count].split(data["widths"].tolist(), 1)
-            for consumer, piece in zip(consumers, pieces, strict=True):
-                values[_key(consumer)] = self._scaled(context, consumer, piece, count)
-        else:
-            values[_key(producer)] = self._scaled(context, producer, data["left"][:count], count)
-        return GrowPlan(element.name, count, values=values, consume="zero", seed=seed, predicted_gain=gain)
-
-    def _zero_fan_in(self, context: Context, element: Element) -> bool:
-        if self.placement != "auto":
-            return self.placement == "fan_in_zero"
-        return not has_batch_norm(context, element) and _alive_at_zero(context, element)
-
-    def _scaled(self, context: Context, o: Occurrence, rows: Tensor, count: int) -> Tensor:
-        """Unit rows (count, entries of one unit) as slices of the tensor, at `scale` times the mean norm of existing units."""
-        weight = _weight(context, o)
-        per_unit = weight.movedim(o.dim, 0).reshape(_units(context, o), -1)
-        norm = self.scale * float(per_unit.norm(dim=1).mean())
-        rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12) * norm
-        return _shaped(rows, weight, o, count)
+        """See `Method.plan`."""
+        site = find_site(context.network, element)
+        assert isinstance(site, Site), "accepted before"
+        data, chosen = measurement.data[element.name], torch.tensor(list(units))
+        gain = float(data["gains"][chosen].sum())
+        plan = GrowPlan(element.name, len(units), produce="zero", consume="zero", predicted_gain=gain)
+        if "rows" in data:
+            return replace(plan, values={f"{site.producer}.weight:0": data["rows"][chosen]})
+        return replace(plan, values={f"{site.consumer}.weight:1": _columns(data["columns"][chosen], site)})
 
 
-def _owner(o: Occurrence) -> str:
-    return o.tensor.rpartition(".")[0]
+def _columns(columns: Tensor, site: Site) -> Tensor:
+    """[units, out, taps or kernel] -> new slices of the consumer's weight along its dimension 1."""
+    moved = columns.movedim(0, 1)
+    return moved.flatten(1) if columns.dim() == 3 else moved
 
 
-def _key(o: Occurrence) -> str:
-    return f"{o.tensor}:{o.dim}"
+@dataclass(frozen=True)
+class _Task:
+    """Measures one site."""
+
+    context: Context
+    site: Site
+    num_batches: int
+
+    def moment(self, exact: bool) -> Tensor:
+        """A, the mean over samples, float64 on the CPU.
+
+        Args:
+            exact: linearise the path at 0; else near 0 at a random point, where ReLU and max-pooling have a derivative.
+        """
+        network, site = self.context.network, self.site
+        total: list[Tensor] = []
+
+        def use(seen: dict[str, Seen], inputs: Tensor) -> None:
+            gradient = seen[site.consumer].gradient
+            assert gradient is not None, "the loss depends on the consumer"
+            base = torch.zeros_like(seen[site.entry].output)
+            if not exact:
+                generator = torch.Generator().manual_seed(0)
+                base = (torch.randn(base.shape, generator=generator) * _EPSILON).to(base)
+            pull = pull_back(network, site, inputs, base)
+            before, behind = seen[site.producer].input, seen[site.consumer].input
+            total.append(cross_moment(network, site, before, gradient, behind.shape, pull).double().cpu())
+            total[:] = [total[0] + total[1]] if len(total) > 1 else total
+
+        samples = observe(self.context, [*{site.producer, site.entry}, site.consumer], use, self.num_batches)
+        return total[0] / samples
+
+    def fan_in_zero(self, moment: Tensor, method: GradMax) -> dict[str, Tensor]:
+        """The paper's placement."""
+        weight = self.context.network.module.get_submodule(self.site.consumer).weight
+        assert isinstance(weight, Tensor)
+        _, sigma, right = torch.linalg.svd(moment, full_matrices=False)
+        kept = sigma > sigma[:1] * 1e-7
+        length = method.length(weight if weight.dim() > 2 else weight.unflatten(1, (-1, self.site.taps)), 1)
+        shape = (-1, len(weight), self.site.taps) if weight.dim() == 2 else (-1, len(weight), *weight.shape[2:])
+        columns = (right[kept] * length).reshape(shape).to(weight.dtype)
+        return {"gains": (sigma[kept] * length).square(), "sigma": sigma[kept], "columns": columns}
+
+    def fan_out_zero(self, moment: Tensor, method: GradMax, most: int) -> dict[str, Tensor]:
+        """The inverse placement: directions from A, signs and scores from the gradients themselves."""
+        weight = self.context.network.module.get_submodule(self.site.producer).weight
+        assert isinstance(weight, Tensor)
+        left, sigma, _ = torch.linalg.svd(moment, full_matrices=False)
+        kept = (sigma > sigma[:1] * 1e-7) & (torch.arange(len(sigma)) < most)
+        rows = (left.T[kept] * method.length(weight, 0)).reshape(-1, *weight.shape[1:]).to(weight)
+        both = torch.cat([rows, -rows])
+        gains = self._gradients(both).square().sum(1).view(2, -1)
+        better, sign = gains.max(0)
+        signed = torch.where((sign == 0).view(-1, *[1] * (rows.dim() - 1)).to(rows.device), rows, -rows)
+        order = better.argsort(descending=True, stable=True)
+        return {"gains": better[order], "sigma": sigma[kept][order], "rows": signed.cpu()[order]}
+
+    def _gradients(self, rows: Tensor) -> Tensor:
+        """Gradient of the zero fan-out of units with these rows, [units, outgoing weights], mean over samples, float64."""
+        network, site = self.context.network, self.site
+        producer, consumer = (network.module.get_submodule(n) for n in (site.producer, site.consumer))
+        total: dict[int, Tensor] = {}
+
+        def use(seen: dict[str, Seen], inputs: Tensor) -> None:
+            gradient = seen[site.consumer].gradient
+            assert gradient is not None, "the loss depends on the consumer"
+            for start in range(0, len(rows), site.size):
+                part = rows[start : start + site.size]
+                z = torch.zeros_like(seen[site.entry].output)
+                z[:, : len(part)] = _run(producer, seen[site.producer].input, part)
+                behind = through(network, site, inputs, z)
+                found = fan_out_gradient(consumer, behind, gradient, site.size)[: len(part)].double().cpu()
+                total[start] = total.get(start, 0) + found
+
+        samples = observe(self.context, [*{site.producer, site.entry}, site.consumer], use, self.num_batches)
+        return torch.cat(list(total.values())) / samples
 
 
-def _layer(context: Context, o: Occurrence) -> Layer:
-    return cast(Layer, context.network.module.get_submodule(_owner(o)))
-
-
-def _weight(context: Context, o: Occurrence) -> Tensor:
-    return cast(Tensor, _layer(context, o).weight).detach()
-
-
-def _units(context: Context, o: Occurrence) -> int:
-    """Number of units in the dimension: its size, or that of the atom when every unit has several entries (flattened maps)."""
-    weight = _weight(context, o)
-    pieces = _pieces(context, o)
-    return weight.shape[o.dim] // pieces
-
-
-def _pieces(context: Context, o: Occurrence) -> int:
-    from methods.graph.expr import atom_names, walk
-
-    (atom,) = atom_names(o.expr)
-    size = next(e.size for e in walk(o.expr) if getattr(e, "name", None) == atom)
-    return o.expr.size // size
-
-
-def _shaped(rows: Tensor, weight: Tensor, o: Occurrence, count: int) -> Tensor:
-    if o.role == "produce":
-        return rows.reshape(count, *weight.shape[1:])
-    out = weight.shape[0]
-    if weight.ndim == 4:
-        return rows.reshape(count, out, *weight.shape[2:]).movedim(0, 1)
-    return rows.reshape(count, out, -1).movedim(1, 0).reshape(out, -1)
-
-
-def _slices(context: Context, o: Occurrence, count: int) -> Tensor:
-    return _weight(context, o).new_zeros(count, *_weight(context, o).shape[1:])
-
-
-def _path(context: Context, element: Element) -> tuple[Occurrence, list[Occurrence]]:
-    occurrences = context.network.graph().atoms[element.moves[0].atom].occurrences
-    return next(o for o in occurrences if o.role == "produce"), [o for o in occurrences if o.role == "consume"]
-
-
-def _why_not(context: Context, element: Element) -> str | None:
-    if element.joint:
-        return "several atoms move together"
-    info = context.network.graph().atoms[element.moves[0].atom]
-    producers = [o for o in info.occurrences if o.role == "produce"]
-    consumers = [o for o in info.occurrences if o.role == "consume"]
-    if len(producers) != 1:
-        return f"one layer must make the units, but {len(producers)} do"
-    if not consumers:
-        return "no layer takes the units by a weight"
-    for o in (*producers, *consumers):
-        if not o.tensor.endswith(".weight") or not is_layer(context.network.module.get_submodule(_owner(o))):
-            return f"{o.tensor} must belong to a Linear or an ungrouped Conv2d"
-    if producers[0].expr.size != element.size:
-        return "the units are only a part of what their layer makes"
-    if any(o.expr.size % element.size or (o.expr.size != element.size and _weight(context, o).ndim == 4) for o in consumers):
-        return "the units are only a part of what a layer takes"
-    calls = context.network.graph().modules
-    if any(calls[_owner(o)].calls != 1 for o in (*producers, *consumers) if _owner(o) in calls):
-        return "a layer is called several times"
-    return None
-
-
-def _part(context: Context, producer: Occurrence, consumer: Occurrence, seen: Mapping[str, Seen]) -> Tensor:
-    before, after = seen[_owner(producer)], seen[_owner(consumer)]
-    gradient = torch.zeros_like(after.output) if after.gradient is None else after.gradient
-    return cross_moment(
-        _layer(context, producer), _layer(context, consumer), before.input, -gradient, after.input, _pieces(context, consumer)
-    )
-
-
-def _alive_at_zero(context: Context, element: Element) -> bool:
-    """Whether a unit at zero passes a gradient on: tried on a copy that has one more unit with zero fan-in."""
-    import copy
-
-    from methods.surgery.resize import resize, widening
-
-    clone = copy.deepcopy(context.network.module)
-    producer, _ = _path(context, element)
-    plan = GrowPlan(element.name, 1, produce="zero", consume="kaiming", seed=0)
-    resize(clone, context.network.graph(), [widening(element, plan)])
-    clone.eval()
-    weight = cast(Tensor, clone.get_submodule(_owner(producer)).weight)
-    inputs, targets = next(iter(context.batches(1)))
-    with torch.random.fork_rng(devices=[]):
-        (gradient,) = torch.autograd.grad(context.loss(clone(inputs), targets), [weight])
-    return bool(gradient[-1].abs().max() > 0)
+def _run(module: torch.nn.Module, inputs: Tensor, rows: Tensor) -> Tensor:
+    """What units with these incoming weights and no bias make."""
+    if isinstance(module, torch.nn.Linear):
+        return torch.nn.functional.linear(inputs, rows)
+    assert isinstance(module, torch.nn.Conv2d)
+    return torch.nn.functional.conv2d(inputs, rows, None, module.stride, module.padding, module.dilation)

@@ -1,4 +1,4 @@
-"""New units as copies of old ones."""
+"""New units that are copies of old ones."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ from methods.plan import GrowPlan
 
 @dataclass(frozen=True)
 class Net2Wider(Method):
-    """Copies random units and divides what they send among the copies (Chen et al. 2016, Net2Net, section 3.1, eq. 3-4).
+    """Copies random units, BatchNorm rows included; consumers' weights are divided among the copies.
 
-    Noise that breaks the symmetry is added to the copies' consumers and taken from the originals', so the sum stays the same.
+    Noise on a copy's outgoing weights is taken from those of its source, so that the function stays the same while the copies
+    no longer receive the same gradients. Each unit is copied once before any is copied twice.
     """
 
     kind = "grow"
-    levels = ("channel", "group")
-    paper = "Chen, Goodfellow, Shlens 2016, Net2Net (arXiv 1511.05641), section 3.1, eq. 3-4"
+    levels = ("channel", "head", "group")
+    paper = "Chen, Goodfellow, Shlens 2016, Net2Net, eq. 2-4 (arXiv 1511.05641)"
     preserves = True
-    batch_norm = "scale, shift and running statistics are copied too: exact in train and eval mode"
+    batch_norm = "rows are copied: equal statistics, exact in train and eval mode"
 
-    noise: float = parameter(0.02, "relative deviation of the noise on the copies' fan-out", low=1e-4, high=0.5, log=True)
+    noise: float = parameter(0.01, "noise on the outgoing weights of copies, relative to their deviation", low=0.0, high=1.0)
 
     def accepts(self, context: Context, element: Element) -> str | None:
-        """As every method; copies change the statistics of norms across channels, so those elements are refused."""
+        """See `Method.accepts`."""
+        reason = super().accepts(context, element)
+        if reason is not None:
+            return reason
+        if element.compensation:
+            return f"copies change the {', '.join(element.compensation)} over its units"
         if element.grow != "exact":
-            return f"copies are not exact there: growing it is {element.grow} ({', '.join(element.compensation) or 'coupled'})"
-        return super().accepts(context, element)
+            return "copies would change the function"
+        return None
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Predicts nothing."""
         return Measurement({e.name: torch.empty(0) for e in elements})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
-        """Copies of `len(units)` units, drawn without repetition as long as there are enough."""
+        """See `Method.plan`."""
         rounds = -(-len(units) // element.size)
-        drawn = torch.cat([torch.randperm(element.size, generator=context.generator) for _ in range(rounds)])
-        seed = int(torch.randint(2**62, (), generator=context.generator))
-        return GrowPlan(element.name, len(units), sources=tuple(drawn[: len(units)].tolist()), noise=self.noise, seed=seed)
+        order = torch.cat([torch.randperm(element.size, generator=context.generator) for _ in range(rounds)])
+        seed = int(torch.randint(2**31, (), generator=context.generator))
+        return GrowPlan(element.name, len(units), sources=tuple(order[: len(units)].tolist()), noise=self.noise, seed=seed)

@@ -1,4 +1,4 @@
-"""New units with random weights: the control arm of every growth experiment."""
+"""New units with random weights: the control arm of every comparison."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ from dataclasses import dataclass
 import torch
 
 from methods.graph.values import Element
+from methods.growth.site import at_zero, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 
 
 @dataclass(frozen=True)
 class Random(Method):
-    """Random producers, zero consumers (or the other way round, or neither).
+    """New units have random weights on one side and zero ones on the other, so that the function stays the same.
 
-    Zero fan-out preserves the function for every activation and with BatchNorm between. Zero fan-in is refused where
-    BatchNorm follows: the batch variance of a dead channel is 0, so BatchNorm would multiply its gradient by 1/sqrt(eps).
+    `zero: fan_out` works with any activation and norm. `zero: fan_in` is refused where new units could not learn: behind
+    BatchNorm (their gradient would be multiplied by 1/sqrt(eps)) and behind an activation whose derivative at 0 is 0, such as
+    ReLU. `zero: none` changes the function.
     """
 
     kind = "grow"
     levels = ("channel", "head", "group")
-    paper = "control arm; zero fan-out: Evci et al. 2022 (GradMax), 'inverse' rows of the WRN ablation"
+    paper = "control arm; initial values of He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal)"
     preserves = True
-    batch_norm = "zero fan-out by default: nothing new reaches the next layer; zero fan-in is refused before BatchNorm"
+    batch_norm = "zero fan-out: new rows are scale 1, shift 0, mean 0, variance 1; zero fan-in is refused"
 
-    fill: str = parameter("kaiming", "distribution of the non-zero side", choices=("kaiming", "normal", "orthogonal"))
-    zero: str = parameter("fan_out", "which side starts at zero", choices=("fan_out", "fan_in", "none"))
-    scale: float = parameter(1.0, "deviation relative to the distribution's own", low=0.01, high=4.0, log=True)
+    init: str = parameter("kaiming", "distribution of the non-zero weights", choices=("kaiming", "normal", "orthogonal"))
+    zero: str = parameter("fan_out", "which side of the new units is zero", choices=("fan_out", "fan_in", "none"))
+    scale: float = parameter(1.0, "standard deviation relative to the distribution's own", low=1e-3, high=10.0, log=True)
 
     def accepts(self, context: Context, element: Element) -> str | None:
-        """As every method; zero fan-in needs an element without BatchNorm."""
-        if self.zero == "fan_in" and has_batch_norm(context, element):
-            return "zero fan-in before BatchNorm multiplies gradients by 1/sqrt(eps); use zero: fan_out"
-        return super().accepts(context, element)
+        """See `Method.accepts`."""
+        reason = super().accepts(context, element)
+        if reason is not None:
+            return reason
+        if self.zero != "none" and element.grow == "inexact":
+            return "new units would change the function whatever their weights"
+        return self._cannot_learn(context, element) if self.zero == "fan_in" else None
+
+    def _cannot_learn(self, context: Context, element: Element) -> str | None:
+        site = find_site(context.network, element)
+        if isinstance(site, str):
+            return f"zero fan-in cannot be checked here: {site}"
+        if site.batch_norm is not None:
+            return f"BatchNorm {site.batch_norm} would multiply the gradient of zero fan-in by 1/sqrt(eps)"
+        inputs, _ = next(iter(context.batches(1)))
+        return at_zero(context.network, site, inputs).reason
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Predicts nothing."""
         return Measurement({e.name: torch.empty(0) for e in elements})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
-        """`len(units)` new units."""
-        seed = int(torch.randint(2**62, (), generator=context.generator))
-        return GrowPlan(
-            element.name,
-            len(units),
-            produce="zero" if self.zero == "fan_in" else self.fill,  # type: ignore[arg-type]
-            consume="zero" if self.zero == "fan_out" else self.fill,  # type: ignore[arg-type]
-            scale=self.scale,
-            seed=seed,
-        )
-
-
-def has_batch_norm(context: Context, element: Element) -> bool:
-    """Whether running statistics belong to the element's channels."""
-    atoms = context.network.graph().atoms
-    return any(o.role in ("mean", "var") for m in element.moves for o in atoms[m.atom].occurrences)
+        """See `Method.plan`."""
+        seed = int(torch.randint(2**31, (), generator=context.generator))
+        produce = "zero" if self.zero == "fan_in" else self.init
+        consume = "zero" if self.zero == "fan_out" else self.init
+        return GrowPlan(element.name, len(units), produce=produce, consume=consume, scale=self.scale, seed=seed)  # type: ignore[arg-type]

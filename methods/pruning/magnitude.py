@@ -1,4 +1,4 @@
-"""The smallest weights go: single ones by a mask, or whole units."""
+"""Channels, heads and groups with small weights go."""
 
 from __future__ import annotations
 
@@ -8,76 +8,36 @@ from dataclasses import dataclass
 import torch
 
 from methods.graph.values import Element
-from methods.method import Context, Measurement, Method, parameter
-from methods.plan import MaskPlan, PrunePlan
-from methods.pruning.units import entry_sums, occurrences, reduce_units, removal_plan
+from methods.method import Context, Measurement, parameter
+from methods.pruning.units import UnitPruning, held, sum_per_unit
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor
 
-REMOVALS = ("immediate", "absorb")
-
 
 @dataclass(frozen=True)
-class Magnitude(Method):
-    """Units with the smallest norm of everything that makes and takes them (Li et al. 2017; group norm as in DepGraph)."""
+class Magnitude(UnitPruning):
+    """Score of a unit: the L2 norm of all weights that make it and that use it, over every tensor it lives in.
 
-    kind = "prune"
-    levels = ("channel", "head", "group")
-    paper = "Li et al. 2017, Pruning Filters for Efficient ConvNets; group norm: Fang et al. 2023, DepGraph, eq. 6"
-    preserves = False
-    batch_norm = "its scales are not part of the norm; removed channels lose scale, shift and statistics"
-
-    normalise: bool = parameter(True, "divide by the element's mean score, so that layers of different size compare")
-    removal: str = parameter("immediate", "how units leave", choices=REMOVALS)
-
-    def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Euclidean norm of each unit's rows and columns."""
-        scores = {}
-        for element in elements:
-            total = torch.zeros(element.size)
-            for o, units in occurrences(context, element):
-                if o.role in ("produce", "consume"):
-                    total += reduce_units(entry_sums(context, o).cpu().float(), units, element.size)
-            score = total.sqrt()
-            require_finite(f"the weights of {element.name}", score)
-            scores[element.name] = score / score.mean().clamp_min(1e-12) if self.normalise else score
-        return Measurement(scores)
-
-    def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> PrunePlan:
-        """Remove `units`."""
-        return removal_plan(context, element, units, self.removal, None)
-
-
-@dataclass(frozen=True)
-class MagnitudeWeights(Method):
-    """Single weights with the smallest magnitude (Han et al. 2015). `amount` is the fraction of all weights that is masked now
-    and was not before; masked weights never come back.
+    `normaliser: mean` divides by the mean of the element's scores, so that layers of different sizes compare; `size` divides by
+    the square root of the number of weights.
     """
 
-    kind = "prune"
-    levels = ("weight",)
-    paper = "Han et al. 2015, Learning both Weights and Connections for Efficient Neural Networks"
-    preserves = False
-    batch_norm = "norms' scales and shifts are not masked"
+    paper = "Li et al. 2017 (arXiv 1608.08710), over groups as in Fang et al. 2023, DepGraph (arXiv 2301.12900)"
+    batch_norm = "its rows go with the unit; its scales do not count"
 
-    normalise: bool = parameter(False, "divide by the tensor's mean magnitude before ranking across tensors")
+    normaliser: str = parameter("mean", "what scores are divided by", choices=("mean", "size", "none"))
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """|w|; infinite where already masked, so that it is not chosen again."""
+        """See `Method.measure`."""
         scores = {}
         for element in elements:
-            weight = get_tensor(context.network.module, element.name).detach().flatten().cpu().float().abs()
-            require_finite(f"the weights of {element.name}", weight)
-            if self.normalise:
-                weight = weight / weight.mean().clamp_min(1e-12)
-            mask = context.network.masks.get(element.name)
-            scores[element.name] = weight if mask is None else weight.masked_fill(~mask.flatten().cpu(), float("inf"))
-        return Measurement(scores)
-
-    def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
-        """The present mask without `units` (entries of the flattened tensor)."""
-        weight = get_tensor(context.network.module, element.name)
-        old = context.network.masks.get(element.name)
-        mask = torch.ones(weight.numel(), dtype=torch.bool) if old is None else old.flatten().cpu().clone()
-        mask[torch.tensor(list(units), dtype=torch.int64)] = False
-        return MaskPlan({element.name: mask.reshape(weight.shape)})
+            total = torch.zeros(element.size, dtype=torch.float64)
+            entries = torch.zeros(element.size, dtype=torch.float64)
+            for o, units in held(context.network, element, ("produce", "consume")):
+                tensor = get_tensor(context.network.module, o.tensor).detach().double()
+                total += sum_per_unit(element, tensor.square(), o.dim, units)
+                entries += sum_per_unit(element, torch.ones_like(tensor), o.dim, units)
+            require_finite(f"weights of {element.name}", total)
+            norms = (total / entries.clamp(min=1)).sqrt() if self.normaliser == "size" else total.sqrt()
+            scores[element.name] = norms / norms.mean().clamp(min=1e-30) if self.normaliser == "mean" else norms
+        return Measurement(scores, self.absorbed(context, elements))

@@ -1,64 +1,62 @@
-"""Whole blocks and layers go."""
+"""Whole blocks whose absence the loss does not notice go."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from methods.graph.values import Element
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import RemovePlan
-from methods.statistics import Seen, observe, require_finite
+from methods.statistics import mean_loss, require_finite
 
 
 @dataclass(frozen=True)
 class RemoveBlocks(Method):
-    """Blocks that change their input least: block influence 1 - E[cos(x_in, x_out)] (Men et al. 2024, ShortGPT, eq. 1).
+    """Score of a block: how much the loss rises when its input is passed on in its place (zeros, for a branch beside a skip path).
 
-    A branch beside a skip path, whose output is added to x, is scored by E[|f(x)| / |x|] of its own input and output: ours.
+    Measured by doing it, one block at a time. `layers: true` offers single layers that keep their input's shape as well.
     """
 
     kind = "prune"
     levels = ("block", "layer")
-    paper = "Men et al. 2024, ShortGPT (arXiv 2403.03853), eq. 1"
+    paper = "trial removal, as in Veit et al. 2016 (arXiv 1605.06431), section 4.1"
     preserves = False
-    batch_norm = "leaves with its block"
+    batch_norm = "goes with its block"
 
-    batches: int = parameter(1, "batches of training data that are measured", low=1, high=64)
-    layers: bool = parameter(False, "also layers that are not residual, which removal does change")
+    layers: bool = parameter(False, "single layers too", choices=(False, True))
+    num_batches: int = parameter(2, "batches over which the loss is taken", low=1, high=1000)
+    removal: str = parameter("immediate", "blocks are removed at once", choices=("immediate",))
 
     def accepts(self, context: Context, element: Element) -> str | None:
-        """As every method; plain layers only when asked for."""
-        if element.level == "layer" and not self.layers:
-            return "only residual blocks are removed; set layers: true for others"
-        return super().accepts(context, element)
+        """See `Method.accepts`."""
+        reason = super().accepts(context, element)
+        if reason is None and element.level == "layer" and not self.layers:
+            reason = "a single layer; say layers: true to offer those"
+        return reason
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """One score for each block, high = it matters."""
-        calls = context.network.graph().modules
-        sums: dict[str, Tensor] = {e.name: torch.zeros(1) for e in elements}
-        num = 0
-
-        def add(seen: dict[str, Seen], size: int) -> None:
-            nonlocal num
-            num += size
-            for name, one in seen.items():
-                before, after = one.input.flatten(1).float(), one.output.flatten(1).float()
-                beside = calls[name].branch and not calls[name].residual
-                influence = (
-                    after.norm(dim=1) / before.norm(dim=1).clamp_min(1e-12) if beside else 1 - F.cosine_similarity(before, after)
-                )
-                sums[name] += influence.sum().cpu()
-
-        observe(context, [e.name for e in elements], add, self.batches, gradients=False)
-        scores = {name: total / num for name, total in sums.items()}
-        require_finite("the influence of the blocks", *scores.values())
+        """Rise of the mean loss without each block."""
+        module, calls = context.network.module, context.network.graph().modules
+        whole = mean_loss(context, self.num_batches)
+        scores = {}
+        for element in elements:
+            call = calls[element.name]
+            hook = module.get_submodule(element.name).register_forward_hook(_without(call.branch and not call.residual))
+            try:
+                scores[element.name] = (mean_loss(context, self.num_batches) - whole).reshape(1)
+            finally:
+                hook.remove()
+            require_finite(f"loss without {element.name}", scores[element.name])
         return Measurement(scores)
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> RemovePlan:
-        """Take the block out."""
-        return RemovePlan(element.name)
+        """See `Method.plan`."""
+        return RemovePlan(element.name, float(measurement.scores[element.name]))
+
+
+def _without(branch: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    return lambda module, inputs, output: torch.zeros_like(output) if branch else inputs[0]

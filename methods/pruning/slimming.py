@@ -1,71 +1,71 @@
-"""Network slimming: an L1 penalty on BatchNorm scales while training, then the smallest scales go."""
+"""Network slimming: an L1 penalty on BatchNorm scales, and channels with small scales go."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from methods.graph.values import Element
-from methods.method import Context, Measurement, Method, parameter
+from methods.graph.values import Element, Occurrence
+from methods.method import Context, Measurement, parameter
 from methods.network import Network
-from methods.plan import PrunePlan
-from methods.pruning.magnitude import REMOVALS
-from methods.pruning.units import occurrences, reduce_units, removal_plan
+from methods.pruning.units import UnitPruning, held
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)
-class Slimming(Method):
-    """Adds `strength * sign(gamma)` to the gradient of every BatchNorm scale and removes channels with small |gamma|.
+class Slimming(UnitPruning):
+    """Adds `strength * sign(scale)` to the gradient of BatchNorm scales while training; score of a unit: its |scale|.
 
-    The paper's global threshold is the selection `global`. A channel with several BatchNorms (a residual stream) is scored by
-    the mean of its scales.
+    Where several BatchNorms see a unit, `reduce` says what counts. The paper's global percentile is selection `global`.
     """
 
-    kind = "prune"
-    levels = ("channel",)
-    paper = "Liu et al. 2017, Learning Efficient Convolutional Networks through Network Slimming, eq. 1"
-    preserves = False
-    batch_norm = "it works on its scales; elements without BatchNorm are refused"
+    paper = "Liu et al. 2017, Learning Efficient Convolutional Networks through Network Slimming, eq. 1 (arXiv 1708.06519)"
+    batch_norm = "needed: elements without one are refused"
 
-    strength: float = parameter(1e-4, "factor of the L1 penalty", low=1e-6, high=1e-2, log=True)
-    removal: str = parameter("immediate", "how units leave", choices=REMOVALS)
+    strength: float = parameter(1e-4, "weight of the L1 penalty in the loss", low=0.0, high=0.1, log=True)
+    reduce: str = parameter("max", "how the scales of several BatchNorms become one score", choices=("max", "mean"))
 
     def accepts(self, context: Context, element: Element) -> str | None:
-        """As every method; the element needs a BatchNorm with scales."""
+        """See `Method.accepts`."""
         reason = super().accepts(context, element)
-        if reason is None and not any(self._is_scale(context.network, o.tensor, o.role) for o, _ in occurrences(context, element)):
-            return "no BatchNorm scale belongs to it"
+        if reason is None and not any(True for _ in _scales(context.network, element)):
+            reason = "no BatchNorm scales its units"
         return reason
 
-    def _is_scale(self, network: Network, tensor: str, role: str) -> bool:
-        owner = network.module.get_submodule(tensor.rpartition(".")[0])
-        return role == "scale" and isinstance(owner, nn.modules.batchnorm._BatchNorm)
-
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Mean |gamma| of each channel."""
+        """See `Method.measure`."""
         scores = {}
         for element in elements:
-            total, count = torch.zeros(element.size), torch.zeros(element.size)
-            for o, units in occurrences(context, element):
-                if self._is_scale(context.network, o.tensor, o.role):
-                    gamma = get_tensor(context.network.module, o.tensor).detach().abs().cpu().float()
-                    total += reduce_units(gamma, units, element.size)
-                    count += reduce_units(torch.ones_like(gamma), units, element.size)
-            require_finite(f"the scales of {element.name}", total)
-            scores[element.name] = total / count.clamp_min(1)
-        return Measurement(scores)
+            columns = []
+            for o, units in _scales(context.network, element):
+                values = get_tensor(context.network.module, o.tensor).detach().abs().double().cpu()[units >= 0]
+                seen = torch.zeros(element.size, dtype=torch.float64)
+                columns.append(seen.scatter_reduce_(0, units[units >= 0], values, "amax"))
+            stacked = torch.stack(columns)
+            require_finite(f"scales of {element.name}", stacked)
+            scores[element.name] = stacked.amax(0) if self.reduce == "max" else stacked.mean(0)
+        return Measurement(scores, self.absorbed(context, elements))
 
-    def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> PrunePlan:
-        """Remove `units`."""
-        return removal_plan(context, element, units, self.removal, None)
-
+    @torch.no_grad()
     def after_backward(self, network: Network) -> None:
-        """The penalty's sub-gradient."""
-        for module in network.module.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None and module.weight.grad is not None:
-                module.weight.grad.add_(module.weight.detach().sign(), alpha=self.strength)
+        """Add the sub-gradient of the penalty."""
+        penalised = set()
+        for element in network.elements():
+            if not element.permissible or element.shrink == "no":
+                continue
+            for o, units in _scales(network, element):
+                scale = get_tensor(network.module, o.tensor)
+                if scale.grad is not None and (o.tensor, element.name) not in penalised:
+                    penalised.add((o.tensor, element.name))
+                    scale.grad.add_(scale.sign() * (units >= 0).to(scale), alpha=self.strength)
+
+
+def _scales(network: Network, element: Element) -> Iterator[tuple[Occurrence, Tensor]]:
+    """Scales of the BatchNorms that see an element's units."""
+    for o, units in held(network, element, ("scale",)):
+        if isinstance(network.module.get_submodule(o.tensor.rpartition(".")[0]), nn.modules.batchnorm._BatchNorm):
+            yield o, units

@@ -1,72 +1,87 @@
-"""What structured pruning methods share: slices of units, and the plan that removes units."""
+"""What pruning of units shares: sums over what belongs to a unit, and the ways in which units go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from methods.graph.expr import unit_map
-from methods.graph.values import Element, Occurrence
-from methods.method import Context
+from methods.graph.values import Element, Occurrence, Role
+from methods.method import Context, Measurement, Method, parameter
+from methods.network import Network
 from methods.plan import PrunePlan
-from methods.statistics import Seen, observe, require_finite
-from methods.surgery.tensors import get_tensor
+from methods.statistics import channel_means
 
 
-def occurrences(context: Context, element: Element) -> Iterator[tuple[Occurrence, Tensor]]:
-    """Every tensor dimension that holds the element, with the unit of each of its entries (-1: none)."""
+def held(network: Network, element: Element, roles: Collection[Role]) -> Iterator[tuple[Occurrence, Tensor]]:
+    """Occurrences of an element with these roles, each with the unit of every entry of its dimension (-1 for none)."""
     for move in element.moves:
-        for o in context.network.graph().atoms[move.atom].occurrences:
-            units = torch.tensor(unit_map(o.expr, move.atom))
-            yield o, torch.where(units < 0, units, units // move.units)
+        for o in network.graph().atoms[move.atom].occurrences:
+            if o.role in roles:
+                units = torch.tensor(unit_map(o.expr, move.atom))
+                yield o, torch.where(units >= 0, units // move.units, units)
 
 
-def reduce_units(values: Tensor, units: Tensor, num: int) -> Tensor:
-    """Sum `values` (one an entry) over the entries of each unit: (num,)."""
-    kept = units >= 0
-    return values.new_zeros(num).index_add_(0, units[kept].to(values.device), values[kept.to(values.device)])
+def sum_per_unit(element: Element, tensor: Tensor, dim: int, units: Tensor) -> Tensor:
+    """Sums of a tensor's entries by unit, [size], float64 on the CPU."""
+    sums = tensor.detach().double().movedim(dim, 0).flatten(1).sum(1).cpu() if tensor.ndim > 1 else tensor.detach().double().cpu()
+    return torch.zeros(element.size, dtype=torch.float64).index_add_(0, units[units >= 0], sums[units >= 0])
 
 
-def entry_sums(context: Context, o: Occurrence, power: float = 2.0) -> Tensor:
-    """Sum of |w|^power over everything but the occurrence's dimension."""
-    tensor = get_tensor(context.network.module, o.tensor).detach()
-    return tensor.abs().pow(power).movedim(o.dim, 0).reshape(tensor.shape[o.dim], -1).sum(1)
+@dataclass(frozen=True)
+class UnitPruning(Method):
+    """Removes units of channels, heads or groups. Subclasses score them."""
 
+    kind = "prune"
+    levels = ("channel", "head", "group")
+    preserves = False
 
-def removal_plan(context: Context, element: Element, units: Sequence[int], removal: str, predicted: float | None) -> PrunePlan:
-    """The plan that removes `units`; `absorb` measures what the consumers see of them on one batch."""
-    if removal == "absorb" and _can_absorb(context, element):
-        constants = mean_inputs(context, element)
-        return PrunePlan(element.name, tuple(units), "absorb", tuple(float(constants[u]) for u in units), predicted_loss=predicted)
-    return PrunePlan(element.name, tuple(units), predicted_loss=predicted)
+    removal: str = parameter(
+        "immediate", "absorb folds the mean of what a removed unit sends on into the consumer's bias", choices=("immediate", "absorb")
+    )
+    num_batches: int = parameter(4, "batches over which absorbed means are taken", low=1, high=1000)
 
+    def accepts(self, context: Context, element: Element) -> str | None:
+        """See `Method.accepts`."""
+        reason = super().accepts(context, element)
+        if reason is None and self.removal == "absorb":
+            reason = self._cannot_absorb(context, element)
+        return reason
 
-def _can_absorb(context: Context, element: Element) -> bool:
-    owners = [o.tensor.rpartition(".")[0] for o, _ in occurrences(context, element) if o.role == "consume"]
-    return bool(owners) and all(getattr(context.network.module.get_submodule(m), "bias", None) is not None for m in owners)
+    def _cannot_absorb(self, context: Context, element: Element) -> str | None:
+        consumers = {o.tensor.rpartition(".")[0] for o, _ in held(context.network, element, ("consume",))}
+        if len(consumers) != 1:
+            return f"absorbing needs one consumer, but there are {len(consumers)}"
+        (name,) = consumers
+        module = context.network.module.get_submodule(name)
+        if not isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)) or module.bias is None:
+            return f"absorbing needs a linear layer or convolution with a bias, but {name} is none"
+        if isinstance(module, torch.nn.modules.conv._ConvNd) and module.groups != 1:
+            return f"absorbing needs a plain convolution, but {name} is grouped"
+        return None if name in context.network.graph().modules else f"absorbing needs {name} to be called"
 
+    def absorbed(self, context: Context, elements: Sequence[Element]) -> dict[str, dict[str, Tensor]]:
+        """For each element the mean that the consumer sees of each unit, when `removal` is `absorb`."""
+        if self.removal != "absorb" or not elements:
+            return {}
+        sites = {}
+        for element in elements:
+            o, units = next(held(context.network, element, ("consume",)))
+            sites[element.name] = (o.tensor.rpartition(".")[0], units)
+        means = channel_means(context, sorted({name for name, _ in sites.values()}), self.num_batches)
+        constants = {}
+        for element in elements:
+            name, units = sites[element.name]
+            counts = torch.bincount(units[units >= 0], minlength=element.size)
+            constants[element.name] = {"means": sum_per_unit(element, means[name], 0, units) / counts}
+        return constants
 
-def mean_inputs(context: Context, element: Element) -> Tensor:
-    """Mean over samples and positions of what the element's consumers see of each unit: (size,).
-
-    Raises:
-        NonFiniteStatistics: some mean is not finite.
-    """
-    consumers = {o.tensor.rpartition(".")[0]: (o, u) for o, u in occurrences(context, element) if o.role == "consume"}
-    total = torch.zeros(element.size, dtype=torch.float64)
-    count = torch.zeros(element.size, dtype=torch.float64)
-
-    def add(seen: dict[str, Seen], size: int) -> None:
-        for name, (o, units) in consumers.items():
-            inputs = seen[name].input
-            weight = get_tensor(context.network.module, o.tensor)
-            channels = inputs.movedim(1 if weight.ndim > 2 else -1, 0).flatten(1).mean(1).double().cpu()
-            total.add_(reduce_units(channels, units, element.size))
-            count.add_(reduce_units(torch.ones_like(channels), units, element.size))
-
-    observe(context, sorted(consumers), add, 1, gradients=False)
-    mean = total / count.clamp_min(1)
-    require_finite(f"the inputs that {element.name} gives", mean)
-    return mean
+    def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> PrunePlan:
+        """See `Method.plan`."""
+        if self.removal != "absorb":
+            return PrunePlan(element.name, tuple(units))
+        means = measurement.data[element.name]["means"]
+        return PrunePlan(element.name, tuple(units), "absorb", tuple(float(means[u]) for u in units))

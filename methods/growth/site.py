@@ -1,0 +1,177 @@
+"""Where gradients of new units are computed: one layer that makes units, one that uses them, and what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.expr import Atom, Const, Prod
+from methods.graph.values import Element, Occurrence
+from methods.network import Network
+from methods.statistics import frozen_modes
+
+_MIXING = frozenset(
+    ("layernorm", "rmsnorm", "groupnorm", "gn_groups", "conv_groups", "attention_scale", "softmax", "reduced", "heads", "depthwise",
+     "weight_norm", "tied")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Site:
+    """A channel between two layers.
+
+    Attributes:
+        producer: name of the Linear or Conv2d whose rows make the units.
+        consumer: name of the one whose columns use them.
+        taps: columns of the consumer for each unit, kernel positions left aside (more than 1 behind a flatten).
+        size: number of units.
+        batch_norm: name of the BatchNorm between them, or None.
+    """
+
+    producer: str
+    consumer: str
+    taps: int
+    size: int
+    batch_norm: str | None
+
+    @property
+    def entry(self) -> str:
+        """Module whose output, unit by unit, is turned into the consumer's input without weights of its own."""
+        return self.batch_norm or self.producer
+
+
+def find_site(network: Network, element: Element) -> Site | str:
+    """The site of a channel, or why it has none."""
+    graph = network.graph()
+    if element.joint or element.level != "channel" or element.moves[0].units != 1:
+        return "it moves together with others"
+    info = graph.atoms[element.moves[0].atom]
+    mixing = sorted(info.marks & _MIXING)
+    if mixing:
+        return f"what lies between is not channel by channel ({', '.join(mixing)})"
+    made = [o for o in info.occurrences if o.role == "produce"]
+    used = [o for o in info.occurrences if o.role == "consume"]
+    if len(made) != 1 or len(used) != 1:
+        return f"it needs one producer and one consumer, but has {len(made)} and {len(used)} (a residual stream has many)"
+    names = [o.tensor.rpartition(".")[0] for o in (made[0], used[0])]
+    for name in names:
+        reason = _unfit(network, name)
+        if reason is not None:
+            return reason
+    taps = _taps(used[0])
+    if made[0].expr != Atom(info.name, info.size) or taps is None:
+        return "its units are a part of a concatenation or of a product"
+    others = {o.tensor.rpartition(".")[0] for o in info.occurrences} - set(names)
+    norms = [n for n in others if isinstance(network.module.get_submodule(n), nn.modules.batchnorm._BatchNorm)]
+    if len(norms) > 1 or others - set(norms):
+        return f"{', '.join(sorted(others))} hold weights of their own for its units"
+    if norms and graph.modules[norms[0]].calls != 1:
+        return f"{norms[0]} is called {graph.modules[norms[0]].calls} times"
+    return Site(names[0], names[1], taps, info.size, norms[0] if norms else None)
+
+
+def _unfit(network: Network, name: str) -> str | None:
+    """Why a layer's gradients cannot be computed here; None when they can."""
+    module = network.module.get_submodule(name)
+    call = network.graph().modules.get(name)
+    if call is None or call.calls != 1:
+        return f"{name} is called {0 if call is None else call.calls} times"
+    if type(module) is nn.Linear:
+        return None if len(call.inputs) == 2 else f"{name} has inputs of {len(call.inputs)} dimensions"
+    if type(module) is not nn.Conv2d:
+        return f"{name} is a {type(module).__name__}, not a Linear or Conv2d"
+    if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return f"{name} is a convolution with groups, a padding mode or padding by name"
+    return None
+
+
+def _taps(o: Occurrence) -> int | None:
+    if isinstance(o.expr, Atom):
+        return 1
+    if isinstance(o.expr, Prod) and isinstance(o.expr.factors[0], Atom) and all(isinstance(f, Const) for f in o.expr.factors[1:]):
+        return o.expr.size // o.expr.factors[0].size
+    return None
+
+
+@dataclass(frozen=True)
+class AtZero:
+    """How the path from producer to consumer behaves at 0: `reason` says why zero fan-in would not do; None when it does."""
+
+    reason: str | None
+
+
+@contextmanager
+def replaced_output(network: Network, name: str, value: Tensor) -> Iterator[None]:
+    """Within: the module called `name` returns `value` whatever it computes."""
+    hook = network.module.get_submodule(name).register_forward_hook(lambda module, inputs, output: value * 1)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def through(network: Network, site: Site, inputs: Tensor, z: Tensor) -> Tensor:
+    """The consumer's input when the producer (its BatchNorm, where there is one) returns `z`; differentiable in `z`."""
+    caught: list[Tensor] = []
+    consumer = network.module.get_submodule(site.consumer)
+    hook = consumer.register_forward_pre_hook(lambda module, args: caught.append(args[0].clone()))
+    try:
+        with frozen_modes(network.module), replaced_output(network, site.entry, z), torch.set_grad_enabled(z.requires_grad):
+            network.module(inputs)
+    finally:
+        hook.remove()
+    return caught[0]
+
+
+def entry_output(network: Network, site: Site, inputs: Tensor) -> Tensor:
+    """What the site's entry returns for a batch."""
+    caught: list[Tensor] = []
+    hook = network.module.get_submodule(site.entry).register_forward_hook(lambda m, i, output: caught.append(output.detach().clone()))
+    try:
+        with frozen_modes(network.module), torch.no_grad():
+            network.module(inputs)
+    finally:
+        hook.remove()
+    return caught[0]
+
+
+def at_zero(network: Network, site: Site, inputs: Tensor, epsilon: float = 1e-4) -> AtZero:
+    """Whether the path is 0 at 0 and linear around it with a derivative that is not 0, measured by running it."""
+    like = entry_output(network, site, inputs)
+    generator = torch.Generator().manual_seed(0)
+    step = (torch.randn(like.shape, generator=generator) * epsilon).to(like)
+    zero = torch.zeros_like(like).requires_grad_()
+    at = through(network, site, inputs, zero)
+    if float(at.detach().abs().max()) > 1e-6:
+        return AtZero("the activation is not 0 at 0, so zero fan-in would change the function")
+    forward, backward = (through(network, site, inputs, s) for s in (step, -step))
+    size = float(forward.norm())
+    if float((forward + backward).norm()) > 1e-2 * size:
+        return AtZero("the path is not linear at 0 (ReLU, max-pooling): its derivative there is 0 or one-sided")
+    if size == 0.0 or not at.requires_grad or float(torch.autograd.grad(at.sum(), zero)[0].abs().max()) == 0.0:
+        return AtZero("the derivative of the path at 0 is 0, so new units with zero fan-in would never learn")
+    return AtZero(None)
+
+
+def pull_back(network: Network, site: Site, inputs: Tensor, base: Tensor) -> Callable[[Tensor], Tensor]:
+    """Vector-Jacobian product of the path at `base`.
+
+    Returns:
+        A function of gradients at the consumer's input, [n, units, ...] for at most `site.size` units at a time, giving those
+        at the entry's output. The path treats all units alike.
+    """
+    z = base.detach().clone().requires_grad_()
+    h = through(network, site, inputs, z)
+
+    def pull(gradients: Tensor) -> Tensor:
+        n, units = gradients.shape[:2]
+        padded = gradients.new_zeros(n, site.size, *gradients.shape[2:])
+        padded[:, :units] = gradients
+        (found,) = torch.autograd.grad(h, z, padded.reshape(h.shape), retain_graph=True)
+        return found[:, :units]
+
+    return pull
