@@ -53,6 +53,8 @@ def _why_not(call: ModuleCall) -> str | None:
         return f"it is called {call.calls} times"
     if not call.inputs or not call.output:
         return "its input or output is not a single tensor"
+    if call.inputs is call.output:
+        return None
     sizes = [tuple(d.size for d in dims) for dims in (call.inputs, call.output)]
     if sizes[0] != sizes[1]:
         return f"its input has the shape {sizes[0]}, its output {sizes[1]}"

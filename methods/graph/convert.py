@@ -93,7 +93,8 @@ def _freeze_unsound(run: Run) -> bool:
     """Freeze atoms that nothing makes or nothing uses."""
     roles: dict[Var, set[str]] = {}
     for name, position, dim in run.dims():
-        for var in variables(dim):
+        term = norm(dim)
+        for var in () if isinstance(term, Fix) else variables(term):
             roles.setdefault(var, set()).update(run.watch.roles.get((name, position), {"raw"}))
     found = False
     for var, known in roles.items():
@@ -149,8 +150,11 @@ def _names(run: Run) -> dict[Var, str]:
     made: dict[Var, str] = {}
     held: dict[Var, str] = {}
     for name, position, dim in run.dims():
+        term = norm(dim)
+        if isinstance(term, Fix):
+            continue
         table = made if run.role(name, position) == "produce" else held
-        for var, path in _paths(dim):
+        for var, path in _paths(term):
             if isinstance(var, Fix):
                 continue
             table.setdefault(var, f"{name}:{position}" + (f"/{path}" if path else ""))
@@ -181,7 +185,7 @@ def _atoms(
     occurrences: dict[str, list[Occurrence]] = {}
     for name, dims in tensors.items():
         for position, expr in enumerate(dims):
-            for atom in sorted(atom_names(expr)):
+            for atom in (expr.name,) if isinstance(expr, Atom) else sorted(atom_names(expr)):
                 occurrences.setdefault(atom, []).append(Occurrence(name, position, expr, roles[name, position]))
     ties: dict[str, set[str]] = {}
     for a, b in run.watch.ties:
@@ -200,7 +204,8 @@ def _atoms(
 def _frozen(run: Run) -> tuple[Frozen, ...]:
     out = []
     for name, position, dim in run.dims():
-        for part, path in _paths(dim):
+        term = norm(dim)
+        for part, path in _paths(term) if not isinstance(term, Var) else ():
             if isinstance(part, Fix) and part.size > 1:
                 full = f"{name}:{position}" + (f"/{path}" if path else "")
                 out.append(Frozen(full, part.size, part.reason or "meets a size that does not change"))

@@ -15,6 +15,7 @@ from methods.graph.unify import Algebra, Fix, Term, Var, norm
 Source = tuple[str, tuple[tuple[int, ...], ...]]
 """A parameter or buffer that a tensor is made of, and for each dimension of the tensor the dimensions of that parameter."""
 
+_IDENTITY = tuple(tuple((i,) for i in range(rank)) for rank in range(8))
 CONSTANT = "a constant that the forward makes"
 
 
@@ -138,7 +139,7 @@ class Watch(TorchDispatchMode):
         """Label a parameter or buffer: every dimension may change, for all that is known."""
         dims: list[Term] = [Var(n) for n in tensor.shape]
         value = self.put(tensor, dims, zero=True)
-        value.sources = ((name, tuple((i,) for i in range(len(dims)))),)
+        value.sources = ((name, _IDENTITY[len(dims)] if len(dims) < len(_IDENTITY) else tuple((i,) for i in range(len(dims)))),)
         return dims
 
     def role(self, value: Value, dim: int, role: str) -> None:

@@ -185,7 +185,10 @@ def _convolve(watch: Watch, x: Value, weight: Value, groups: int, transposed: bo
         if type(dim) is not Fix:
             algebra.freeze(dim)
     for dim in weight.dims[2:]:
-        algebra.freeze(dim, "kernel size")
+        if type(dim) is Var and dim.to is None:
+            dim.to = Fix(dim.size, "kernel size")
+        elif type(dim) is not Var:
+            algebra.freeze(dim, "kernel size")
     watch.uses(weight)
     watch.uses(x)
     watch.role(weight, produced, "produce")
