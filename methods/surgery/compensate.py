@@ -136,8 +136,7 @@ class _Atom:
         made: list[str] = []
         for o in self.occurrences("produce", "bias"):
             fresh = self.fresh(o)
-            first = o.expr.factors[0] if isinstance(o.expr, Prod) else None
-            parts = first.size if isinstance(first, Const) else 1
+            parts = self._parts(o)
             owner = o.tensor if o.tensor.endswith("_proj_weight") else o.tensor.rpartition(".")[0]
             if owner not in made:
                 made.append(owner)
@@ -147,6 +146,18 @@ class _Atom:
                 chosen = block == position - start
                 if position - start < parts:
                     yield position, (o.tensor, o.dim, chosen, fresh)
+
+    def _parts(self, o: Occurrence) -> int:
+        """How many of queries, keys and values a producer makes: it has as many entries for a unit as they have heads together.
+
+        The heads are those that the values are used with; a fixed number of them may stand in one constant with the parts.
+        """
+        first = o.expr.factors[0] if isinstance(o.expr, Prod) else None
+        if not isinstance(first, Const):
+            return 1
+        heads = min((c.expr.size // self.old for c in self.occurrences("consume")), default=0)
+        parts = max(o.expr.size // self.old // heads, 1) if heads else first.size
+        return parts if first.size % parts == 0 else 1
 
     def _stored_scale(self) -> Attributes:
         done: Attributes = {}

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from methods.surgery.changes import Follower, TensorChange
 from methods.surgery.tensors import owner
 
-SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "exp_inf", "sum", "step_size", "variance")
+SECOND_MOMENTS = frozenset(
+    ["exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "exp_inf", "sum", "step_size", "variance", "row_var", "col_var"]
+)
 """State that an update is divided by: new entries get the mean of the kept ones, since zero would make their first steps
 several times larger than the learning rate.
 """
@@ -22,7 +24,8 @@ class OptimizerFollower(Follower):
     """Resizes the state of any `torch.optim` optimizer and keeps its parameter groups complete.
 
     State tensors of the parameter's old shape follow its index maps: new entries are zero (momentum), or the mean of the kept
-    ones along the resized dimension (second moments). A parameter with state of any other shape starts that state anew.
+    ones along the resized dimension (second moments). State with size 1 in place of a dimension (factored second moments)
+    follows in the others. A parameter with state of any other shape starts its state anew.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
@@ -40,24 +43,22 @@ class OptimizerFollower(Follower):
         for key, value in list(state.items()):
             if not isinstance(value, Tensor) or value.ndim == 0:
                 continue
-            if list(value.shape) != old_shape:
+            if value.ndim != tensor.ndim or any(s not in (1, old) for s, old in zip(value.shape, old_shape, strict=True)):
                 del self.optimizer.state[tensor]
                 return
-            for change in changes:
-                value = _follow(value, change, key in SECOND_MOMENTS)  # noqa: PLW2901
-            state[key] = value
+            state[key] = _followed(value, [c for c in changes if value.shape[c.dim] == c.old_size], key in SECOND_MOMENTS)
 
     def added(self, name: str, parameter: nn.Parameter) -> None:
-        """Train it in the group of its nearest relative in the module tree."""
+        """Train it in the group of its nearest relative in the module tree, of the same number of dimensions if there is one."""
         groups = self.optimizer.param_groups
         places = {id(p): g for g in groups for p in g["params"]}
         if id(parameter) in places:
             return
-        best, shared = groups[0], -1
+        best, nearest = groups[0], (False, -1)
         for other, p in self.module.named_parameters():
-            common = _common_prefix(name, other)
-            if id(p) in places and common > shared:
-                best, shared = places[id(p)], common
+            near = (p.ndim == parameter.ndim, _common_prefix(name, other))
+            if id(p) in places and near > nearest:
+                best, nearest = places[id(p)], near
         best["params"].append(parameter)
 
     def removed(self, name: str, parameter: nn.Parameter) -> None:
@@ -78,6 +79,12 @@ class OptimizerFollower(Follower):
         self.optimizer.state.update(state)
         for group, parameters in zip(self.optimizer.param_groups, groups, strict=True):
             group["params"] = parameters
+
+
+def _followed(value: Tensor, changes: Sequence[TensorChange], mean: bool) -> Tensor:
+    for change in changes:
+        value = _follow(value, change, mean)
+    return value
 
 
 def _follow(value: Tensor, change: TensorChange, mean: bool) -> Tensor:
