@@ -37,7 +37,9 @@ class Feed(SearchAlgorithm):
         comparisons: called once when the search has ended, returns (name, spec) of trials outside it.
     """
 
-    def __init__(self, spec: CampaignSpec, ledger: Ledger, asker: Asker, comparisons: Comparisons, stop_at: dict[str, float]) -> None:
+    def __init__(
+        self, spec: CampaignSpec, ledger: Ledger, asker: Asker, comparisons: Comparisons, stop_at: dict[str, float]
+    ) -> None:
         self._spec, self._ledger, self._asker, self._comparisons, self._stop_at = spec, ledger, asker, comparisons, stop_at
         entries = ledger.entries()
         self._waiting = [(e.id, e.spec.get("label")) for e in entries if not e.ended]

@@ -28,7 +28,9 @@ class _Walk:
         return int(self.suggest_categorical(name, range(low, high + 1, step)))
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        raise ValueError(f"a grid must have finitely many values everywhere, but {name} is any number in [{low}, {high}]; use choice.")
+        if step is not None:
+            return float(self.suggest_categorical(name, [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]))
+        raise ValueError(f"a grid needs finitely many values, but {name} is any number in [{low}, {high}]; use choice or a step.")
 
 
 def grid(space: Space) -> Iterator[dict[str, Any]]:

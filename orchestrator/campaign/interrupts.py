@@ -44,5 +44,5 @@ class Interrupt(tune.Stopper):
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for known, handler in before.items():
+                signal.signal(known, handler)

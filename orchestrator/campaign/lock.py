@@ -34,8 +34,8 @@ def create(folder: CampaignFolder, spec: CampaignSpec) -> None:
 
 
 def reopen(folder: CampaignFolder, spec: CampaignSpec) -> None:
-    """Check that `spec` is the campaign that is in the folder, where only the number of trials, how many run at a time, the
-    resources and the placement may have changed, and write it down.
+    """Check that `spec` is the campaign that is in the folder, where only its place, the number of trials, how many run at
+    a time, the comparisons, the resources and the placement may have changed, and write it down.
 
     Raises:
         FileNotFoundError: there is no campaign in the folder.
@@ -62,7 +62,7 @@ def load_spec(folder: CampaignFolder) -> CampaignSpec:
 
 def _fixed(spec: CampaignSpec) -> dict[str, Any]:
     content = _dump(spec)
-    for key in ("root", "resources", "placement", "compare"):
+    for key in ("name", "root", "resources", "placement", "compare"):
         content.pop(key)
     search = content.pop("search")
     for key in ("trials", "max_concurrent"):

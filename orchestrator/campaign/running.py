@@ -14,9 +14,9 @@ from orchestrator.campaign import lock
 from orchestrator.campaign.asking import Asker
 from orchestrator.campaign.ledger import Ledger
 from orchestrator.campaign.placement import placed, prepare_environment
-from orchestrator.status import StatusBoard, TrialStatus
 from orchestrator.config import CampaignSpec, TrialSpec
 from orchestrator.results import best_trial, write_results
+from orchestrator.status import StatusBoard, TrialStatus
 from orchestrator.store import CampaignFolder, exclusive
 
 PROGRESS_EVERY_S = 0.5

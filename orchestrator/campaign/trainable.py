@@ -107,7 +107,7 @@ class BodyTrainable(tune.Trainable):
     def _check(self, metrics: dict[str, float]) -> None:
         for name in self._task["metrics"]:
             if name not in metrics:
-                raise KeyError(f"search.metric and search.and must be reported by the trial, but {name} is not in {sorted(metrics)}.")
+                raise KeyError(f"the trial must report the metrics of the search, but {name} is not in {sorted(metrics)}.")
             if not math.isfinite(metrics[name]):
                 raise ArithmeticError(f"metric {name} must be finite, but it is {metrics[name]} in epoch {metrics.get('epoch')}.")
 

@@ -49,7 +49,7 @@ def driver(spec: CampaignSpec) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
 
 
-def wait_for(folder: Path, num_finished: int, running: bool = True) -> list[TrialStatus]:
+def wait_for(folder: Path, num_finished: int) -> list[TrialStatus]:
     """Until that many trials have finished and another one has done an epoch."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:

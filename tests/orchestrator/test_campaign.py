@@ -8,8 +8,8 @@ import pytest
 from orchestrator.campaign import run, status
 from orchestrator.campaign.ledger import Ledger
 from orchestrator.results import best_trial
-from orchestrator.store import CampaignFolder, read_events
 from orchestrator.status import TrialStatus
+from orchestrator.store import CampaignFolder, read_events
 from tests.orchestrator.campaign_support import campaign, ray
 
 __all__ = ["ray"]
@@ -89,7 +89,8 @@ def test_grid_visits_every_point_once(tmp_path: Path) -> None:
 
 
 def test_tpe_learns_from_what_it_is_told(tmp_path: Path) -> None:
-    outcome = run(campaign(tmp_path, training={"epochs": 1}, search={"sampler": "tpe", "trials": 30, "max_concurrent": 1, "seed": 1}))
+    search = {"sampler": "tpe", "trials": 30, "max_concurrent": 1, "seed": 1}
+    outcome = run(campaign(tmp_path, training={"epochs": 1}, search=search))
     x = [next(iter(p.values())) for p in params(tmp_path)]
     early, late = (sum(abs(v - 0.3) for v in part) / 8 for part in (x[:8], x[-8:]))
     assert late < 0.6 * early
@@ -108,13 +109,21 @@ def test_nsga2_searches_two_objectives(tmp_path: Path) -> None:
 def test_asha_stops_bad_trials_and_keeps_good_ones(tmp_path: Path) -> None:
     search = {"sampler": "grid", "trials": 6, "max_concurrent": 1,
               "scheduler": {"asha": {"max_epochs": 8, "grace_epochs": 2, "reduction_factor": 2}}}
-    outcome = run(campaign(tmp_path, {"x": {"choice": [0.3, 0.9, 0.31, 0.95, 1.0, 0.29]}}, training={"epochs": 20}, search=search))
+    x = {"choice": [0.3, 0.9, 0.31, 0.95, 1.0, 0.29]}
+    outcome = run(campaign(tmp_path, {"x": x}, training={"epochs": 20}, search=search))
     assert outcome.state == "finished"
     assert [t.state for t in outcome.trials] == ["stopped"] * 6
-    assert [t.epoch for t in outcome.trials][1::2] == [2, 2, 2] or [t.epoch for t in outcome.trials][1:2] == [2]
     assert outcome.trials[0].epoch == 8
     assert outcome.trials[0].reason == "epoch >= 8"
     assert outcome.trials[1].epoch == 2 and outcome.trials[1].reason == "stopped by asha"
+
+
+def test_the_best_is_compared_after_the_search(tmp_path: Path) -> None:
+    spec = campaign(tmp_path, search={"trials": 3, "scheduler": {"asha": {"max_epochs": 2, "grace_epochs": 1}}}, compare={"big": {"x": 0.9}})
+    outcome = run(spec)
+    assert [(t.id, t.label, t.epoch) for t in outcome.trials][0] == ("big", "big", 3), "ASHA leaves it alone"
+    assert outcome.best is not None and outcome.best.startswith("t0")
+    assert run(spec, resume=True).trials == outcome.trials
 
 
 def test_a_trial_that_cannot_fit_is_refused_instead_of_waiting_for_ever(tmp_path: Path) -> None:

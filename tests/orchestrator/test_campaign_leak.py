@@ -11,11 +11,12 @@ from tests.orchestrator.campaign_support import campaign, ray
 
 __all__ = ["ray"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray")]
+VANDAL = "tests.support.bodies:Vandal"
 RANDOM = ("random", "numpy", "torch")
 
 
 def test_every_trial_finds_the_worker_as_the_first_one_did(tmp_path: Path) -> None:
-    spec = campaign(tmp_path, training={"epochs": 1}, search={"trials": 4, "max_concurrent": 1}, body="tests.support.bodies:Vandal")
+    spec = campaign(tmp_path, training={"epochs": 1}, search={"trials": 4, "max_concurrent": 1}, body=VANDAL)
     outcome = run(spec)
     assert [t.state for t in outcome.trials] == ["finished"] * 4, outcome.failed
     found = [json.loads((t.path / "found.json").read_bytes()) for t in CampaignFolder(outcome.folder).trials()]
@@ -29,7 +30,7 @@ def test_every_trial_finds_the_worker_as_the_first_one_did(tmp_path: Path) -> No
 
 def test_randomness_depends_on_the_seed_only(tmp_path: Path) -> None:
     """The third trial on a worker draws what it draws as the first one on another."""
-    spec = campaign(tmp_path, training={"epochs": 1}, search={"trials": 3, "max_concurrent": 1}, body="tests.support.bodies:Vandal")
+    spec = campaign(tmp_path, training={"epochs": 1}, search={"trials": 3, "max_concurrent": 1}, body=VANDAL)
     run(spec)
     run(spec.model_copy(update={"name": "d", "seed": 2, "search": spec.search.model_copy(update={"trials": 1})}))
     third, first = (json.loads((tmp_path / p / "found.json").read_bytes()) for p in ("c/trials/t0002", "d/trials/t0000"))

@@ -85,7 +85,8 @@ class Vandal(Quadratic):
 
 def found() -> dict[str, Any]:
     return {
-        "pid": os.getpid(), "cwd": os.getcwd(), "environment": dict(os.environ), "path": sys.path, "umask": os.umask(os.umask(0o22)),
+        "pid": os.getpid(), "cwd": os.getcwd(), "environment": dict(os.environ), "path": sys.path,
+        "umask": os.umask(os.umask(0o22)),
         "filters": repr(warnings.filters), "dtype": str(torch.get_default_dtype()), "threads": torch.get_num_threads(),
         "grad": torch.is_grad_enabled(), "deterministic": torch.are_deterministic_algorithms_enabled(),
         "device": str(torch.get_default_device()), "precision": torch.get_float32_matmul_precision(),
