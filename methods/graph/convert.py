@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
 from methods.graph.mode import Value, Watch
-from methods.graph.unify import Fix, Mul, Term, Var, norm, same, variables
+from methods.graph.terms import Fix, Mul, Term, Var, norm, same, variables
 from methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, Occurrence, Role
 
 _PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")

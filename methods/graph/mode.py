@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods.graph.source import caller, user_frame, written_attributes, written_numbers
-from methods.graph.unify import Algebra, Fix, Term, Var, norm
+from methods.graph.terms import Fix, Term, Var, norm
+from methods.graph.unify import Algebra
 
 Source = tuple[str, tuple[tuple[int, ...], ...]]
 """A parameter or buffer that a tensor is made of, and for each dimension of the tensor the dimensions of that parameter."""

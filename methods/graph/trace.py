@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from methods.graph.convert import Run, to_graph
 from methods.graph.mode import Value, Watch
-from methods.graph.unify import Fix
+from methods.graph.terms import Fix
 from methods.graph.values import Graph
 
 _CANNOT_RUN_WITHOUT_DATA = (RuntimeError, TypeError, ValueError, AssertionError)

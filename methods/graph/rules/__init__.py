@@ -7,15 +7,18 @@ from typing import Any
 import torch
 
 from methods.graph.mode import Handler
-from methods.graph.rules import contraction, normalisation, pointwise, reduction, shape
+from methods.graph.rules import contraction, convolution, indexing, normalisation, pieces, pointwise, reduction, shape
 from methods.graph.rules.common import freeze_all
 from methods.graph.rules.pointwise import FACTORIES, factory, pointwise_rule
 
 RULES: dict[str, Handler] = {
     **contraction.RULES,
+    **convolution.RULES,
+    **indexing.RULES,
     **normalisation.RULES,
     **reduction.RULES,
     **shape.RULES,
+    **pieces.RULES,
     **pointwise.RULES,
 }
 
@@ -35,7 +38,7 @@ def _find(func: Any) -> Handler:
     if name in RULES:
         return RULES[name]
     base = name[:-1] if name.endswith("_") else name
-    if base in RULES and (base not in shape.RULES or base in shape.IN_PLACE):
+    if base in RULES and (base in shape.IN_PLACE or not (base in shape.RULES or base in pieces.RULES)):
         return RULES[base]
     if base in FACTORIES:
         return factory

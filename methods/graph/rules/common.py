@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from methods.graph.mode import Value, Watch
-from methods.graph.unify import Fix, Term, norm
+from methods.graph.terms import Fix, Term, norm
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -83,6 +83,22 @@ def broadcast(watch: Watch, inputs: Sequence[Value], shape: Sequence[int]) -> li
             elif known is not dim:
                 algebra.unify(known, dim)
     return [dim if dim is not None else Fix(n, SPATIAL) for dim, n in zip(out, shape, strict=True)]
+
+
+def rearranged(watch: Watch, x: Value, out: Tensor, dims: Sequence[Term], order: Sequence[int | None]) -> Value:
+    """Label a tensor whose dimension i is dimension `order[i]` of `x` (None: a new one)."""
+    value = watch.put(out, dims, (x,), x.zero)
+    value.squares = x.squares
+    if x.sources:
+        value.sources = tuple((n, tuple(() if i is None else m[i] for i in order)) for n, m in x.sources)
+    return value
+
+
+def freeze_axes(watch: Watch, x: Value, axes: Iterable[int]) -> None:
+    """Freeze some dimensions of a value."""
+    for axis in axes:
+        if not isinstance(norm(x.dims[axis]), Fix):
+            watch.algebra.freeze(x.dims[axis])
 
 
 def same_label(watch: Watch, source: Value, tensor: Tensor) -> Value:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from methods.graph.mode import Handler, Value, Watch
 from methods.graph.rules.common import Args, Kwargs, fixed, run, tensors
-from methods.graph.unify import ONE, Mul, Term, Var, norm
+from methods.graph.terms import ONE, Mul, Term, Var, norm
 
 _BATCH_NORM_ROLES = ("scale", "shift", "mean", "var")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from methods.graph.mode import CONSTANT, Handler, Source, Value, Watch
 from methods.graph.rules.common import Args, Kwargs, broadcast, fixed, run, same_label, tensors
-from methods.graph.unify import Fix, Term, Var, norm
+from methods.graph.terms import Fix, Term, Var, norm
 
 FACTORIES = frozenset(
     ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_full", "new_empty", "randn", "rand", "empty_permuted")

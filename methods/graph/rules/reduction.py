@@ -8,7 +8,7 @@ import torch
 
 from methods.graph.mode import Handler, Watch
 from methods.graph.rules.common import Args, Kwargs, argument, fixed, run, tensors
-from methods.graph.unify import ONE, Fix, Term, norm
+from methods.graph.terms import ONE, Fix, Term, norm
 
 
 def reduce(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from methods.graph.unify import Algebra, Cat, Fix, Mul, Term, Var, norm, same, variables
+from methods.graph.terms import Cat, Fix, Mul, Term, Var, norm, same, variables
+from methods.graph.unify import Algebra
 
 
 def algebra() -> Algebra:

@@ -1,0 +1,223 @@
+"""Operators that cut, join, pad and halve."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from methods.graph.mode import Handler, Source, Value, Watch
+from methods.graph.rules.common import (
+    SPATIAL,
+    Args,
+    Kwargs,
+    argument,
+    fixed,
+    rearranged,
+    run,
+    same_label,
+)
+from methods.graph.terms import Cat, Fix, Mul, Term, norm
+
+
+def cat(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Concatenate along a dimension."""
+    out = run(watch, func, args, kwargs)
+    inputs = [watch.value(t) for t in args[0] if not (t.dim() == 1 and t.numel() == 0)]
+    if not inputs:
+        watch.put(out, fixed(out.shape))
+        return out
+    at = argument(args, kwargs, 1, "dim", 0) % len(inputs[0].dims)
+    dims: list[Term] = list(inputs[0].dims)
+    for value in inputs[1:]:
+        for i, dim in enumerate(value.dims):
+            if i != at:
+                watch.algebra.unify(dims[i], dim)
+    dims[at] = norm(Cat([v.dims[at] for v in inputs]))
+    _joined(watch, out, inputs, dims, None)
+    return out
+
+
+def stack(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Join along a new dimension."""
+    out = run(watch, func, args, kwargs)
+    inputs = [watch.value(t) for t in args[0]]
+    dims: list[Term] = list(inputs[0].dims)
+    for value in inputs[1:]:
+        for known, dim in zip(dims, value.dims, strict=True):
+            watch.algebra.unify(known, dim)
+    at = argument(args, kwargs, 1, "dim", 0) % (len(dims) + 1)
+    _joined(watch, out, inputs, [*dims[:at], Fix(len(inputs), "number of stacked tensors"), *dims[at:]], at)
+    return out
+
+
+def _joined(watch: Watch, out: Tensor, inputs: list[Value], dims: list[Term], new: int | None) -> None:
+    value = watch.put(out, dims, inputs, all(v.zero for v in inputs))
+    if all(v.sources for v in inputs):
+        sources: list[Source] = [s for v in inputs for s in v.sources]
+        if new is not None:
+            sources = [(n, (*m[:new], (), *m[new:])) for n, m in sources]
+        value.sources = tuple(sources)
+    for parameter in inputs:
+        watch.uses(parameter)
+
+
+def _pieces(watch: Watch, term: Term, offsets: Sequence[int]) -> list[Term]:
+    """Cut a term at the given offsets (first 0, last its size); freeze it where that is impossible."""
+    out: list[Term] = []
+    rest, position = term, 0
+    for offset in offsets[1:]:
+        halves = watch.algebra.cut(rest, offset - position)
+        if halves is None:
+            watch.algebra.freeze(term)
+            return [Fix(b - a, "a cut through a product") for a, b in itertools.pairwise(offsets)]
+        out.append(halves[0])
+        rest, position = halves[1], offset
+    return out
+
+
+def split(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Cut into pieces of equal or of given sizes."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    at = argument(args, kwargs, 2, "dim", 0) % len(x.dims)
+    sizes = [t.shape[at] for t in out]
+    pieces = _pieces(watch, x.dims[at], [0, *itertools.accumulate(sizes)])
+    watch.written_sizes(pieces, sizes)
+    if isinstance(args[1], int):
+        watch.ties += [(pieces[0], p) for p in pieces[1:] if p.size == pieces[0].size]
+    for tensor, piece in zip(out, pieces, strict=True):
+        dims = list(x.dims)
+        dims[at] = piece
+        rearranged(watch, x, tensor, dims, range(len(dims)))
+    return out
+
+
+def unbind(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """One tensor for each entry of a dimension."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    at = argument(args, kwargs, 1, "dim", 0) % len(x.dims)
+    _drop(watch, x, at, out)
+    return out
+
+
+def select(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """One entry of a dimension."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    _drop(watch, x, args[1] % len(x.dims), [out])
+    return out
+
+
+def _drop(watch: Watch, x: Value, at: int, outputs: Sequence[Tensor]) -> None:
+    if not isinstance(norm(x.dims[at]), Fix):
+        watch.algebra.freeze(x.dims[at])
+    order = [i for i in range(len(x.dims)) if i != at]
+    for tensor in outputs:
+        rearranged(watch, x, tensor, [x.dims[i] for i in order], order)
+
+
+def slice_(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """A range of a dimension."""
+    out = func(*args, **kwargs)
+    x = watch.value(args[0])
+    at = argument(args, kwargs, 1, "dim", 0) % len(x.dims)
+    size, new = x.dims[at].size, out.shape[at]
+    watch.operator = "slice"
+    if new == size:
+        if len(args) > 3 and args[3] == size and not isinstance(norm(x.dims[at]), Fix) and watch.written_bounds({size}):
+            watch.algebra.freeze(x.dims[at], f"a number in {watch.describe()}")
+        same_label(watch, x, out)
+        return out
+    dims = list(x.dims)
+    dims[at] = Fix(new, SPATIAL) if isinstance(norm(dims[at]), Fix) else _range(watch, dims[at], new, args)
+    rearranged(watch, x, out, dims, range(len(dims)))
+    return out
+
+
+def _range(watch: Watch, term: Term, new: int, args: Args) -> Term:
+    start = (args[2] if len(args) > 2 else 0) or 0
+    step = args[4] if len(args) > 4 else 1
+    if step != 1:
+        watch.algebra.freeze(term)
+        return Fix(new)
+    start = max(0, start + term.size if start < 0 else start)
+    offsets = sorted({0, start, start + new, term.size})
+    before = watch.algebra.refinements
+    pieces = _pieces(watch, term, offsets)
+    if watch.written_bounds({*offsets, *(term.size - o for o in offsets)} - {0, term.size}):
+        for piece in pieces:
+            watch.algebra.freeze(piece, f"a number in {watch.describe()}")
+    if watch.algebra.refinements != before:
+        watch.ties += [(pieces[0], p) for p in pieces[1:] if p.size == pieces[0].size]
+    return pieces[offsets.index(start)]
+
+
+def pad(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Constant entries before and after."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    dims = list(x.dims)
+    for i in range(len(args[1]) // 2):
+        at = len(dims) - 1 - i
+        before, after = args[1][2 * i : 2 * i + 2]
+        if isinstance(norm(dims[at]), Fix):
+            dims[at] = Fix(out.shape[at], SPATIAL)
+        elif before < 0 or after < 0:
+            watch.algebra.freeze(dims[at])
+            dims[at] = Fix(out.shape[at])
+        elif before or after:
+            dims[at] = norm(Cat([Fix(before, "padding"), dims[at], Fix(after, "padding")]))
+    value = rearranged(watch, x, out, dims, range(len(dims)))
+    value.zero = x.zero and not argument(args, kwargs, 2, "value", 0)
+    return out
+
+
+def glu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """One half gates the other."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    at = argument(args, kwargs, 1, "dim", -1) % len(x.dims)
+    half = x.dims[at].size // 2
+    left, right = _pieces(watch, x.dims[at], [0, half, 2 * half])
+    watch.algebra.unify(left, right)
+    dims = list(x.dims)
+    dims[at] = left
+    watch.put(out, dims, (x,), x.zero)
+    return out
+
+
+def pixel_shuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Channels become pixels."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    channels = out.shape[-3]
+    parts = watch.algebra.reshape([x.dims[-3]], [channels, args[1] ** 2])
+    watch.algebra.freeze(parts[1], "pixels of a pixel shuffle")
+    watch.put(out, [*x.dims[:-3], parts[0], *fixed(out.shape[-2:])], (x,), x.zero)
+    return out
+
+
+def pixel_unshuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Pixels become channels."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    watch.put(out, [*x.dims[:-3], norm(Mul([x.dims[-3], Fix(args[1] ** 2)])), *fixed(out.shape[-2:])], (x,), x.zero)
+    return out
+
+
+RULES: dict[str, Handler] = {
+    "cat": cat,
+    "stack": stack,
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk"), split),
+    "unbind": unbind,
+    "select": select,
+    "slice": slice_,
+    "constant_pad_nd": pad,
+    "glu": glu,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+}
