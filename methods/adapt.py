@@ -6,13 +6,15 @@ import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from methods.apply import Event, apply
+from methods.apply import apply
+from methods.check import PlanError
 from methods.cost import flops, flops_per_unit, parameters_per_unit
+from methods.event import Event
 from methods.graph.values import Element
 from methods.method import Context, Measurement, Method
+from methods.pending import PendingPlans
 from methods.plan import Plan
 from methods.selection import Candidate, Limit, Selection
 from methods.statistics import NonFiniteStatistics
@@ -84,17 +86,22 @@ def adapt(
     choices = selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn)
     if not choices:
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
-    events, went_away = [], []
-    for choice in choices:
-        try:
-            element = context.network.element(choice.element)
-        except KeyError:
-            went_away.append(f"{choice.element} went away with an earlier change of the same step")
-            continue
-        plan = method.plan(context, element, choice.units, measurement)
-        if defer is None or not defer(plan):
-            events.append(apply(context.network, plan, followers, certify=_certify(context)))
+    plans = [method.plan(context, context.network.element(c.element), c.units, measurement) for c in choices]
+    kept = [p for p in plans if defer is None or not defer(p)]
+    events, went_away = _apply_all(context, kept, followers)
     return AdaptResult(tuple(events), tuple(went_away))
+
+
+def _apply_all(context: Context, plans: Sequence[Plan], followers: Sequence[Follower]) -> tuple[list[Event], list[str]]:
+    """Carry out plans that were made for the same network one after the other."""
+    pending = PendingPlans(plans)
+    events, went_away = [], []
+    while (plan := pending.next()) is not None:
+        try:
+            events.append(apply(context.network, plan, [*followers, pending], certify=_certify(context)))
+        except PlanError as error:
+            went_away.append(f"{plan.element} does not fit any more after an earlier change of the same step: {error}")
+    return events, went_away
 
 
 def _name(method: Method) -> str:
@@ -149,18 +156,24 @@ def _candidates(
     network = context.network
     graph = network.graph()
     costs = flops_per_unit(network.module, network.example_inputs, graph, [e for e, _ in rooms])
+    scores = {name: s.detach().cpu() for name, s in measurement.scores.items()}
     return [
         Candidate(
             element,
-            measurement.scores.get(element.name, torch.empty(0)),
-            room,
+            scores[element.name],
+            _left(element, room, scores[element.name], rules),
             rules.seed_sizes.get(element.name, element.size),
             parameters_per_unit(graph, element),
             costs[element.name],
         )
         for element, room in rooms
-        if element.name in measurement.scores
+        if element.name in scores
     ]
+
+
+def _left(element: Element, room: int, scores: Tensor, rules: Rules) -> int:
+    """Room of a candidate; of the weights that are not masked yet, some must stay."""
+    return max(0, len(scores) - rules.minimum) if element.level == "weight" else room
 
 
 def _headroom(context: Context, method: Method, rules: Rules) -> Limit:

@@ -28,9 +28,9 @@ def _count(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, floa
                 submodule.training = training
     batch = next((t.shape[0] for t in tree_leaves(example_inputs) if isinstance(t, Tensor) and t.ndim), 1)
     root = type(module).__name__
-    found = {}
+    found: dict[str, float] = {}
     for name, ops in counter.get_flop_counts().items():
-        if name == "Global" or name == root or name.startswith(root + "."):
+        if name in ("Global", root) or name.startswith(root + "."):
             key = "" if name in ("Global", root) else name.removeprefix(root + ".")
             found[key] = max(found.get(key, 0.0), float(sum(ops.values())) / batch)
     return found

@@ -86,7 +86,10 @@ class Method(ABC):
 
     @abstractmethod
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> Plan:
-        """The plan for one element. Growing: `units` are the positions 0..count-1 of the offered new units; pruning: the units to remove."""
+        """The plan for one element.
 
-    def after_backward(self, network: Network) -> None:
+        `units` are the positions 0..count-1 of the offered new units when growing, the units to remove when pruning.
+        """
+
+    def after_backward(self, network: Network) -> None:  # noqa: B027
         """Called after each backward pass, before the optimizer's step (sparsity regularisers add to gradients here)."""

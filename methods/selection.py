@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.parameters import parameter
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,39 @@ class Selection(ABC):
         Args:
             kind: `grow` or `prune`.
             candidates: what is offered.
-            amount: fraction in (0, 1] of the current size (of the chosen elements, or of all candidates), or a count >= 1 if int.
+            amount: fraction in (0, 1] of the current size (of the chosen elements, or of all candidates), or a count: an int, a
+                number above 1, or 1 for layers and blocks.
             limit: most parameters/FLOPs the choice may add; for pruning the most it may remove.
             turn: how often this adaptation has acted before (round robin).
         """
 
 
-def quanta(units: float, quantum: int) -> int:
-    """A number of units rounded to whole quanta."""
+def offered(kind: str, candidate: Candidate) -> int:
+    """Most units of a candidate that can be chosen: its room, and no more than were scored."""
+    room = candidate.room if kind == "grow" and len(candidate.scores) == 0 else min(candidate.room, len(candidate.scores))
+    return room - room % candidate.element.quantum
+
+
+def base(kind: str, candidate: Candidate) -> int:
+    """What a fraction is taken of: the units that there are (for weights: those that are not masked yet)."""
+    return candidate.element.size if kind == "grow" else len(candidate.scores)
+
+
+def is_count(amount: float, sizes: Sequence[int]) -> bool:
+    """Whether an amount counts units: an int, a number above 1, or 1 where there is one unit each (layers, blocks)."""
+    return isinstance(amount, int) or amount > 1 or (amount == 1 and all(s == 1 for s in sizes))
+
+
+def rounded(units: float, quantum: int) -> int:
+    """A number of units rounded to whole quanta, halves up."""
     return int(units / quantum + 0.5) * quantum
 
 
-def wanted(candidate: Candidate, amount: float) -> int:
-    """Units that `amount` asks of one candidate: a count when it is a whole number above 1, else a fraction of its size."""
-    units = amount if amount > 1 or candidate.element.size == 1 else amount * candidate.element.size
-    return min(quanta(units, candidate.element.quantum), candidate.room)
+def wanted(kind: str, candidate: Candidate, amount: float) -> int:
+    """Units that `amount` asks of one candidate, as far as it has them."""
+    size = base(kind, candidate)
+    units = amount if is_count(amount, [size]) else amount * size
+    return min(rounded(units, candidate.element.quantum), offered(kind, candidate))
 
 
 def take(kind: str, candidate: Candidate, count: int) -> Choice:
@@ -81,7 +100,7 @@ def take(kind: str, candidate: Candidate, count: int) -> Choice:
     if kind == "grow":
         return Choice(candidate.element.name, tuple(range(count)))
     order = candidate.scores.argsort(stable=True)[:count]
-    return Choice(candidate.element.name, tuple(sorted(order.tolist())))
+    return Choice(candidate.element.name, tuple(order.sort().values.tolist()))
 
 
 @dataclass
@@ -99,8 +118,8 @@ class Budget:
     def spend(self, candidate: Candidate, count: int) -> int:
         """Take up to `count` units of a candidate as far as the budget reaches; returns how many."""
         for left, cost in ((self.parameters, candidate.parameters_per_unit), (self.flops, candidate.flops_per_unit)):
-            if left is not None and cost > 0:
-                count = min(count, int(left / cost))
+            if left is not None and (cost > 0 or left <= 0):
+                count = min(count, int(left / cost) if cost > 0 and left > 0 else 0)
         count -= count % candidate.element.quantum
         if self.parameters is not None:
             self.parameters -= count * candidate.parameters_per_unit
@@ -114,21 +133,21 @@ class All(Selection):
     """Every candidate, each by `amount` of its own size."""
 
     def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
-        """See `Selection.choose`."""
+        """See `Selection.choose`; a limit is spent in the network's order."""
         budget = Budget.of(limit)
-        counts = [(c, budget.spend(c, wanted(c, amount))) for c in candidates]
+        counts = [(c, budget.spend(c, wanted(kind, c, amount))) for c in candidates]
         return [take(kind, c, n) for c, n in counts if n > 0]
 
 
 @dataclass(frozen=True)
 class RoundRobin(Selection):
-    """One candidate at a time, in the network's order (GradMax's RoundRobin updater, AutoGrow)."""
+    """One candidate at a time, by turns, in the network's order (the RoundRobin updater of GradMax; AutoGrow)."""
 
     def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`; a candidate that yields nothing is passed over."""
         for offset in range(len(candidates)):
             candidate = candidates[(turn + offset) % len(candidates)]
-            count = Budget.of(limit).spend(candidate, wanted(candidate, amount))
+            count = Budget.of(limit).spend(candidate, wanted(kind, candidate, amount))
             if count > 0:
                 return [take(kind, candidate, count)]
         return []
@@ -136,9 +155,9 @@ class RoundRobin(Selection):
 
 @dataclass(frozen=True)
 class BestGain(Selection):
-    """The candidate whose units promise most: the largest summed gain when growing, the smallest summed score when pruning.
+    """The candidate whose units promise most: the largest summed gain when growing, the smallest mean score when pruning.
 
-    Candidates without a prediction are taken in the network's order, by turns.
+    Ties go to the first in the network's order. Where nothing is predicted, candidates are taken by turns.
     """
 
     def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
@@ -147,11 +166,11 @@ class BestGain(Selection):
             return RoundRobin().choose(kind, candidates, amount, limit, turn)
         best: tuple[float, Choice] | None = None
         for candidate in candidates:
-            count = Budget.of(limit).spend(candidate, wanted(candidate, amount))
+            count = Budget.of(limit).spend(candidate, wanted(kind, candidate, amount))
             if count <= 0:
                 continue
             scores = candidate.scores.sort(descending=kind == "grow").values[:count]
-            value = float(scores.sum()) * (1 if kind == "grow" else -1)
+            value = float(scores.sum()) if kind == "grow" else -float(scores.mean())
             if best is None or value > best[0]:
                 best = (value, take(kind, candidate, count))
         return [] if best is None else [best[1]]
@@ -161,25 +180,40 @@ class BestGain(Selection):
 class GlobalRanking(Selection):
     """All units of all candidates in one ranking; `amount` is the fraction of all units (network slimming's global threshold).
 
-    Scores are compared as they are; methods whose scores depend on the size of a layer normalise them themselves. Growing
-    ranks predicted gains; without predictions it is `all`.
+    Growing ranks predicted gains; without predictions it is `all`. No candidate gives more than its room.
     """
 
+    normalise: str = parameter("none", "what the scores of a candidate are divided by first", choices=("none", "mean", "max"))
+
     def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
-        """See `Selection.choose`."""
+        """See `Selection.choose`; a limit is spent on the best units first (the least important ones when pruning)."""
         if kind == "grow" and all(len(c.scores) == 0 for c in candidates):
             return All().choose(kind, candidates, amount, limit, turn)
-        total = sum(c.element.size for c in candidates)
-        left = int(amount if amount > 1 or total == len(candidates) else amount * total + 0.5)
-        counts = _ranked_counts(kind, candidates, left)
-        budget = Budget.of(limit)
-        spent = [(c, budget.spend(c, n - n % c.element.quantum)) for c, n in zip(candidates, counts, strict=True)]
-        return [take(kind, c, n) for c, n in spent if n > 0]
+        sizes = [base(kind, c) for c in candidates]
+        left = rounded(amount if is_count(amount, sizes) else amount * sum(sizes), 1)
+        kept = [self._normalised(c.scores).sort(descending=kind == "grow", stable=True).values for c in candidates]
+        kept = [s[: offered(kind, c)] for s, c in zip(kept, candidates, strict=True)]
+        if left < 1 or not any(len(s) for s in kept):
+            return []
+        owner = torch.cat([torch.full((len(s),), i) for i, s in enumerate(kept)])
+        order = owner[torch.cat(kept).argsort(descending=kind == "grow", stable=True)[:left]]
+        counts = _affordable(candidates, order, limit)
+        return [take(kind, c, n) for c, n in zip(candidates, counts, strict=True) if n > 0]
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        if self.normalise == "none" or len(scores) == 0:
+            return scores
+        return scores / (scores.mean() if self.normalise == "mean" else scores.max()).clamp(min=1e-30)
 
 
-def _ranked_counts(kind: str, candidates: Sequence[Candidate], num: int) -> list[int]:
-    """How many of the best `num` units of one common ranking belong to each candidate; none gives more than its room."""
-    best = [c.scores.double().cpu().sort(descending=kind == "grow", stable=True).values[: c.room] for c in candidates]
-    owners = torch.cat([torch.full((len(b),), i) for i, b in enumerate(best)])
-    order = torch.cat(best).argsort(descending=kind == "grow", stable=True)[: max(num, 0)]
-    return torch.bincount(owners[order], minlength=len(candidates)).tolist()
+def _affordable(candidates: Sequence[Candidate], order: Tensor, limit: Limit) -> list[int]:
+    """Units of each candidate when units are taken in this order until the limit is reached, in whole quanta."""
+    parameters = torch.tensor([c.parameters_per_unit for c in candidates], dtype=torch.float64)[order].cumsum(0)
+    flops = torch.tensor([c.flops_per_unit for c in candidates], dtype=torch.float64)[order].cumsum(0)
+    within = torch.ones(len(order), dtype=torch.bool)
+    if limit.parameters is not None:
+        within &= parameters <= limit.parameters
+    if limit.flops is not None:
+        within &= flops <= limit.flops
+    counts: list[int] = order[within].bincount(minlength=len(candidates)).tolist()
+    return [n - n % c.element.quantum for n, c in zip(counts, candidates, strict=True)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from methods.graph.values import Element
 from methods.growth.cross_moment import cross_moment, fan_out_gradient
-from methods.growth.site import Site, at_zero, entry_output, find_site, pull_back, through
+from methods.growth.site import Site, at_zero, find_site, pull_back, through
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import Seen, observe, require_finite
@@ -22,12 +22,12 @@ _EPSILON = 1e-3
 class GradMax(Method):
     """Sets new weights to singular vectors of A = E[gradient behind x input before], so that the new gradients are largest.
 
-    `zero: fan_in` is the paper's: outgoing weights are the top singular vectors on the gradient's side, incoming ones are zero, and
-    the gradient of new unit i has norm sigma_i times the norm of its outgoing weights. It needs a path between the two layers
-    that is 0 at 0 and linear there (not ReLU, whose derivative at 0 is 0: such units would be dead for ever) and no BatchNorm
-    (which would multiply the gradient by 1/sqrt(eps)). `zero: fan_out` is the inverse: incoming weights are the singular vectors on
-    the input's side, each with the sign that gives the larger gradient through the real activation; outgoing ones are zero.
-    `auto` takes fan_in where it is sound, else fan_out.
+    `zero: fan_in` is the paper's: outgoing weights are the top singular vectors on the gradient's side, incoming ones are zero,
+    and the gradient of new unit i has norm sigma_i times the norm of its outgoing weights. It needs a path between the two
+    layers that is 0 at 0 and linear there (not ReLU, whose derivative at 0 is 0: such units would be dead for ever) and no
+    BatchNorm (which would multiply the gradient by 1/sqrt(eps)). `zero: fan_out` is the inverse: incoming weights are the
+    singular vectors on the input's side, each with the sign that gives the larger gradient through the real activation;
+    outgoing ones are zero. `auto` takes fan_in where it is sound, else fan_out.
 
     Scores are squared gradient norms of the new units: the first-order decrease of the loss for a unit learning rate, comparable
     across layers. At most rank(A) units are offered.

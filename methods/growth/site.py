@@ -15,8 +15,8 @@ from methods.network import Network
 from methods.statistics import frozen_modes
 
 _MIXING = frozenset(
-    ("layernorm", "rmsnorm", "groupnorm", "gn_groups", "conv_groups", "attention_scale", "softmax", "reduced", "heads", "depthwise",
-     "weight_norm", "tied")
+    ("layernorm", "rmsnorm", "groupnorm", "gn_groups", "conv_groups", "attention_scale", "softmax", "reduced", "heads",
+     "depthwise", "weight_norm", "tied")
 )  # fmt: skip
 
 
@@ -130,7 +130,8 @@ def through(network: Network, site: Site, inputs: Tensor, z: Tensor) -> Tensor:
 def entry_output(network: Network, site: Site, inputs: Tensor) -> Tensor:
     """What the site's entry returns for a batch."""
     caught: list[Tensor] = []
-    hook = network.module.get_submodule(site.entry).register_forward_hook(lambda m, i, output: caught.append(output.detach().clone()))
+    entry = network.module.get_submodule(site.entry)
+    hook = entry.register_forward_hook(lambda module, args, output: caught.append(output.detach().clone()))
     try:
         with frozen_modes(network.module), torch.no_grad():
             network.module(inputs)

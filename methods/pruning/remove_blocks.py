@@ -16,9 +16,10 @@ from methods.statistics import mean_loss, require_finite
 
 @dataclass(frozen=True)
 class RemoveBlocks(Method):
-    """Score of a block: how much the loss rises when its input is passed on in its place (zeros, for a branch beside a skip path).
+    """Score of a block: how much the loss rises when its input is passed on in its place.
 
-    Measured by doing it, one block at a time. `layers: true` offers single layers that keep their input's shape as well.
+    For a branch beside a skip path: when zeros are. Measured by doing it, one block
+    at a time. `layers: true` offers single layers that keep their input's shape as well.
     """
 
     kind = "prune"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from methods.plan import PrunePlan
 from methods.statistics import channel_means
 
 
-def held(network: Network, element: Element, roles: Collection[Role]) -> Iterator[tuple[Occurrence, Tensor]]:
+def held(network: Network, element: Element, roles: Sequence[Role]) -> Iterator[tuple[Occurrence, Tensor]]:
     """Occurrences of an element with these roles, each with the unit of every entry of its dimension (-1 for none)."""
     for move in element.moves:
         for o in network.graph().atoms[move.atom].occurrences:
@@ -40,7 +40,9 @@ class UnitPruning(Method):
     preserves = False
 
     removal: str = parameter(
-        "immediate", "absorb folds the mean of what a removed unit sends on into the consumer's bias", choices=("immediate", "absorb")
+        "immediate",
+        "absorb folds the mean of what a removed unit sends on into the consumer's bias",
+        choices=("immediate", "absorb"),
     )
     num_batches: int = parameter(4, "batches over which absorbed means are taken", low=1, high=1000)
 
