@@ -78,7 +78,8 @@ def insertions(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Eleme
 def _is_place(module: nn.Module, call: ModuleCall, learns: bool) -> bool:
     if type(module).__module__ == "torch.nn.modules.activation":
         return True
-    return learns and (not module._modules or call.residual)
+    plain = all(child.startswith("grown_") for child in module._modules)
+    return learns and (plain or call.residual)
 
 
 def _kinds(call: ModuleCall) -> tuple[str, ...]:
