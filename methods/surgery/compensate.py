@@ -24,6 +24,13 @@ from methods.surgery.fill import seed_for
 from methods.surgery.tensors import get_tensor, set_tensor
 
 Attributes = dict[str, int | float]
+EPSILONS = frozenset(("eps", "epsilon", "variance_epsilon"))
+
+
+def is_norm(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it is a norm of that kind, or one written by hand (known by its class name; the trace knows which kind it is)."""
+    by_hand = not type(module).__module__.startswith("torch.nn.") and "norm" in type(module).__name__.lower()
+    return by_hand or isinstance(module, kind)
 
 
 def compensate(
@@ -82,13 +89,15 @@ class _Atom:
         for o in self.occurrences("scale"):
             owner = o.tensor.rpartition(".")[0]
             norm = self.module.get_submodule(owner)
-            if not isinstance(norm, kind):
+            if not is_norm(norm, kind):
                 continue
             ratio = o.expr.size / resized(o.expr, {self.name: self.new})
             tensor = get_tensor(self.module, o.tensor).detach()
             set_tensor(self.module, o.tensor, torch.where(self.fresh(o), tensor, tensor * math.sqrt(ratio)))
-            norm.eps = (torch.finfo(tensor.dtype).eps if norm.eps is None else norm.eps) * ratio
-            done[f"{owner}|eps"] = norm.eps
+            for key in EPSILONS & vars(norm).keys():
+                eps = getattr(norm, key)
+                done[f"{owner}|{key}"] = value = (torch.finfo(tensor.dtype).eps if eps is None else eps) * ratio
+                setattr(norm, key, value)
         return done
 
     def fill_producers(self, plan: GrowPlan, mean: bool) -> None:

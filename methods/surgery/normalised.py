@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from methods.network import Network
+from methods.surgery.compensate import is_norm
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def normalised_consumers(network: Network, names: Collection[str]) -> frozenset[
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         for module in network.module.modules():
-            if isinstance(module, nn.LayerNorm):
+            if is_norm(module, nn.LayerNorm):
                 stack.callback(module.register_forward_hook(normalises).remove)
         for owner in {n.rpartition(".")[0] for n in names}:
             module = network.module.get_submodule(owner)

@@ -164,6 +164,22 @@ def test_absorbing_constant_channels_is_exact():
     assert error(event) < 1e-12 and module[2].weight.shape == (2, 2, 3, 3)
 
 
+class HandwrittenNorm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.rand(width) + 0.5), 0.1
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon) * self.weight
+
+
+def test_a_norm_written_by_hand():
+    torch.manual_seed(0)
+    n = network(nn.Sequential(nn.Linear(6, 8), HandwrittenNorm(8), nn.Linear(8, 3)), 4, 6)
+    assert error(apply(n, GrowPlan("0.weight:0", 2), certify=n.example_inputs)) < 1e-12
+    assert n.attributes == {"1|variance_epsilon": pytest.approx(0.08)} and n.module[2].weight[:, 8:].all()
+
+
 class Stored(nn.Module):
     """Attention whose scale is a stored number, over a stream normalised by RMSNorm."""
 
