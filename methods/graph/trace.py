@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -95,6 +96,7 @@ def _trace(plan: _Plan, meta: bool) -> Graph:
     modules = [m for _, m in plan.modules.values()]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
+        stack.enter_context(_collector_paused())
         stack.enter_context(_as_before(modules, meta))
         stack.enter_context(_slow_paths(meta))
         stand_ins = _stand_ins(modules, meta)
@@ -185,6 +187,18 @@ def _as_before(modules: list[nn.Module], meta: bool) -> Iterator[None]:
         torch.set_rng_state(generator)
         if devices:
             torch.cuda.set_rng_state_all(devices)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A trace makes many small objects and hardly any garbage: collecting would only take time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
