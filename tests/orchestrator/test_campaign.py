@@ -119,9 +119,11 @@ def test_asha_stops_bad_trials_and_keeps_good_ones(tmp_path: Path) -> None:
 
 
 def test_the_best_is_compared_after_the_search(tmp_path: Path) -> None:
-    spec = campaign(tmp_path, search={"trials": 3, "scheduler": {"asha": {"max_epochs": 2, "grace_epochs": 1}}}, compare={"big": {"x": 0.9}})
+    search = {"trials": 3, "scheduler": {"asha": {"max_epochs": 2, "grace_epochs": 1}}}
+    spec = campaign(tmp_path, search=search, compare={"big": {"x": 0.9}})
     outcome = run(spec)
-    assert [(t.id, t.label, t.epoch) for t in outcome.trials][0] == ("big", "big", 3), "ASHA leaves it alone"
+    big = outcome.trials[0]
+    assert (big.id, big.label, big.epoch) == ("big", "big", 3), "ASHA leaves it alone"
     assert outcome.best is not None and outcome.best.startswith("t0")
     assert run(spec, resume=True).trials == outcome.trials
 
