@@ -177,3 +177,22 @@ def test_a_module_that_cannot_be_copied_is_traced() -> None:
     with pytest.raises(TypeError):
         copy.deepcopy(module)
     assert trace(nn.Sequential(module, nn.Linear(4, 2)), (torch.randn(1, 4),)).atoms
+
+
+def test_units_that_nothing_uses_are_frozen() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        m.a(x)
+        return m.o(x)
+
+    found = reasons(trace(Made(forward, a=nn.Linear(12, 8), o=nn.Linear(12, 2)), (torch.randn(2, 12),)))
+    assert found["a.weight:0"] == "no parameter uses its units"
+
+
+def test_an_unknown_operator_freezes_every_tensor_it_takes_even_in_lists() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        torch.block_diag(y, y)
+        return m.o(y)
+
+    found = reasons(trace(Made(forward, a=nn.Linear(12, 8), o=nn.Linear(8, 2)), (torch.randn(2, 12),)))
+    assert found["a.weight:0"].startswith("no rule for the operator block_diag at test_trace.py:")
