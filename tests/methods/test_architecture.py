@@ -135,7 +135,7 @@ def _add(name: str, value: Tensor) -> Callable[[dict, dict], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_edit("format", "coppice-architecture/2"), "must have format 'coppice-architecture/1', but has 'coppice-architecture/2'"),
+        (_edit("format", "coppice-architecture/2"), "must have format .*/1', but has 'coppice-architecture/2'"),
         (_edit("shapes", None), "shapes.* are missing or damaged"),
         (_edit("factory", {}), "factory.* are missing or damaged"),
         (_edit("factory/reference", "tests.methods.nowhere:tied"), "must be importable"),
@@ -175,7 +175,7 @@ def test_damage_is_one_clear_error(saved: Saved, damage: Callable[[dict, dict], 
 
 
 def test_a_factory_must_make_a_module() -> None:
-    with pytest.raises(ArchitectureError, match="must return a torch.nn.Module, but returned a int"):
+    with pytest.raises(ArchitectureError, match=r"must return a torch\.nn\.Module, but returned a int"):
         record(Network(tied(), f"{ME}:number"))
     assert import_factory("torch.nn:Linear") is nn.Linear
 
@@ -191,8 +191,9 @@ def test_removed_after_inserted_is_replayed_in_order() -> None:
 
 
 def trained(n: Network, kind: str) -> torch.optim.Optimizer:
-    make = {"sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), "adamw": lambda p: torch.optim.AdamW(p, 0.1, betas=(0.8, 0.9))}[kind]
-    optimizer = make([p for p in n.module.parameters() if p.requires_grad])
+    held = [p for p in n.module.parameters() if p.requires_grad]
+    sgd = kind == "sgd"
+    optimizer = torch.optim.SGD(held, 0.1, momentum=0.9) if sgd else torch.optim.AdamW(held, 0.1, betas=(0.8, 0.9))
     optimizer.zero_grad()
     n.module(*n.example_inputs).square().sum().backward()
     optimizer.step()
@@ -220,7 +221,7 @@ def test_optimizer_state_comes_back(kind: str) -> None:
         (lambda t, r: t.update({"nothing/momentum_buffer": torch.zeros(2)}), "nothing.* are not trained"),
         (lambda t, r: r["groups"][0]["parameters"].remove("back.bias"), "back.bias.* are not in the state"),
         (lambda t, r: r["groups"][0]["parameters"].append("tokens.weight"), "tokens.weight.* are not trained"),
-        (lambda t, r: t.update({"back.bias/momentum_buffer": torch.zeros(2)}), r"momentum_buffer of back.bias must have shape \(7,\)"),
+        (lambda t, r: t.update({"back.bias/momentum_buffer": torch.zeros(2)}), r"of back.bias must have shape \(7,\)"),
         (lambda t, r: r["groups"].append(r["groups"][0]), "must have 2 parameter groups, but has 1"),
         (lambda t, r: r["groups"][0]["options"].pop("nesterov"), "same kind of optimizer.*nesterov"),
     ],
