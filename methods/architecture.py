@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -37,6 +38,19 @@ def _hash(shapes: Mapping[str, list[int]]) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(sorted(shapes.items())).encode()).hexdigest()
 
 
+@functools.lru_cache(maxsize=32)
+def _base(reference: str, arguments: str, edits: str) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, bool]]:
+    """Shapes of what the factory makes, shapes after the edits, and which of its parameters are trained.
+
+    Kept, because a record is made at every checkpoint and building the module takes longer than all the rest.
+    """
+    with torch.random.fork_rng(devices=[]):
+        base = build(reference, json.loads(arguments))
+        own = _shapes(base)
+        layers.replay(base, json.loads(edits))
+    return own, _shapes(base), {n: p.requires_grad for n, p in base.named_parameters()}
+
+
 def record(network: Network) -> dict[str, Any]:
     """What the network is, as JSON: only what differs from its factory's own module.
 
@@ -44,12 +58,8 @@ def record(network: Network) -> dict[str, Any]:
     modules, in order), `shapes` (changed tensors), `attributes` (`module|name`), `requires_grad` (changed parameters), `masks`
     (names), `lineage`.
     """
-    with torch.random.fork_rng(devices=[]):
-        base = build(network.factory, network.arguments)
-        own = _shapes(base)
-        layers.replay(base, network.edits)
-    edited, live = _shapes(base), _shapes(network.module)
-    trained = {n: p.requires_grad for n, p in base.named_parameters()}
+    own, edited, trained = _base(network.factory, json.dumps(dict(network.arguments)), json.dumps(network.edits))
+    live = _shapes(network.module)
     return {
         "format": FORMAT,
         "torch": torch.__version__,

@@ -11,14 +11,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 ARCHITECTURE, MODEL, OPTIMIZER, STATE, MANIFEST = (
@@ -74,28 +76,36 @@ def write(folder: Path, epoch: int, checkpoint: Checkpoint) -> Path:
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    manifest = {}
-    for name, content in (
-        (ARCHITECTURE, _json(checkpoint.architecture)),
-        (MODEL, save(dict(checkpoint.tensors))),
-        (OPTIMIZER, save(dict(checkpoint.optimizer))),
-        (STATE, _json(checkpoint.state)),
-    ):
-        _write_file(folder / name, content)
-        manifest[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _write_file(folder / MANIFEST, _json({"format": FORMAT, "files": manifest}))
+    """Write, hash and sync the files side by side: hashing one costs a core while the disk is busy with another."""
+    writers: dict[str, Callable[[Path], None]] = {
+        MODEL: lambda path: save_file(dict(checkpoint.tensors), path),
+        OPTIMIZER: lambda path: save_file(dict(checkpoint.optimizer), path),
+        ARCHITECTURE: lambda path: _write_json(path, checkpoint.architecture),
+        STATE: lambda path: _write_json(path, checkpoint.state),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        entries = list(pool.map(lambda name: _write_file(folder / name, writers[name]), writers))
+    _write_file(
+        folder / MANIFEST, lambda path: _write_json(path, {"format": FORMAT, "files": dict(zip(writers, entries, strict=True))})
+    )
     _sync_folder(folder)
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=True, separators=(",", ":")).encode()
+def _write_json(path: Path, value: Any) -> None:
+    path.write_bytes(json.dumps(value, separators=(",", ":")).encode())
 
 
-def _write_file(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
+def _write_file(path: Path, write: Callable[[Path], None]) -> dict[str, Any]:
+    """Write and sync a file; returns its entry in the manifest."""
+    try:
+        write(path)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from pathlib import Path
@@ -74,14 +75,14 @@ def restore_network(checkpoint: Checkpoint, dataset: Dataset, spec: TrialSpec) -
 
 
 def capture(trainer: Trainer, state: dict[str, Any]) -> Checkpoint:
-    """Everything a checkpoint holds; tensors are on the CPU."""
+    """Everything a checkpoint holds; tensors are copies on the CPU, so that training may go on while they are written."""
     tensors = dict(tensors_of(trainer.network))
     if trainer.ema is not None:
         tensors |= {f"ema.{k}": v for k, v in trainer.ema.state_dict().items()}
     optimizer, scalars = optimizer_state(trainer.optimizer, trainer.network.module)
-    cpu = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    moments = {k: v.detach().cpu().contiguous() for k, v in optimizer.items()}
-    return Checkpoint(record(trainer.network), cpu, moments, {**state, "optimizer": scalars})
+    cpu = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    moments = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in optimizer.items()}
+    return Checkpoint(record(trainer.network), cpu, moments, copy.deepcopy({**state, "optimizer": scalars}))
 
 
 def count_flops(network: Network) -> float:

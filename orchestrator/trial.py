@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Trial:
         self.history: list[dict[str, float]] = []
         self.adaptations = [Adaptation.build(i, a) for i, a in enumerate(spec.adaptations)]
         self.dataset, self.loss = build_task(spec)
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[Path] | None = None
 
     @classmethod
     def open(cls, spec: TrialSpec, folder: Path, clock: Callable[[], float] = time.time) -> Trial:
@@ -127,7 +130,9 @@ class Trial:
         return self.history[-1]
 
     def close(self) -> None:
-        """Say in the events that the trial has finished, when it has."""
+        """Wait for the last checkpoint, and say in the events that the trial has finished, when it has."""
+        self._settle()
+        self._writer.shutdown()
         if self.done:
             self._event("status", status="finished")
 
@@ -170,6 +175,7 @@ class Trial:
         return {e.name: e.size for e in self.network.elements() if e.permissible and e.moves}
 
     def _checkpoint(self) -> None:
+        self._settle()
         state = {
             "epoch": self.epoch,
             "step": self.num_steps,
@@ -178,9 +184,23 @@ class Trial:
             "seed_sizes": self.seed_sizes,
             "adaptations": [a.state() for a in self.adaptations],
         }
-        path = checkpoints.write(self.folder.checkpoints, self.epoch, capture(self.trainer, state))
+        content = capture(self.trainer, state)
+        self._writing = self._writer.submit(checkpoints.write, self.folder.checkpoints, self.epoch, content)
+        if self.done:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait for the checkpoint that is being written while training goes on.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        path = writing.result()
         checkpoints.keep_newest(self.folder.checkpoints, KEPT_CHECKPOINTS)
-        self._event("checkpoint", path=path.name)
+        self._event("checkpoint", epoch=int(path.name), path=path.name)
 
     def _structural(self, epoch: int, adaptation: int, event: Event) -> None:
         self._event("structural", epoch=epoch, adaptation=adaptation, **event.to_json())

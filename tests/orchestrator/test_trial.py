@@ -66,6 +66,7 @@ def test_stopped_and_resumed_is_bit_identical_to_run_through(tmp_path: Path, nam
         if trial.done:
             break
         pieces = trial.step()
+        trial.close()
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
     timeless = {k: v for k, v in last.items() if k != "seconds"}
     assert timeless == {k: v for k, v in pieces.items() if k != "seconds"}
@@ -79,6 +80,7 @@ def test_a_stop_between_epochs_repeats_nothing_in_the_events(tmp_path: Path) -> 
     trial = Trial.open(spec(), tmp_path / "t")
     for _ in range(4):
         trial.step()
+    trial.close()
     shutil.rmtree(tmp_path / "t" / "checkpoints" / "000004")
     resumed = Trial.open(spec(), tmp_path / "t")
     assert resumed.epoch == 3
@@ -91,6 +93,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path) -> 
     trial = Trial.open(spec(), tmp_path / "t")
     for _ in range(3):
         trial.step()
+    trial.close()
     file = tmp_path / "t" / "checkpoints" / "000003" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     resumed = Trial.open(spec(), tmp_path / "t")
