@@ -39,7 +39,8 @@ def main() -> None:
     shapes = [p.shape for p in grown.module.parameters()]
     assert shapes == [p.shape for p in fresh.parameters()], "both networks must have the same shapes"
     fresh_optimizer = torch.optim.SGD(fresh.parameters(), 0.01, momentum=0.9)
-    pairs = [(step(grown.module, optimizer, inputs, targets), step(fresh, fresh_optimizer, inputs, targets)) for _ in range(ROUNDS)]
+    both = ((grown.module, optimizer), (fresh, fresh_optimizer))
+    pairs = [[step(module, trained, inputs, targets) for module, trained in both] for _ in range(ROUNDS)]
     a, b = (statistics.median(column) for column in zip(*pairs[3:], strict=True))
     print(f"training step: grown {a * 1e3:.1f} ms, fresh {b * 1e3:.1f} ms: {a / b:.3f}x (goal <= 1.03x)")
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from methods.adapt import AdaptResult, Rules, adapt
-from methods.apply import Event, apply
+from methods.apply import apply
 from methods.catalog import build
+from methods.event import Event
 from methods.method import Context, Method
 from methods.plan import Plan, PrunePlan
 from methods.selection import Limit, Selection

@@ -144,7 +144,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         files: dict[str, Any] = manifest["files"]
         return files
     except FileNotFoundError:
-        raise CheckpointError(f"{file} must exist, but does not: the checkpoint was never finished; use an earlier one.") from None
+        raise CheckpointError(f"{file} must exist, but does not: the checkpoint is not finished; use an earlier one.") from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{file} must be a JSON manifest, but is damaged; use an earlier checkpoint.") from None
 

@@ -102,7 +102,8 @@ def _index(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterator[P
         keys = set()
         for key, value in node.value:
             if key.value in keys:
-                yield Problem(key.start_mark.line + 1, ".".join(map(str, (*place, key.value))), "the key is there twice; delete one")
+                path = ".".join(map(str, (*place, key.value)))
+                yield Problem(key.start_mark.line + 1, path, "the key is there twice; delete one")
             keys.add(key.value)
             lines[(*place, key.value)] = key.start_mark.line + 1
             yield from _index(value, (*place, key.value), lines)

@@ -37,7 +37,7 @@ def build_optimizer(named: Named, parameters: Iterable[nn.Parameter]) -> torch.o
     unknown = sorted(set(named.arguments) - set(known))
     if unknown:
         raise ValueError(f"optimizer {named.name} takes the arguments {known}, but got {unknown}.")
-    return OPTIMIZERS[named.name](parameters, **named.arguments)  # type: ignore[call-arg]
+    return OPTIMIZERS[named.name](parameters, **named.arguments)
 
 
 def constant(progress: float) -> float:

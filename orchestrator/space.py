@@ -50,7 +50,8 @@ def distribution(tree: Any) -> str | None:
 def problem_of(kind: str, content: Any) -> str | None:
     """What is wrong with a distribution's content, or None."""
     if kind == "choice":
-        return None if isinstance(content, list) and content else f"choice needs a list of at least one option, but got {content!r}"
+        fine = isinstance(content, list) and content
+        return None if fine else f"choice needs a list of at least one option, but got {content!r}"
     sizes = (2, 3) if kind in ("uniform", "int") else (2,)
     if not isinstance(content, list) or len(content) not in sizes:
         return f"{kind} needs [low, high]{' or [low, high, step]' if 3 in sizes else ''}, but got {content!r}"
@@ -70,8 +71,14 @@ def problem_of(kind: str, content: Any) -> str | None:
 
 def labels(options: Sequence[Any]) -> list[Any]:
     """A short name for each option of a choice: a plain value names itself, `{name: ...}` its name; otherwise `#index`."""
-    found = [o if not isinstance(o, (dict, list)) else next(iter(o)) if isinstance(o, dict) and len(o) == 1 else None for o in options]
+    found = [_own_label(option) for option in options]
     return [f"#{i}" if f is None or found.count(f) > 1 else f for i, f in enumerate(found)]
+
+
+def _own_label(option: Any) -> Any:
+    if isinstance(option, dict) and len(option) == 1:
+        return next(iter(option))
+    return None if isinstance(option, (dict, list)) else option
 
 
 class Space:

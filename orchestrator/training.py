@@ -80,7 +80,8 @@ class Trainer:
         module.train()
         total = torch.zeros((), device=self.network.device(), dtype=torch.float64)
         samples = steps = 0
-        batches = train_batches(self.dataset, self.spec.batch_size, derive(self.seed, "batches"), epoch, augment=self.spec.augment)
+        seed = derive(self.seed, "batches")
+        batches = train_batches(self.dataset, self.spec.batch_size, seed, epoch, augment=self.spec.augment)
         total_steps = num_batches(len(self.dataset.train), self.spec.batch_size)
         lr = 0.0
         for inputs, targets in batches:
@@ -98,7 +99,7 @@ class Trainer:
     def _step(self, inputs: Tensor, targets: Tensor, methods: Sequence[Method]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.network.module(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for method in methods:
             method.after_backward(self.network)
         mask_gradients(self.network)

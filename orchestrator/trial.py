@@ -12,8 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-
-from methods.apply import Event
+from methods.event import Event
 from methods.method import Context
 from methods.network import Network
 from methods.surgery.optimizer_state import load_optimizer_state
@@ -25,7 +24,7 @@ from orchestrator.setup import build_network, build_task, capture, count_flops, 
 from orchestrator.store import TrialFolder
 from orchestrator.tasks.batches import statistics_batches
 from orchestrator.tasks.metrics import evaluate
-from orchestrator.training import NonFiniteLoss, Trainer
+from orchestrator.training import Trainer
 
 KEPT_CHECKPOINTS = 2
 
@@ -206,9 +205,8 @@ class Trial:
         self._event("structural", epoch=epoch, adaptation=adaptation, **event.to_json())
 
     def _event(self, type: str, **content: Any) -> None:
-        self.folder.append_event(
-            {"type": type, "trial": self.folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps, **content}
-        )
+        about = {"trial": self.folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
+        self.folder.append_event({"type": type, **about, **content})
 
 
 

@@ -62,7 +62,8 @@ def _check(trigger: str, key: str, value: Any, about: Mapping[str, Any]) -> None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"trigger {trigger}: {key} must be a number, but got {value!r}.")
     if value < low or (high is not None and value > high):
-        raise ValueError(f"trigger {trigger}: {low} <= {key}{'' if high is None else f' <= {high}'} must hold, but got {key}={value}.")
+        most = "" if high is None else f" <= {high}"
+        raise ValueError(f"trigger {trigger}: {low} <= {key}{most} must hold, but got {key}={value}.")
 
 
 __all__ = ["SPELLINGS", "TRIGGERS", "Progress", "Trigger", "build_trigger", "trigger_class"]

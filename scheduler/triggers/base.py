@@ -62,11 +62,11 @@ class Trigger(ABC):
 
     def first(self, progress: Progress) -> int:
         """First epoch of the span."""
-        return int(math.ceil(self.start * progress.epochs if self.start < 1 else self.start))
+        return math.ceil(self.start * progress.epochs if self.start < 1 else self.start)
 
     def last(self, progress: Progress) -> int:
         """Last epoch of the span."""
-        return int(math.floor(self.end * progress.epochs if self.end <= 1 else self.end))
+        return math.floor(self.end * progress.epochs if self.end <= 1 else self.end)
 
     @abstractmethod
     def decides(self, progress: Progress) -> bool:

@@ -37,7 +37,10 @@ def test_comes_back_bit_by_bit(tmp_path: Path) -> None:
     assert equal(checkpoints.read(path), content(3))
 
 
-@pytest.mark.parametrize("name", ["architecture.json", "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"])
+FILES = ["architecture.json", "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["truncate", "edit", "delete"])
 def test_damage_names_the_file_and_the_previous_one_is_used(tmp_path: Path, name: str, damage: str) -> None:
     checkpoints.write(tmp_path, 1, content(1))

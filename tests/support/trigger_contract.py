@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -59,7 +60,7 @@ class TriggerContract:
         name, arguments = named
         rested = acts(build_trigger(name, {**arguments, "cooldown": 5}))
         assert len(rested) >= 2
-        assert all(b - a > 5 for a, b in zip(rested, rested[1:], strict=False))
+        assert all(b - a > 5 for a, b in itertools.pairwise(rested))
 
     def test_every_parameter_has_help(self, named: tuple[str, dict]) -> None:
         for field in dataclasses.fields(build_trigger(*named)):
