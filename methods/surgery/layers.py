@@ -172,7 +172,7 @@ def _weighted(network: Network, at: str, behind: tuple[str, ...]) -> Iterator[tu
     for name, call in network.graph().modules.items():
         path = name.removeprefix(at).removeprefix(".")
         inside = name == at or name.startswith(at + ".")
-        if inside and not path.startswith(behind) and network.module.get_submodule(name)._parameters.get("weight") is not None:
+        if inside and not f"{path}.".startswith(behind) and network.module.get_submodule(name)._parameters.get("weight") is not None:
             yield path, call.branch
 
 

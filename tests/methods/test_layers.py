@@ -88,12 +88,11 @@ def test_the_function_and_all_names_stay(at: str, kind: str, arguments: dict, tr
 def test_what_was_put_in_is_run_and_trained() -> None:
     n = net()
     optimizer = torch.optim.SGD(n.module.parameters(), 0.1)
-    for at, kind in [("stem.1", "identity_conv"), ("hidden", "residual_linear"), ("scale", "residual_conv"), ("blocks", "duplicate")]:
-        if kind in next((e.kinds for e in n.elements() if e.name == f"after:{at}"), ()):
-            apply(n, InsertPlan(f"after:{at}", kind), [OptimizerFollower(optimizer, n.module)])
+    for at, kind in [("stem.1", "identity_conv"), ("hidden", "residual_linear"), ("scale", "residual_conv")]:
+        apply(n, InsertPlan(f"after:{at}", kind), [OptimizerFollower(optimizer, n.module)])
     inserted = [p for name, p in n.module.named_parameters() if "grown_" in name]
     n.module.train()(*n.example_inputs).square().sum().backward()
-    assert len(n.edits) >= 3 and all(p.grad is not None for p in inserted)
+    assert len(n.edits) == 3 and all(p.grad is not None for p in inserted)
     held = {id(p) for g in optimizer.param_groups for p in g["params"]}
     assert all(id(p) in held for p in inserted)
 
@@ -175,6 +174,13 @@ def test_the_last_scale_of_a_copy_is_found_by_what_it_does() -> None:
     assert torch.equal(drawn, torch.randn(6, generator=torch.Generator().manual_seed(3)))
 
 
+def test_a_layer_is_copied_without_the_copies_behind_it() -> None:
+    n = net()
+    for _ in range(2):
+        apply(n, InsertPlan("after:branch", "duplicate", {"last": "normal"}))
+    assert list(dict(n.module.branch.grown_1.named_parameters())) == ["weight", "bias"]
+
+
 def test_identity_with_batch_norm_of_measured_statistics() -> None:
     n = net()
     held = channel_statistics(n, "stem.1", n.example_inputs)
@@ -222,7 +228,7 @@ def test_a_removal_that_breaks_the_forward_is_rolled_back() -> None:
     torch.manual_seed(0)
     n = Network(Reads(), "tests.methods.test_layers:Reads", {}, (torch.randn(2, 4),))
     before = n.module(*n.example_inputs)
-    with pytest.raises(ValueError, match="after taking out b the forward must run, but: .*in_features"):
+    with pytest.raises(ValueError, match=r"after taking out b the forward must run, but: .*in_features"):
         apply(n, RemovePlan("b"))
     assert torch.equal(n.module(*n.example_inputs), before) and not n.edits
     with pytest.raises(PlanError):
