@@ -47,7 +47,10 @@ class ProcessState:
         if "torch" in sys.modules:
             import torch
 
-            self.torch = self.torch or _torch_settings()
+            if self.torch is None:
+                self.torch = _torch_settings()
+                self.filters = list(warnings.filters)  # importing PyTorch adds its own
+                gc.freeze()  # what is loaded now stays: collections after a trial need not look at it again
             torch.manual_seed(seed)
 
     def restore(self) -> None:

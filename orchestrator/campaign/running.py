@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.campaign import lock
-from orchestrator.campaign.asking import Asker
 from orchestrator.campaign.ledger import Ledger
 from orchestrator.campaign.placement import placed, prepare_environment
 from orchestrator.config import CampaignSpec, TrialSpec
@@ -77,6 +76,10 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
     ledger = Ledger(folder)
     ledger.interrupt()
     entries = ledger.entries()
+    from orchestrator.campaign.asking import (
+        Asker,  # here, so that workers need not import Optuna and PyTorch to load this package
+    )
+
     asker = Asker(spec)
     asker.restore(entries)
     prepare_environment()
