@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from methods.graph.expr import resized
 from methods.graph.values import Element, Graph, Move, Occurrence
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 def _count(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, float]:
     """FLOPs per sample of every submodule, by name ('' is the whole)."""
@@ -56,7 +58,11 @@ def _share(move: Move, o: Occurrence, graph: Graph) -> float:
 def parameters_per_unit(graph: Graph, element: Element) -> float:
     """Entries of parameters that one unit of the element takes (a block or layer: all of its own; an insertion: 0)."""
     if not element.moves:
-        own = [d for n, d in graph.tensors.items() if n == element.name or n.startswith(element.name + ".")]
+        own = [
+            dims
+            for name, dims in graph.tensors.items()
+            if (name == element.name or name.startswith(element.name + ".")) and name.rpartition(".")[2] not in _STATISTICS
+        ]
         return float(sum(math.prod(e.size for e in dims) for dims in own)) / (element.size if element.level == "weight" else 1)
     return sum(
         math.prod(e.size for e in graph.tensors[o.tensor]) * _share(move, o, graph)

@@ -26,8 +26,8 @@ class GradMax(Method):
     and the gradient of new unit i has norm sigma_i times the norm of its outgoing weights. It needs a path between the two
     layers that is 0 at 0 and linear there (not ReLU, whose derivative at 0 is 0: such units would be dead for ever) and no
     BatchNorm (which would multiply the gradient by 1/sqrt(eps)). `zero: fan_out` is the inverse: incoming weights are the
-    singular vectors on the input's side, each with the sign that gives the larger gradient through the real activation;
-    outgoing ones are zero. `auto` takes fan_in where it is sound, else fan_out.
+    singular vectors on the input's side with the largest gradients through the real activation, signs tried both ways
+    (better than chance, but no maximum: there is no closed form); outgoing ones are zero. `auto` takes fan_in where it is sound, else fan_out.
 
     Scores are squared gradient norms of the new units: the first-order decrease of the loss for a unit learning rate, comparable
     across layers. At most rank(A) units are offered.
@@ -151,13 +151,13 @@ class _Task:
         weight = self.context.network.module.get_submodule(self.site.producer).weight
         assert isinstance(weight, Tensor)
         left, sigma, _ = torch.linalg.svd(moment, full_matrices=False)
-        kept = (sigma > sigma[:1] * 1e-7) & (torch.arange(len(sigma)) < most)
+        kept = (sigma > sigma[:1] * 1e-7) & (torch.arange(len(sigma)) < 2 * most)
         rows = (left.T[kept] * method.length(weight, 0)).reshape(-1, *weight.shape[1:]).to(weight)
         both = torch.cat([rows, -rows])
         gains = self._gradients(both).square().sum(1).view(2, -1)
         better, sign = gains.max(0)
         signed = torch.where((sign == 0).view(-1, *[1] * (rows.dim() - 1)).to(rows.device), rows, -rows)
-        order = better.argsort(descending=True, stable=True)
+        order = better.argsort(descending=True, stable=True)[:most]
         return {"gains": better[order], "sigma": sigma[kept][order], "rows": signed.cpu()[order]}
 
     def _gradients(self, rows: Tensor) -> Tensor:

@@ -1,0 +1,101 @@
+"""One act of an adaptation: plans of one measurement all fit, and what is not done is said."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from methods.adapt import Rules, adapt
+from methods.catalog import GROWTH, build
+from methods.selection import All, GlobalRanking, Limit, RoundRobin
+from methods.statistics import NonFiniteStatistics
+from methods.surgery.followers import OptimizerFollower
+from tests.support.contracts import context, mixed
+
+
+def chain(dtype=torch.float64):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(5 * 16, 7), nn.ReLU(), nn.Linear(7, 4)
+    ).to(dtype)
+    return context(module, torch.randn(8, 3, 6, 6, dtype=dtype), torch.randint(4, (8,)))
+
+
+@pytest.mark.parametrize("name", GROWTH)
+def test_neighbours_grow_in_one_act_by_plans_of_one_measurement(name):
+    ctx = chain()
+    optimizer = torch.optim.SGD(ctx.network.module.parameters(), lr=0.1, momentum=0.9)
+    followers = [OptimizerFollower(optimizer, ctx.network.module)]
+    result = adapt(ctx, build("grow", name, {}), All(), 1 if name == "deepen" else 0.5, Rules(), followers)
+    assert len(result.events) == 3 and not result.skipped
+    assert all(e.function_change < 1e-12 for e in result.events)
+
+
+def test_gradmax_of_neighbours_gets_the_gradients_that_were_measured():
+    """What the first change adds to the second plan's tensors is zero, so the predicted gradients come true."""
+    ctx = chain()
+    result = adapt(ctx, build("grow", "gradmax", {}), All(), 2, Rules())
+    module = ctx.network.module
+    x, y = next(iter(ctx.batches(1)))
+    F.cross_entropy(module(x), y).backward()
+    first, second, third = (e.predicted for e in result.events)
+    assert module[0].weight.grad[6:].square().sum().item() == pytest.approx(first)
+    assert module[2].weight.grad[5:].square().sum().item() == pytest.approx(second)
+    assert module[7].weight.grad[:, 7:].square().sum().item() == pytest.approx(third)
+
+
+def test_blocks_inside_removed_blocks_are_skipped_with_a_reason():
+    ctx = mixed()
+    adapt(ctx, build("grow", "deepen", {"block": "duplicate"}), All(), 1, Rules())
+    result = adapt(ctx, build("prune", "remove_blocks", {"layers": True}), All(), 1, Rules())
+    assert result.events
+    for reason in result.skipped:
+        assert "does not fit any more" in reason
+
+
+@dataclass(frozen=True)
+class Broken(GROWTH["random"]):
+    def measure(self, context, elements, most):
+        raise NonFiniteStatistics("gradients must be finite")
+
+
+SKIPPED = {
+    "rounds to 0": ("grow", "random", 0.001, Rules(), "rounds to 0"),
+    "parameters": ("grow", "random", 0.5, Rules(limit=Limit(parameters=10.0)), "limit"),
+    "flops": ("grow", "gradmax", 0.5, Rules(limit=Limit(flops=10.0)), "limit"),
+    "pruned below": ("prune", "magnitude", 0.5, Rules(limit=Limit(parameters=1e9)), "limit"),
+    "width": ("grow", "net2wider", 0.5, Rules(width=1.0, seed_sizes={}), "width limit of 1.0x"),
+    "minimum": ("prune", "magnitude", 0.5, Rules(minimum=100), "minimum of 100"),
+    "no such element": ("grow", "random", 0.5, Rules(elements=("no.such.*",)), "no.such"),
+    "no BatchNorm": ("prune", "slimming", 0.5, Rules(elements=("conv.*", "fc1.*")), "no BatchNorm"),
+    "not finite": ("grow", f"{__name__}:Broken", 0.5, Rules(), "finite"),
+    "busy": ("prune", "magnitude", 0.5, Rules(elements=("conv.weight:0",), exclude={"conv.weight:0"}), "nothing to prune"),
+}
+
+
+@pytest.mark.parametrize("case", SKIPPED)
+def test_what_is_not_done_has_its_reason(case):
+    kind, name, amount, rules, said = SKIPPED[case]
+    ctx = mixed()
+    before = ctx.network.num_parameters()
+    result = adapt(ctx, build(kind, name, {}), All(), amount, rules)
+    assert not result.events and any(said in reason for reason in result.skipped), result.skipped
+    assert ctx.network.num_parameters() == before
+
+
+@pytest.mark.parametrize("selection", [All(), GlobalRanking(), RoundRobin()])
+def test_limits_hold_for_the_whole_network(selection):
+    ctx = mixed()
+    start = ctx.network.num_parameters()
+    for turn in range(3):
+        adapt(ctx, build("grow", "random", {}), selection, 0.5, Rules(limit=Limit(parameters=start + 400.0)), turn=turn)
+    assert start < ctx.network.num_parameters() <= 1.25 * (start + 400)
+
+
+def test_deferred_plans_are_not_applied():
+    ctx = mixed()
+    offered = []
+    result = adapt(ctx, build("prune", "magnitude", {}), All(), 0.3, Rules(), defer=lambda p: offered.append(p) or True)
+    assert offered and not result.events and not ctx.network.lineage
