@@ -70,7 +70,8 @@ def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, d
     done: set[tuple[str, str]] = set()
     for occurrence in info.occurrences:
         parts = occurrence.tensor.split(".")[:-1]
-        for depth in range(len(parts), -1, -1):
+        inserted = max((i for i, part in enumerate(parts, 1) if part.startswith("grown_")), default=0)
+        for depth in range(len(parts), inserted - 1, -1):
             owner = ".".join(parts[:depth])
             if not tables[owner]:
                 continue

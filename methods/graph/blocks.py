@@ -39,7 +39,14 @@ def removals(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element
 def _learning(graph: Graph) -> set[str]:
     """The modules that own weights, and not only the scales of a norm."""
     tensors = {tensor for (tensor, _), role in graph.roles.items() if role in ("produce", "consume")}
-    return {name for tensor in tensors for name in _above(tensor)}
+    own = {name for tensor in tensors for name in _above(tensor)}
+    behind = {name.rpartition(".grown_")[0] for name in own}
+    return {name for name in own if name not in behind or any(_owns(name, tensor) for tensor in tensors)}
+
+
+def _owns(name: str, tensor: str) -> bool:
+    """Whether a tensor is inside a module, and not in what was put behind that module."""
+    return tensor.startswith(f"{name}.") and not tensor.startswith(f"{name}.grown_")
 
 
 def _above(name: str) -> Iterator[str]:

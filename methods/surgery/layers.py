@@ -171,8 +171,8 @@ def _ends(network: Network, at: str) -> list[str]:
 def _weighted(network: Network, at: str, behind: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
     for name, call in network.graph().modules.items():
         path = name.removeprefix(at).removeprefix(".")
-        inside = name == at or name.startswith(at + ".")
-        if inside and not f"{path}.".startswith(behind) and network.module.get_submodule(name)._parameters.get("weight") is not None:
+        inside = (name == at or name.startswith(at + ".")) and not f"{path}.".startswith(behind)
+        if inside and network.module.get_submodule(name)._parameters.get("weight") is not None:
             yield path, call.branch
 
 
