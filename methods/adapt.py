@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from methods.cost import flops, flops_per_unit, parameters_per_unit
 from methods.event import Event
 from methods.graph.values import Element
 from methods.method import Context, Measurement, Method
+from methods.network import Network
 from methods.pending import PendingPlans
 from methods.plan import Plan
 from methods.selection import Candidate, Limit, Selection
@@ -88,20 +90,40 @@ def adapt(
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
     plans = [method.plan(context, context.network.element(c.element), c.units, measurement) for c in choices]
     kept = [p for p in plans if defer is None or not defer(p)]
-    events, went_away = _apply_all(context, kept, followers)
+    events, went_away = _apply_all(context, kept, followers, rules.limit)
     return AdaptResult(tuple(events), tuple(went_away))
 
 
-def _apply_all(context: Context, plans: Sequence[Plan], followers: Sequence[Follower]) -> tuple[list[Event], list[str]]:
-    """Carry out plans that were made for the same network one after the other."""
+def _apply_all(
+    context: Context, plans: Sequence[Plan], followers: Sequence[Follower], limit: Limit
+) -> tuple[list[Event], list[str]]:
+    """Carry out plans for the same network one after the other; those that would break the limit are rolled back."""
+    accept = partial(_within, context.network, limit)
     pending = PendingPlans(plans)
     events, went_away = [], []
     while (plan := pending.next()) is not None:
         try:
-            events.append(apply(context.network, plan, [*followers, pending], certify=_certify(context)))
+            event = apply(context.network, plan, [*followers, pending], _certify(context), accept)
         except PlanError as error:
             went_away.append(f"{plan.element} does not fit any more after an earlier change of the same step: {error}")
+            continue
+        if event.accepted:
+            events.append(event)
+        else:
+            went_away.append(f"{event.element}: with the changes before it, it would break the limit {_told(limit)}; rolled back")
     return events, went_away
+
+
+def _within(network: Network, limit: Limit, event: Event) -> bool:
+    """Whether the changed network keeps the limit: growth may not exceed it, pruning may not go below it."""
+    sign = 1.0 if event.kind in ("grow", "insert") else -1.0
+    if limit.parameters is not None and sign * event.parameters_after > sign * limit.parameters:
+        return False
+    return limit.flops is None or sign * flops(network.module, network.example_inputs) <= sign * limit.flops
+
+
+def _told(limit: Limit) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in vars(limit).items() if value is not None) or "none"
 
 
 def _name(method: Method) -> str:
@@ -190,10 +212,9 @@ def _headroom(context: Context, method: Method, rules: Rules) -> Limit:
 
 def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: float, rules: Rules) -> str:
     sizes = sum(c.element.size for c in candidates)
-    limit = {k: v for k, v in vars(rules.limit).items() if v is not None}
     return (
         f"nothing to {method.kind}: amount {amount:g} over {len(candidates)} elements with {sizes} units rounds to 0, or the "
-        f"limit {limit or 'none'} is reached (selection {type(selection).__name__}); raise the amount or the limit"
+        f"limit {_told(rules.limit)} is reached (selection {type(selection).__name__}); raise the amount or the limit"
     )
 
 

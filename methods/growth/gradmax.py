@@ -26,8 +26,9 @@ class GradMax(Method):
     and the gradient of new unit i has norm sigma_i times the norm of its outgoing weights. It needs a path between the two
     layers that is 0 at 0 and linear there (not ReLU, whose derivative at 0 is 0: such units would be dead for ever) and no
     BatchNorm (which would multiply the gradient by 1/sqrt(eps)). `zero: fan_out` is the inverse: incoming weights are the
-    singular vectors on the input's side with the largest gradients through the real activation, signs tried both ways
-    (better than chance, but no maximum: there is no closed form); outgoing ones are zero. `auto` takes fan_in where it is sound, else fan_out.
+    singular vectors on the input's side with the largest gradients through the real activation, both signs tried (better
+    than chance, but no maximum: there is no closed form); outgoing ones are zero. `auto` takes fan_in where it is sound, else
+    fan_out.
 
     Scores are squared gradient norms of the new units: the first-order decrease of the loss for a unit learning rate, comparable
     across layers. At most rank(A) units are offered.

@@ -39,6 +39,8 @@ class Random(Method):
             return reason
         if self.zero != "none" and element.grow == "inexact":
             return "new units would change the function whatever their weights"
+        if self.zero != "none" and "groupnorm" in element.compensation:
+            return "new units inside a group of GroupNorm would change its mean and variance"
         return self._cannot_learn(context, element) if self.zero == "fan_in" else None
 
     def _cannot_learn(self, context: Context, element: Element) -> str | None:

@@ -18,8 +18,9 @@ from tests.support.contracts import context, mixed
 def chain(dtype=torch.float64):
     torch.manual_seed(0)
     module = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(5 * 16, 7), nn.ReLU(), nn.Linear(7, 4)
-    ).to(dtype)
+        nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 5, 3), nn.Tanh(), nn.Flatten(),
+        nn.Linear(5 * 16, 7), nn.ReLU(), nn.Linear(7, 4),
+    ).to(dtype)  # fmt: skip
     return context(module, torch.randn(8, 3, 6, 6, dtype=dtype), torch.randint(4, (8,)))
 
 
@@ -91,7 +92,7 @@ def test_limits_hold_for_the_whole_network(selection):
     start = ctx.network.num_parameters()
     for turn in range(3):
         adapt(ctx, build("grow", "random", {}), selection, 0.5, Rules(limit=Limit(parameters=start + 400.0)), turn=turn)
-    assert start < ctx.network.num_parameters() <= 1.25 * (start + 400)
+    assert start < ctx.network.num_parameters() <= start + 400
 
 
 def test_deferred_plans_are_not_applied():

@@ -87,7 +87,8 @@ def test_best_gain_takes_the_largest_sum_or_the_least_important():
 def test_global_ranking_is_one_threshold():
     found = [candidate("a", 4, [0.1, 0.5, 0.2, 0.9]), candidate("b", 4, [5.0, 0.3, 6, 7])]
     assert chosen(GlobalRanking().choose("prune", found, 3 / 8, Limit(), 0)) == {"a": (0, 2), "b": (1,)}
-    normalised = GlobalRanking("max").choose("prune", [candidate("a", 2, [1.0, 2]), candidate("b", 2, [30.0, 100])], 0.25, Limit(), 0)
+    uneven = [candidate("a", 2, [1.0, 2]), candidate("b", 2, [30.0, 100])]
+    normalised = GlobalRanking("max").choose("prune", uneven, 0.25, Limit(), 0)
     assert chosen(normalised) == {"b": (0,)}
 
 

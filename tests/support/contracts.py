@@ -189,7 +189,7 @@ class GrowthContract(MethodContract):
             F.cross_entropy(module(inputs), targets).backward()
             with torch.no_grad():
                 for p in module.parameters():
-                    p -= 0.1 * p.grad
+                    p.sub_(p.grad, alpha=0.1)
         old = dict(before.named_parameters())
         for name, p in module.named_parameters():
             if name not in old or old[name].shape != p.shape:

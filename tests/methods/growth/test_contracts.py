@@ -24,8 +24,10 @@ class TestWidening(GrowthContract):
         return build("grow", name, arguments)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
-                         ids=str, scope="class")  # fmt: skip
+BLOCKS = [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}]
+
+
+@pytest.mark.parametrize("arguments", BLOCKS, ids=str, scope="class")
 class TestDeepen(GrowthContract):
     amount = 1
 
