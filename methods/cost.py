@@ -74,7 +74,10 @@ def parameters_per_unit(graph: Graph, element: Element) -> float:
 def flops_per_unit(
     module: nn.Module, example_inputs: tuple[Any, ...], graph: Graph, elements: Sequence[Element]
 ) -> dict[str, float]:
-    """FLOPs per sample that one unit of each element takes, by element name."""
+    """FLOPs per sample that one unit of each element takes in the layers that own its weights, by element name.
+
+    Products without weights (queries with keys) are left out.
+    """
     counts = _count(module, example_inputs)
     found = {}
     for element in elements:

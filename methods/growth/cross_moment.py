@@ -40,13 +40,13 @@ def consumer_taps(module: nn.Module, gradient: Tensor, shape: torch.Size, taps: 
     if isinstance(module, nn.Linear):
         out, position = which // taps, which % taps
         found = gradient.new_zeros(n, units, taps)
-        found[:, torch.arange(units), position] = gradient[:, out]
+        found[:, torch.arange(units, device=which.device), position] = gradient[:, out]
         return found
     assert isinstance(module, nn.Conv2d)
     area = module.weight[0, 0].numel()
     out, position = which // area, which % area
     kernels = gradient.new_zeros(units, 1, area)
-    kernels[torch.arange(units), 0, position] = 1.0
+    kernels[torch.arange(units, device=which.device), 0, position] = 1.0
     return grad.conv2d_input(
         (n, units, *shape[2:]), kernels.view(units, 1, *module.weight.shape[2:]), gradient[:, out].contiguous(),
         module.stride, module.padding, module.dilation, groups=units,

@@ -33,10 +33,8 @@ class Net2Wider(Method):
         reason = super().accepts(context, element)
         if reason is not None:
             return reason
-        if element.compensation:
-            return f"copies change the {', '.join(element.compensation)} over its units"
         if element.grow != "exact":
-            return "copies would change the function"
+            return f"copies would change the function ({', '.join(element.compensation) or 'its units are coupled'})"
         return None
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:

@@ -9,8 +9,11 @@ from torch import nn
 
 from methods.adapt import Rules, adapt
 from methods.catalog import GROWTH, build
+from methods.pending import PendingPlans
+from methods.plan import GrowPlan
 from methods.selection import All, GlobalRanking, Limit, RoundRobin
 from methods.statistics import NonFiniteStatistics
+from methods.surgery.changes import TensorChange
 from methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, mixed
 
@@ -100,3 +103,25 @@ def test_deferred_plans_are_not_applied():
     offered = []
     result = adapt(ctx, build("prune", "magnitude", {}), All(), 0.3, Rules(), defer=lambda p: offered.append(p) or True)
     assert offered and not result.events and not ctx.network.lineage
+
+
+def test_what_would_break_the_limit_with_the_changes_before_it_is_rolled_back():
+    """Each of two neighbours alone keeps the limit; both together do not, because of the weights between them."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 2))
+    ctx = context(module, torch.randn(4, 2), torch.randint(2, (4,)))
+    start = ctx.network.num_parameters()
+    limit = start + 10 * 13.0 + 10 * 13.0 + 50
+    result = adapt(ctx, build("grow", "random", {}), All(), 1.0, Rules(limit=Limit(parameters=limit)))
+    assert [e.element for e in result.events] == ["0.weight:0"]
+    assert "rolled back" in result.skipped[0] and ctx.network.num_parameters() == start + 130 <= limit
+    assert module[2].weight.shape == (10, 20)
+
+
+def test_waiting_plans_get_zeros_for_what_is_new():
+    value = torch.ones(2, 3)
+    pending = PendingPlans([GrowPlan("b", 2, values={"b.weight:0": value}), GrowPlan("c", 1, values={"c.weight:1": value})])
+    pending.resized("b.weight", value, [TensorChange("b.weight", 1, (0, -1, 2, -1), 3), TensorChange("b.weight", 0, (0,), 2)])
+    first, second = pending.next(), pending.next()
+    assert first.values["b.weight:0"].tolist() == [[1.0, 0.0, 1.0, 0.0]] * 2
+    assert torch.equal(second.values["c.weight:1"], value) and pending.next() is None

@@ -30,9 +30,9 @@ def test_a_unit_costs_what_growing_by_it_adds(name):
         before = flops(fresh.module, fresh.example_inputs)
         event = apply(fresh, GrowPlan(element.name, element.quantum))
         added = (event.parameters_after - event.parameters_before) / element.quantum
-        assert parameters_per_unit(graph, element) == pytest.approx(added, rel=0.35), element.name
+        assert parameters_per_unit(graph, element) == pytest.approx(added, rel=1e-6), element.name
         more = (flops(fresh.module, fresh.example_inputs) - before) / element.quantum
-        assert costs[element.name] == pytest.approx(more, rel=0.35), element.name
+        assert costs[element.name] == pytest.approx(more, rel=0.35 if name == "vit_hand" else 1e-6), element.name
 
 
 def test_counting_leaves_no_trace_and_is_per_sample():
