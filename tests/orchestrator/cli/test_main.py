@@ -55,6 +55,7 @@ def test_a_broken_pipe_is_no_traceback(tmp_path: Path) -> None:
 
 
 def test_only_errors_raised_on_purpose_by_our_code_lose_their_traceback() -> None:
+    from orchestrator.report.gather import _change as read_numbers
     from orchestrator.report.gather import gather
 
     with pytest.raises(FileNotFoundError) as ours:
@@ -63,4 +64,7 @@ def test_only_errors_raised_on_purpose_by_our_code_lose_their_traceback() -> Non
     with pytest.raises(ValueError, match="invalid literal") as foreign:
         int("one two three")
     assert not is_ours(foreign.value)
+    with pytest.raises(KeyError) as slip:
+        read_numbers({"type": "structural"})
+    assert not is_ours(slip.value), "a bare key is no message"
     assert message_of(KeyError("must be, but is not")) == "must be, but is not"
