@@ -86,6 +86,8 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 def atom_names(expr: Expr) -> frozenset[str]:
     """Names of the atoms in an expression."""
+    if isinstance(expr, Atom):
+        return frozenset((expr.name,))
     return frozenset(e.name for e in walk(expr) if isinstance(e, Atom))
 
 

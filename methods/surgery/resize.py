@@ -14,7 +14,7 @@ from methods.plan import GrowPlan
 from methods.surgery.changes import TensorChange
 from methods.surgery.compensate import compensate
 from methods.surgery.fill import Fill
-from methods.surgery.tensors import get_tensor, set_tensor
+from methods.surgery.tensors import get_tensor, owner, set_tensor
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize], normalise
         dims = [d for d, expr in enumerate(exprs) if not indices.keys().isdisjoint(atom_names(expr))]
         if dims:
             done.changes += _resize_tensor(module, graph, name, dims, indices, plans=plans)
-    done.attributes |= _follow(module, graph, resizes, indices)
+    done.attributes |= _follow(module, graph, resizes, indices, {c.tensor for c in done.changes})
     for r in resizes:
         done.attributes |= compensate(module, graph, r.element, len(r.index), r.plan, normalised=normalised)
     return done
@@ -110,13 +110,14 @@ def _resize_tensor(
 
 
 def _gather(tensor: Tensor, dim: int, index: Sequence[int]) -> Tensor:
-    return tensor.index_select(dim, torch.tensor(index, device=tensor.device).clamp_(min=0))
+    where = torch.tensor(index, device=tensor.device)
+    return tensor.index_select(dim, where.clamp_(min=0) if NEW in index else where)
 
 
 def _follow(
-    module: nn.Module, graph: Graph, resizes: Sequence[Resize], indices: Mapping[str, Sequence[int]]
+    module: nn.Module, graph: Graph, resizes: Sequence[Resize], indices: Mapping[str, Sequence[int]], changed: Collection[str]
 ) -> dict[str, int | float]:
-    """Set the attributes that follow the sizes."""
+    """Set the attributes that follow the sizes, also in the modules that hold a `changed` tensor under another name."""
     sizes = {atom: len(index) for atom, index in indices.items()}
     given: dict[str, int | float] = {}
     for r in resizes:
@@ -124,16 +125,10 @@ def _follow(
             value = resized(edit.expr, sizes)
             given[f"{edit.module}|{edit.name}"] = value
             setattr(module.get_submodule(edit.module), edit.name, value)
-    for owner in _owners(graph, indices):
-        follow_shapes(module.get_submodule(owner))
+    names = [*changed, *(alias for alias, first in graph.aliases.items() if first in changed)]
+    for holder in {id(h): h for h in (owner(module, n)[0] for n in names)}.values():
+        follow_shapes(holder)
     return given
-
-
-def _owners(graph: Graph, indices: Mapping[str, Sequence[int]]) -> list[str]:
-    """Modules (under every name they have) that hold a tensor that was resized, and their parents (attention)."""
-    names = [n for n, exprs in graph.tensors.items() if any(not indices.keys().isdisjoint(atom_names(e)) for e in exprs)]
-    names += [alias for alias, canonical in graph.aliases.items() if canonical in set(names)]
-    return sorted({n.rpartition(".")[0] for n in names})
 
 
 def follow_shapes(module: nn.Module) -> None:

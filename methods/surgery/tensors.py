@@ -8,8 +8,13 @@ from torch import Tensor, nn
 
 def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     """The submodule that holds the tensor or module called `name`, and its name in there."""
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
+    *path, leaf = name.split(".")
+    for part in path:
+        child = module._modules.get(part)
+        if child is None:
+            raise AttributeError(f"{type(module).__name__} has no submodule {part!r}, which {name!r} needs.")
+        module = child
+    return module, leaf
 
 
 def get_tensor(module: nn.Module, name: str) -> Tensor:
