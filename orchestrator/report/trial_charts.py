@@ -29,7 +29,8 @@ def _panel(trial: TrialData, name: str) -> str:
     frame = Frame(210, 104, left=34, right=8, top=10, bottom=18)
     last_epoch = max(trial.planned_epochs, trial.epochs[-1]["epoch"])
     x = spanning([1.0, max(2.0, last_epoch)], frame.xs, margin=0.03)
-    y = spanning([0.0, max(v for _, v in points)], frame.ys, margin=0.14, floor=0.0)
+    reached = [float(c.size_after) for c in trial.changes if c.element == name and c.accepted and c.size_after is not None]
+    y = spanning([0.0, *(v for _, v in points), *reached], frame.ys, margin=0.14, floor=0.0)
     parts = [axes(frame, x, y, labels=("", ""), formats=(_whole_only, _whole_only), most=(4, 3))]
     parts.append(polyline([(x(a), y(b)) for a, b in _steps(points)], class_="curve best"))
     for change in trial.changes:
