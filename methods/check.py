@@ -40,6 +40,8 @@ def check(network: Network, plan: Plan) -> None:
         raise PlanError(str(error.args[0])) from None
     if element.reason is not None:
         raise PlanError(f"{element.name} must be permissible, but is not: {element.reason}.")
+    if element.doubt is not None:
+        raise PlanError(f"{element.name} must be certain to change as a whole, but {element.doubt}.")
     wanted = LEVELS[type(plan)]
     if element.level not in wanted:
         kind = type(plan).__name__

@@ -74,6 +74,8 @@ class Method(ABC):
         """None when the method can act on the element, else the reason why not."""
         if not element.permissible:
             return element.reason
+        if element.doubt is not None:
+            return element.doubt
         if element.level not in self.levels:
             return f"{type(self).__name__} acts on {', '.join(self.levels)}, not on {element.level}"
         if (element.grow if self.kind == "grow" else element.shrink) == "no":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -26,9 +27,16 @@ def attribute_edits(modules: Mapping[str, nn.Module], graph: Graph) -> dict[str,
     tables = {name: _integers(m, read) for name, m in modules.items()}
     for edit in graph.attributes:
         tables.get(edit.module, {}).pop(edit.name, None)
-    return {
-        name: (*_given(name, graph.attributes), *_edits(info, modules, tables)) for name, info in graph.atoms.items()
-    }
+    return {name: _of_atom(info, graph.attributes, modules, tables) for name, info in graph.atoms.items()}
+
+
+def _of_atom(
+    info: AtomInfo, known: tuple[AttributeEdit, ...], modules: Mapping[str, nn.Module], tables: dict[str, dict[str, int]]
+) -> tuple[AttributeEdit, ...]:
+    """What is given, and candidates by value for sizes that nothing given in the same module stands for."""
+    given = tuple(_given(info.name, known))
+    explained = {(edit.module, edit.expr.size) for edit in given}
+    return (*given, *(e for e in _edits(info, modules, tables) if e.certain or (e.module, e.expr.size) not in explained))
 
 
 def _given(atom: str, attributes: tuple[AttributeEdit, ...]) -> Iterator[AttributeEdit]:
@@ -37,7 +45,7 @@ def _given(atom: str, attributes: tuple[AttributeEdit, ...]) -> Iterator[Attribu
     for edit in attributes:
         if atom in atom_names(edit.expr) and (edit.module, edit.name) not in done:
             done.add((edit.module, edit.name))
-            yield edit
+            yield replace(edit, certain=True)
 
 
 def _names_read(modules: Mapping[str, nn.Module]) -> frozenset[str]:
@@ -82,7 +90,7 @@ def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, d
                 expr = _matching(occurrence.expr, info.name, value, prefix=builtin and name != "num_heads")
                 if expr is not None:
                     done.add((owner, name))
-                    yield AttributeEdit(owner, name, expr)
+                    yield AttributeEdit(owner, name, expr, certain=builtin)
 
 
 def _governs(module: nn.Module, name: str, occurrence: Occurrence, direct: bool) -> bool:

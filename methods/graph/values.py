@@ -80,11 +80,16 @@ class ModuleCall:
 
 @dataclass(frozen=True)
 class AttributeEdit:
-    """A Python attribute of a module that must follow a size: its new value is the size of `expr` after the change."""
+    """A Python attribute of a module that must follow a size: its new value is the size of `expr` after the change.
+
+    `certain` says that the forward itself, or one of torch's own modules, uses the attribute as this size; otherwise it only
+    has the same value, which may be chance.
+    """
 
     module: str
     name: str
     expr: Expr
+    certain: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,14 @@ class Element:
     def permissible(self) -> bool:
         """Whether it may change at all."""
         return self.reason is None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why it may not be changed before the probe has run it: only the value of some attribute suggests that it follows."""
+        guessed = [f"{a.module}.{a.name}".lstrip(".") for a in self.attributes if not a.certain]
+        if self.verified or not guessed:
+            return None
+        return f"only their value suggests that the attributes {', '.join(guessed)} follow its size; verify it with methods.probe"
 
     @property
     def joint(self) -> bool:

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from methods.apply import apply
 from methods.check import PlanError
@@ -238,3 +238,28 @@ def test_masks_follow():
     assert torch.equal(now[:7], mask[kept]) and now[7].all()
     weight = network.module.get_parameter("layers.0.conv1.weight")
     assert not weight[~now].any() and F.relu(weight).any()
+
+
+class _Repeats(nn.Module):
+    """`steps` happens to equal the hidden width, and has nothing to do with it."""
+
+    def __init__(self, hidden: int = 8) -> None:
+        super().__init__()
+        self.steps = 8
+        self.first, self.last = nn.Linear(4, hidden), nn.Linear(hidden, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        for _ in range(self.steps):
+            y = torch.tanh(y)
+        return self.last(y)
+
+
+def test_an_attribute_that_only_looks_like_a_size_is_not_changed_on_a_guess() -> None:
+    """Growing `first` must not make the forward take more steps in silence."""
+    network = Network(_Repeats(), "x:y", {}, (torch.randn(3, 4),))
+    (element,) = [e for e in network.elements() if e.name == "first.weight:0"]
+    assert element.doubt is not None and "steps" in element.doubt
+    with pytest.raises(PlanError, match="steps"):
+        apply(network, GrowPlan(element.name, 1))
+    assert network.module.steps == 8 and network.module.first.out_features == 8

@@ -108,7 +108,7 @@ def test_one_attribute_for_two_atoms_is_a_joint_move() -> None:
     listed = found("vit_sep")
     joint = listed["blocks.0.attn.q.weight:0/1"]
     assert joint.moves == (Move("blocks.0.attn.q.weight:0/1"), Move("blocks.0.attn.v.weight:0/1"))
-    assert joint.attributes == (AttributeEdit("blocks.0.attn", "hd", Atom("blocks.0.attn.q.weight:0/1", 8)),)
+    assert joint.attributes == (AttributeEdit("blocks.0.attn", "hd", Atom("blocks.0.attn.q.weight:0/1", 8), certain=True),)
     assert listed["blocks.0.attn.v.weight:0/1"].reason == "moves together with blocks.0.attn.q.weight:0/1"
 
 
