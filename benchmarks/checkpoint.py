@@ -15,7 +15,7 @@ from methods.network import Network
 from methods.networks.resnet import resnet
 from orchestrator import checkpoint as checkpoints
 from orchestrator.config import TrainingSpec
-from orchestrator.setup import capture
+from orchestrator.setup import Staging, capture
 from orchestrator.tasks.catalog import load_dataset
 from orchestrator.tasks.losses import loss_for
 from orchestrator.training import Trainer
@@ -43,7 +43,8 @@ def raw(path: Path, chunks: list[bytes]) -> None:
 
 def main() -> None:
     made = trainer()
-    content = capture(made, {"epoch": 1, "history": []})
+    staging = Staging()
+    content = capture(made, {"epoch": 1, "history": []}, Staging())
     tensors = [*content.tensors.values(), *content.optimizer.values()]
     num_bytes = sum(t.numel() * t.element_size() for t in tensors)
     chunks = [b"".join(t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for t in part.values() if t.numel())
@@ -53,7 +54,7 @@ def main() -> None:
         folder = Path(name)
         for i in range(ROUNDS):
             began = time.perf_counter()
-            path = checkpoints.write(folder / "ours", i, capture(made, {"epoch": 1, "history": []}))
+            path = checkpoints.write(folder / "ours", i, capture(made, {"epoch": 1, "history": []}, staging))
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             raw(folder, chunks)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from methods.architecture import import_factory, rebuild, record, tensors_of
 from methods.cost import flops
@@ -23,6 +25,8 @@ from orchestrator.tasks.catalog import load_dataset
 from orchestrator.tasks.dataset import Dataset
 from orchestrator.tasks.losses import loss_for
 from orchestrator.training import Trainer
+
+MOMENT = "optimizer/"
 
 
 def device_of(spec: TrialSpec) -> torch.device:
@@ -74,15 +78,33 @@ def restore_network(checkpoint: Checkpoint, dataset: Dataset, spec: TrialSpec) -
     return rebuild(checkpoint.architecture, tensors, example_inputs=_examples(dataset), device=device_of(spec))
 
 
-def capture(trainer: Trainer, state: dict[str, Any]) -> Checkpoint:
-    """Everything a checkpoint holds; tensors are copies on the CPU, so that training may go on while they are written."""
+class Staging:
+    """Memory on the CPU for copies of tensors, used again for every checkpoint: fresh memory is slow to fill and to read."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def copies(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies by name; the next call may overwrite them."""
+        found = {}
+        for name, tensor in tensors.items():
+            held = self._held.get(name)
+            if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
+                held = torch.empty(tensor.shape, dtype=tensor.dtype)
+            found[name] = held.copy_(tensor.detach())
+        self._held = dict(found)
+        return found
+
+
+def capture(trainer: Trainer, state: dict[str, Any], staging: Staging) -> Checkpoint:
+    """Everything a checkpoint holds; tensors are copies in `staging`, so that training may go on while they are written."""
     tensors = dict(tensors_of(trainer.network))
     if trainer.ema is not None:
         tensors |= {f"ema.{k}": v for k, v in trainer.ema.state_dict().items()}
     optimizer, scalars = optimizer_state(trainer.optimizer, trainer.network.module)
-    cpu = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    moments = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in optimizer.items()}
-    return Checkpoint(record(trainer.network), cpu, moments, copy.deepcopy({**state, "optimizer": scalars}))
+    copies = staging.copies({**tensors, **{MOMENT + k: v for k, v in optimizer.items()}})
+    moments = {k: copies.pop(MOMENT + k) for k in optimizer}
+    return Checkpoint(record(trainer.network), copies, moments, copy.deepcopy({**state, "optimizer": scalars}))
 
 
 def count_flops(network: Network) -> float:

@@ -20,7 +20,7 @@ from orchestrator import checkpoint as checkpoints
 from orchestrator.adapting import Adaptation
 from orchestrator.config import TrialSpec
 from orchestrator.seeds import derive, generator
-from orchestrator.setup import build_network, build_task, capture, count_flops, restore_network
+from orchestrator.setup import Staging, build_network, build_task, capture, count_flops, restore_network
 from orchestrator.store import TrialFolder
 from orchestrator.tasks.batches import statistics_batches
 from orchestrator.tasks.metrics import evaluate
@@ -43,6 +43,7 @@ class Trial:
         self.adaptations = [Adaptation.build(i, a) for i, a in enumerate(spec.adaptations)]
         self.dataset, self.loss = build_task(spec)
         self._writer = ThreadPoolExecutor(1)
+        self._staging = Staging()
         self._writing: Future[Path] | None = None
 
     @classmethod
@@ -183,7 +184,7 @@ class Trial:
             "seed_sizes": self.seed_sizes,
             "adaptations": [a.state() for a in self.adaptations],
         }
-        content = capture(self.trainer, state)
+        content = capture(self.trainer, state, self._staging)
         self._writing = self._writer.submit(checkpoints.write, self.folder.checkpoints, self.epoch, content)
         if self.done:
             self._settle()
