@@ -6,6 +6,7 @@ A distribution is a mapping with one key: `choice: [a, b]`, `uniform: [low, high
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -159,6 +160,7 @@ def _vary(
     return tree
 
 
+@functools.lru_cache(maxsize=16)
 def sampler_arguments(name: str) -> list[str]:
     """The arguments that the sampler called `name` takes."""
     if name == "grid":

@@ -36,7 +36,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` for a JSON-able value."""
-    write_atomic(path, json.dumps(value, indent=1).encode())
+    write_atomic(path, json.dumps(value).encode())
 
 
 def append_event(path: Path, event: Mapping[str, Any]) -> None:
@@ -106,7 +106,8 @@ class TrialFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
 
     @property
     def name(self) -> str:
