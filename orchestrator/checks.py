@@ -10,6 +10,7 @@ from typing import Any
 from methods.architecture import ArchitectureError, import_factory
 from methods.catalog import build
 from methods.networks.catalog import network_reference
+from orchestrator.adapting import Adaptation
 from orchestrator.config import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
 from orchestrator.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
 from orchestrator.space import Space, make_sampler
@@ -113,4 +114,8 @@ def check_adaptation(spec: AdaptationSpec) -> Found:
     message = _said(lambda: build_trigger(spec.when.name, spec.when.arguments))
     if message:
         yield ("when",), message
-    yield from _named(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS)
+    wrong = list(_named(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS))
+    yield from wrong
+    together = None if wrong or message else _said(lambda: Adaptation.build(0, spec))
+    if together and spec.removal.name != "immediate":
+        yield ("removal",), f"{spec.how.name} does not go with removal {spec.removal.name}: {together}"

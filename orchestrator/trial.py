@@ -112,8 +112,10 @@ class Trial:
         if self._adapt(epoch, context, metrics):
             metrics |= self._evaluate("val")
         metrics |= {"parameters": float(self.network.num_parameters()), "flops": self._flops(), "compute": self.compute}
-        if epoch == self.spec.training.epochs and self.dataset.test is not None:
-            metrics |= self._evaluate("test")
+        if epoch == self.spec.training.epochs:
+            self._say_what_stays(epoch)
+            if self.dataset.test is not None:
+                metrics |= self._evaluate("test")
         metrics["seconds"] = self.clock() - began
         self.epoch = epoch
         self.history.append(metrics)
@@ -163,6 +165,14 @@ class Trial:
         for adaptation in self.adaptations:
             for event in adaptation.after_step(context, self.trainer.followers):
                 self._structural(epoch, adaptation.index, event)
+
+    def _say_what_stays(self, epoch: int) -> None:
+        """Removals that training was too short for."""
+        for adaptation in self.adaptations:
+            for s in adaptation.shrinking:
+                shrunk = f"{len(s.units)} units had shrunk for {s.done} of {s.steps} steps when training ended"
+                reason = f"{s.element}: {shrunk}; they stay"
+                self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
 
     def _evaluate(self, split: str) -> dict[str, float]:
         found = evaluate(self.trainer.evaluated, self.dataset, split, self.loss)

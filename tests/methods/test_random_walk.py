@@ -15,7 +15,9 @@ from methods.architecture import rebuild, record, tensors_of
 from methods.network import Network
 from tests.methods import walking
 from tests.support.zoo import ZOO
+from tests.support.zoo_more import MORE
 
+NETWORKS = {**ZOO, **MORE}
 NUM_STEPS = 30
 ROOT = Path(__file__).parents[2]
 
@@ -29,9 +31,9 @@ def one_thread() -> Iterator[None]:
 
 
 def network_of(name: str, seed: int = 0) -> Network:
-    factory, inputs = ZOO[name]
+    factory, inputs = NETWORKS[name]
     torch.manual_seed(seed)
-    return Network(factory(), f"tests.support.zoo:{factory.__name__}", {}, inputs())
+    return Network(factory(), f"{factory.__module__}:{factory.__name__}", {}, inputs())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str
     """By network: what it does after its walk, what it does in a new process, and what was done to it."""
     folder = tmp_path_factory.mktemp("walks")
     here = {}
-    for name in ZOO:
+    for name in NETWORKS:
         network = network_of(name)
         optimizers, done = walking.walk(network, NUM_STEPS, seed=len(name))
         walking.save(folder / name, network, optimizers)
@@ -54,7 +56,7 @@ def bits(tensor: Tensor) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_walk_comes_back_in_another_process(name: str, walked: dict) -> None:
     here, elsewhere, done = walked[name]
     assert sum(done.values()) == NUM_STEPS
@@ -73,7 +75,7 @@ def test_walks_do_everything(walked: dict) -> None:
         for kind, count in done.items():
             total[kind] = total.get(kind, 0) + count
     assert total.keys() == {"grow", "prune", "insert", "remove", "mask"}
-    assert min(total.values()) > len(ZOO)
+    assert min(total.values()) > len(NETWORKS)
 
 
 @pytest.mark.parametrize("name", ["resnet", "tied_lm", "lstm"])

@@ -77,6 +77,7 @@ def test_the_error_names_the_file_and_says_that_nothing_started(tmp_path: Path) 
         (("epochs: 2", "epochs: [2"), 3, "not valid YAML"),
         (("epochs: 2, ", ""), 3, "missing"),
         (("network: mlp", "network: mlp, network_args: {hiden: [3]}"), 2, "hiden"),
+        (("how: random, amount: 0.5}", "how: deepen, amount: 1, removal: absorb}"), 5, "does not go with removal absorb"),
         (("when: never", "when: {never: 1, periodic: 2}"), 6, "one name"),
     ],
 )

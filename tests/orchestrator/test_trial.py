@@ -163,3 +163,13 @@ def test_widths_and_parameters_are_in_the_events(tmp_path: Path) -> None:
     assert json.dumps(reports[-1]["widths"])
     assert len({e["parameters"] for e in reports}) > 1
     assert {e["kind"] for e in structural(tmp_path / "t")} == {"grow", "prune"}
+
+
+def test_a_removal_that_training_was_too_short_for_is_said(tmp_path: Path) -> None:
+    prune = {"prune": {"when": {"periodic": {"every": 1}}, "where": "global", "how": "magnitude", "amount": 0.2, "minimum": 2,
+                       "removal": {"shrink": {"steps": 10000}}}}
+    trial = Trial.open(spec(adaptations=[prune]), tmp_path / "t")
+    trial.run()
+    assert not structural(tmp_path / "t")
+    reasons = [e["reason"] for e in read_events(tmp_path / "t" / "events.jsonl") if e["type"] == "skipped"]
+    assert any("of 10000 steps when training ended" in reason for reason in reasons)
