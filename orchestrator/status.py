@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import CampaignFolder, TrialFolder, read_events
+from orchestrator.store import CampaignFolder, TrialFolder, read_events, read_json
 
 FINAL = ("finished", "stopped", "failed")
 """States that a trial never leaves."""
@@ -70,7 +69,7 @@ class StatusBoard:
         self._folder = CampaignFolder(folder)
         if not self._folder.lock.exists():
             raise FileNotFoundError(f"{folder} must hold a campaign, but has no {self._folder.lock.name} in it.")
-        search = json.loads(self._folder.lock.read_bytes())["campaign"]["search"]
+        search = read_json(self._folder.lock)["campaign"]["search"]
         self._metric, self._maximise = str(search["metric"]), search["mode"] == "max"
         self._seen: dict[str, tuple[tuple[int, int], TrialStatus]] = {}
 
@@ -89,7 +88,7 @@ class StatusBoard:
         return seen[1]
 
     def _read(self, folder: TrialFolder) -> TrialStatus:
-        params = json.loads(folder.params.read_bytes())
+        params = read_json(folder.params)
         events = read_events(folder.events)
         reports = [numbers(e) for e in events if e["type"] == "metrics"]
         values = [r[self._metric] for r in reports if math.isfinite(r.get(self._metric, math.nan))]

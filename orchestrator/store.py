@@ -39,6 +39,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value).encode())
 
 
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise ValueError(f"{path} must be a JSON file, but is damaged; restore it, or delete the trial's folder.") from None
+
+
 def append_event(path: Path, event: Mapping[str, Any]) -> None:
     """Add one event to a file that has no other writer now; what a killed writer left of its last line is cut off first."""
     with open(path, "ab+") as file:

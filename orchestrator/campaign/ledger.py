@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.status import FINAL, numbers, state_of
-from orchestrator.store import CampaignFolder, read_events, write_json
+from orchestrator.store import CampaignFolder, read_events, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Ledger:
 
     def _entry(self, name: str) -> Entry:
         trial = self.folder.trial(name)
-        params = json.loads(trial.params.read_bytes())
+        params = read_json(trial.params)
         events = read_events(trial.events)
         reports = tuple(numbers(e) for e in events if e["type"] == "metrics")
         return Entry(name, params["number"], params["spec"], params["params"], params["sampling"], state_of(events), reports)

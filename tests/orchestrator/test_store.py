@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import CampaignFolder, TrialFolder, append_event, exclusive, read_events, write_atomic
+from orchestrator.store import (
+    CampaignFolder,
+    TrialFolder,
+    append_event,
+    exclusive,
+    read_events,
+    read_json,
+    write_atomic,
+    write_json,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +99,11 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
     assert not folder.running()
     with exclusive(folder.in_use):
         assert json.dumps(folder.running()) == "true"
+
+
+def test_a_damaged_json_file_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "params.json", {"a": 1})
+    assert read_json(tmp_path / "params.json") == {"a": 1}
+    (tmp_path / "params.json").write_bytes(b'{"a": ')
+    with pytest.raises(ValueError, match=r"params\.json must be a JSON file"):
+        read_json(tmp_path / "params.json")
