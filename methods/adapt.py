@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
+import torch
 from torch import Tensor
 
+from methods.amount import Amount
 from methods.apply import apply
 from methods.check import PlanError
 from methods.cost import flops, flops_per_unit, parameters_per_unit
@@ -56,7 +57,7 @@ def adapt(
     context: Context,
     method: Method,
     selection: Selection,
-    amount: float,
+    amount: Amount | float,
     rules: Rules,
     followers: Sequence[Follower] = (),
     turn: int = 0,
@@ -70,35 +71,42 @@ def adapt(
         context: the network and the data to measure on.
         method: how.
         selection: where and how many.
-        amount: see `Selection.choose`.
+        amount: how many; a number is `Amount(number)`.
         rules: what may be touched.
         followers: what `apply` resizes with the network.
         turn: how often this adaptation has acted before.
         defer: is offered every plan; returns True for one that it will carry out later itself.
     """
+    amount = amount if isinstance(amount, Amount) else Amount(amount)
     skipped: list[str] = []
-    rooms = _rooms(context, method, rules, skipped)
+    rooms = offers(context, method, rules, skipped)
     if not rooms:
         return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
     try:
         measurement = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
     except NonFiniteStatistics as error:
         return AdaptResult((), (f"{method.kind} skipped: {error}",))
-    candidates = _candidates(context, rooms, measurement, rules)
+    candidates = _candidates(context, method, rooms, measurement, rules)
     choices = selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn)
     if not choices:
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
     plans = [method.plan(context, context.network.element(c.element), c.units, measurement) for c in choices]
     kept = [p for p in plans if defer is None or not defer(p)]
-    events, went_away = _apply_all(context, kept, followers, rules.limit)
+    events, went_away = _apply_all(context, method, kept, followers, rules.limit)
     return AdaptResult(tuple(events), tuple(went_away))
 
 
 def _apply_all(
-    context: Context, plans: Sequence[Plan], followers: Sequence[Follower], limit: Limit
+    context: Context, method: Method, plans: Sequence[Plan], followers: Sequence[Follower], limit: Limit
 ) -> tuple[list[Event], list[str]]:
-    """Carry out plans for the same network one after the other; those that would break the limit are rolled back."""
-    accept = partial(_within, context.network, limit)
+    """Carry out plans for the same network one after the other.
+
+    Those that would break the limit, or the method's promise to keep the function, are rolled back.
+    """
+
+    def accept(event: Event) -> bool:
+        return not _broken(context.network, method, event) and _within(context.network, method.kind, limit, event)
+
     pending = PendingPlans(plans)
     events, went_away = [], []
     while (plan := pending.next()) is not None:
@@ -110,13 +118,29 @@ def _apply_all(
         if event.accepted:
             events.append(event)
         else:
-            went_away.append(f"{event.element}: with the changes before it, it would break the limit {_told(limit)}; rolled back")
+            why = _broken(context.network, method, event) or f"with the changes before it, it would break the limit {_told(limit)}"
+            went_away.append(f"{event.element}: {why}; rolled back")
     return events, went_away
 
 
-def _within(network: Network, limit: Limit, event: Event) -> bool:
+PROMISED = 1e-3
+"""Largest relative change of the function by a plan that promises none, where rounding is smaller."""
+
+
+def _broken(network: Network, method: Method, event: Event) -> str | None:
+    """Why an event is not what its method promised; None when it is."""
+    change, scale = event.function_change, event.function_scale
+    if not method.promises() or change is None or scale is None:
+        return None
+    rounding = max((16 * torch.finfo(p.dtype).eps for p in network.module.parameters() if p.is_floating_point()), default=0.0)
+    if change <= max(PROMISED, rounding) * max(scale, 1e-30):
+        return None
+    return f"{_name(method)} promises to keep the function, but it would change by {change:.3g} (outputs up to {scale:.3g})"
+
+
+def _within(network: Network, kind: str, limit: Limit, event: Event) -> bool:
     """Whether the changed network keeps the limit: growth may not exceed it, pruning may not go below it."""
-    sign = 1.0 if event.kind in ("grow", "insert") else -1.0
+    sign = 1.0 if kind == "grow" else -1.0
     if limit.parameters is not None and sign * event.parameters_after > sign * limit.parameters:
         return False
     return limit.flops is None or sign * flops(network.module, network.example_inputs) <= sign * limit.flops
@@ -134,7 +158,7 @@ def _certify(context: Context) -> Tensor:
     return next(iter(context.batches(1)))[0]
 
 
-def _rooms(context: Context, method: Method, rules: Rules, skipped: list[str]) -> list[tuple[Element, int]]:
+def offers(context: Context, method: Method, rules: Rules, skipped: list[str]) -> list[tuple[Element, int]]:
     """Elements that may be changed, each with the number of units that may be added or removed."""
     rooms = []
     named = 0
@@ -148,7 +172,7 @@ def _rooms(context: Context, method: Method, rules: Rules, skipped: list[str]) -
         if reason is not None:
             skipped.append(f"{element.name}: {reason}")
             continue
-        room = _room(element, method, rules)
+        room = _room(context.network, element, method, rules)
         if room > 0:
             rooms.append((element, room))
         elif method.kind == "grow":
@@ -160,9 +184,11 @@ def _rooms(context: Context, method: Method, rules: Rules, skipped: list[str]) -
     return rooms
 
 
-def _room(element: Element, method: Method, rules: Rules) -> int:
+def _room(network: Network, element: Element, method: Method, rules: Rules) -> int:
     if element.level in ("layer", "block", "insertion"):
         return 1
+    if element.level == "weight" and method.kind == "grow":
+        return element.size - _active(network, element)
     if method.kind == "prune":
         room = element.size if element.level == "weight" else element.size - max(rules.minimum, element.minimum)
     elif rules.width is None:
@@ -172,8 +198,14 @@ def _room(element: Element, method: Method, rules: Rules) -> int:
     return room // element.quantum * element.quantum
 
 
+def _active(network: Network, element: Element) -> int:
+    """Units that there are now: weights that are masked do not count."""
+    mask = network.masks.get(element.name) if element.level == "weight" else None
+    return element.size if mask is None else int(mask.sum())
+
+
 def _candidates(
-    context: Context, rooms: Sequence[tuple[Element, int]], measurement: Measurement, rules: Rules
+    context: Context, method: Method, rooms: Sequence[tuple[Element, int]], measurement: Measurement, rules: Rules
 ) -> list[Candidate]:
     network = context.network
     graph = network.graph()
@@ -183,19 +215,22 @@ def _candidates(
         Candidate(
             element,
             scores[element.name],
-            _left(element, room, scores[element.name], rules),
+            _left(method, element, room, scores[element.name], rules),
             rules.seed_sizes.get(element.name, element.size),
             parameters_per_unit(graph, element),
             costs[element.name],
+            _active(network, element),
+            measurement.advised.get(element.name),
+            tuple(network.module.get_parameter(element.name).shape) if element.level == "weight" else (),
         )
         for element, room in rooms
         if element.name in scores
     ]
 
 
-def _left(element: Element, room: int, scores: Tensor, rules: Rules) -> int:
+def _left(method: Method, element: Element, room: int, scores: Tensor, rules: Rules) -> int:
     """Room of a candidate; of the weights that are not masked yet, some must stay."""
-    return max(0, len(scores) - rules.minimum) if element.level == "weight" else room
+    return max(0, len(scores) - rules.minimum) if element.level == "weight" and method.kind == "prune" else room
 
 
 def _headroom(context: Context, method: Method, rules: Rules) -> Limit:
@@ -210,12 +245,16 @@ def _headroom(context: Context, method: Method, rules: Rules) -> Limit:
     )
 
 
-def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: float, rules: Rules) -> str:
+def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: Amount, rules: Rules) -> str:
     sizes = sum(c.element.size for c in candidates)
     return (
-        f"nothing to {method.kind}: amount {amount:g} over {len(candidates)} elements with {sizes} units rounds to 0, or the "
-        f"limit {_told(rules.limit)} is reached (selection {type(selection).__name__}); raise the amount or the limit"
+        f"nothing to {method.kind}: amount {_said(amount)} over {len(candidates)} elements with {sizes} units rounds to 0, or "
+        f"the limit {_told(rules.limit)} is reached (selection {type(selection).__name__}); raise the amount or the limit"
     )
+
+
+def _said(amount: Amount) -> str:
+    return f"{amount.value:g}" if amount.of == "now" else amount.of if amount.of == "advised" else f"{amount.of} {amount.value:g}"
 
 
 def _summary(skipped: Sequence[str], most: int = 5) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,10 +73,16 @@ def apply(
 
 @torch.no_grad()
 def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
-    """All floating-point tensors that the module returns for `inputs`, in eval mode; modes and the RNG are put back."""
+    """All floating-point tensors that the module returns for `inputs`, in eval mode and the parameters' own precision.
+
+    Modes and the RNG are put back.
+    """
     modes = [(m, m.training) for m in module.modules()]
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    with torch.random.fork_rng(devices=[]):
+    kinds = {p.device.type for p in module.parameters()} or {"cpu"}
+    with torch.random.fork_rng(devices=[]), ExitStack() as precision:
+        for kind in kinds:
+            precision.enter_context(torch.autocast(kind, enabled=False))
         module.eval()
         try:
             found = module(*arguments)
@@ -83,6 +90,15 @@ def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
             for submodule, training in modes:
                 submodule.training = training
     return [t.detach().clone() for t in tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+def predicted(plan: Plan) -> float | None:
+    """Gain or loss that the plan's method predicted."""
+    if isinstance(plan, (GrowPlan, InsertPlan)):
+        return plan.predicted_gain
+    if isinstance(plan, MaskPlan) and plan.predicted_gain is not None:
+        return plan.predicted_gain
+    return plan.predicted_loss
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ def _event(network: Network, plan: Plan, before: _Before, after: list[Tensor] | 
         parameters_after=network.num_parameters(),
         function_change=change,
         function_scale=scale,
-        predicted=plan.predicted_gain if isinstance(plan, (GrowPlan, InsertPlan)) else plan.predicted_loss,
+        predicted=predicted(plan),
         seconds=time.perf_counter() - before.seconds,
     )
 

@@ -31,6 +31,8 @@ class PlanError(ValueError):
 
 def check(network: Network, plan: Plan) -> None:
     """Raise `PlanError` when `plan` cannot be carried out on `network`."""
+    if isinstance(plan, (GrowPlan, PrunePlan, MaskPlan)):
+        _check_adjustments(network, plan)
     if isinstance(plan, MaskPlan):
         _check_masks(network, plan)
         return
@@ -139,3 +141,14 @@ def _check_masks(network: Network, plan: MaskPlan) -> None:
         shape = get_tensor(network.module, name).shape
         if mask.shape != shape or mask.dtype != torch.bool:
             raise PlanError(f"the mask of {name} must be bool of shape {list(shape)}, but is {mask.dtype} of {list(mask.shape)}.")
+
+
+def _check_adjustments(network: Network, plan: GrowPlan | PrunePlan | MaskPlan) -> None:
+    for name, value in plan.adjust.items():
+        try:
+            tensor = get_tensor(network.module, name)
+        except (AttributeError, KeyError):
+            raise PlanError(f"adjust may name tensors of the network, but names {name!r}.") from None
+        if not tensor.is_floating_point():
+            raise PlanError(f"adjust may name floating-point tensors, but {name} is {tensor.dtype}.")
+        _check_value(name, value, list(tensor.shape))

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from methods.companion import Companion
 from methods.graph.values import Element, Level
 from methods.network import LossFunction, Network
 from methods.parameters import Parameter, parameter
@@ -28,12 +29,16 @@ class Context:
         batches: training data for statistics.
         loss: mean loss over a batch.
         generator: the only source of randomness (CPU generator).
+        optimizer: what trains the network, read only; None outside of training.
+        companion: the method's own companion, see `Method.companion`; None when it has none.
     """
 
     network: Network
     batches: Batches
     loss: LossFunction
     generator: torch.Generator
+    optimizer: torch.optim.Optimizer | None = None
+    companion: Companion | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,17 @@ class Measurement:
 
     Attributes:
         scores: element name -> a score for each unit. Growing: predicted gain of the 1st, 2nd, ... new unit, descending
-            (empty when the method predicts none). Pruning: importance of each existing unit, high = keep.
+            (empty when the method predicts none). Pruning: importance of each existing unit, high = keep. An element that is
+            left out is offered nothing this time.
         data: element name -> tensors the method needs again in `plan`.
+        advised: element name -> how many units the method itself would add or remove (amount `advised`).
+        signals: numbers about the whole network that triggers may look at (`signal_<name>` in `Progress.signals`).
     """
 
     scores: Mapping[str, Tensor]
     data: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    advised: Mapping[str, int] = field(default_factory=dict)
+    signals: Mapping[str, float] = field(default_factory=dict)
 
 
 __all__ = ["Batches", "Context", "Measurement", "Method", "Parameter", "parameter"]
@@ -59,16 +69,26 @@ class Method(ABC):
     Class attributes:
         kind: `grow` or `prune`.
         levels: element levels it acts on.
+        why: what it optimises, in a sentence.
         paper: where it comes from, with equation or algorithm.
-        preserves: whether its plans leave the function unchanged (exactly, up to rounding).
+        preserves: whether its plans leave the function unchanged (exactly, up to rounding) with its default parameters.
         batch_norm: what it does when BatchNorm lies between fan-in and fan-out.
+        cost: what one event costs beside the surgery, in forward and backward passes.
+        advises: whether it says itself how many units to change (`Measurement.advised`).
     """
 
     kind: ClassVar[Literal["grow", "prune"]]
     levels: ClassVar[tuple[Level, ...]]
+    why: ClassVar[str] = ""
     paper: ClassVar[str]
     preserves: ClassVar[bool]
     batch_norm: ClassVar[str]
+    cost: ClassVar[str] = "nothing is measured"
+    advises: ClassVar[bool] = False
+
+    def promises(self) -> bool:
+        """Whether plans of this method, with these parameters, leave the function unchanged; broken promises are rolled back."""
+        return self.preserves
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """None when the method can act on the element, else the reason why not."""
@@ -90,8 +110,11 @@ class Method(ABC):
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> Plan:
         """The plan for one element.
 
-        `units` are the positions 0..count-1 of the offered new units when growing, the units to remove when pruning.
+        `units` are the positions 0..count-1 of the offered new units when growing, the units to remove when pruning. Where
+        what is offered are connections (level weight), positions and units count the masked ones (growing) or those that are
+        not masked (pruning), as the method's scores do.
         """
 
-    def after_backward(self, network: Network) -> None:  # noqa: B027
-        """Called after each backward pass, before the optimizer's step (sparsity regularisers add to gradients here)."""
+    def companion(self, network: Network) -> Companion | None:
+        """What must live beside the network while it trains (a penalty, gates, sums over steps); None for most methods."""
+        return None

@@ -67,7 +67,8 @@ class Network:
         raise KeyError(f"an element named {name!r} must exist in the network, but it does not; the nearest are {near}.")
 
     def changed(self) -> None:
-        """Forget the graph and the elements after the module has changed."""
+        """Forget the graph and the elements after the module has changed, and the casts of its weights that autocast keeps."""
+        torch.clear_autocast_cache()
         self._graph = None
         self._elements = None
 

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.plan import GrowPlan, Plan
+from methods.plan import GrowPlan, MaskPlan, Plan, PrunePlan
 from methods.surgery.changes import Follower, TensorChange
+from methods.surgery.masks import resized_mask
 
 
 class PendingPlans(Follower):
-    """Keeps the values of growth plans in the shape that the network has by now: what is new in another dimension is zero."""
+    """Keeps what plans add in the shape that the network has by now: what is new in another dimension is zero.
+
+    Values that are given for a shape that earlier plans of the same step bring about are left as they are.
+    """
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self._plans = list(plans)
@@ -25,10 +29,7 @@ class PendingPlans(Follower):
 
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
         """See `Follower.resized`."""
-        for position, plan in enumerate(self._plans):
-            if isinstance(plan, GrowPlan) and any(key.rpartition(":")[0] == name for key in plan.values):
-                values = {key: _followed(key, value, name, changes) for key, value in plan.values.items()}
-                self._plans[position] = replace(plan, values=values)
+        self._plans = [_follow(plan, name, changes) for plan in self._plans]
 
     def added(self, name: str, parameter: nn.Parameter) -> None:
         """Nothing to do."""
@@ -45,10 +46,25 @@ class PendingPlans(Follower):
         self._plans = list(snapshot)
 
 
-def _followed(key: str, value: Tensor, name: str, changes: Sequence[TensorChange]) -> Tensor:
-    tensor, _, own = key.rpartition(":")
-    for change in changes if tensor == name else ():
-        if change.dim != int(own):
+def _follow(plan: Plan, name: str, changes: Sequence[TensorChange]) -> Plan:
+    if isinstance(plan, (GrowPlan, PrunePlan, MaskPlan)) and name in plan.adjust:
+        plan = replace(plan, adjust={**plan.adjust, name: _followed(plan.adjust[name], changes, None)})
+    if isinstance(plan, MaskPlan) and name in plan.masks:
+        mask = plan.masks[name]
+        for c in changes:
+            mask = resized_mask(mask, c.dim, torch.tensor(c.index, device=mask.device))
+        plan = replace(plan, masks={**plan.masks, name: mask})
+    if isinstance(plan, GrowPlan):
+        keys = [key for key in plan.values if key.rpartition(":")[0] == name]
+        followed = {key: _followed(plan.values[key], changes, int(key.rpartition(":")[2])) for key in keys}
+        plan = replace(plan, values={**plan.values, **followed})
+    return plan
+
+
+def _followed(value: Tensor, changes: Sequence[TensorChange], own: int | None) -> Tensor:
+    """A plan's tensor after the tensor it belongs to was resized; its dimension `own` holds new units and stays."""
+    for change in changes:
+        if change.dim != own and value.shape[change.dim] == change.old_size:
             index = torch.tensor(change.index, device=value.device)
             value = value.index_select(change.dim, index.clamp(min=0))
             value = value.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)

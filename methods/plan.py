@@ -33,6 +33,7 @@ class GrowPlan:
         noise: relative noise on copies (breaks the symmetry of Net2Wider).
         seed: of the random fills.
         predicted_gain: first-order decrease of the loss, when the method predicts one.
+        adjust: see `PrunePlan.adjust`.
     """
 
     element: str
@@ -45,6 +46,7 @@ class GrowPlan:
     noise: float = 0.0
     seed: int = 0
     predicted_gain: float | None = None
+    adjust: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class PrunePlan:
         constants: with `absorb`: for each removed unit, the constant that its consumers see.
         merge: with `merge`: removed unit -> (kept unit, factor).
         predicted_loss: increase of the loss, when the method predicts one.
+        adjust: tensor name -> what is added to its entries, at its old shape, before units come or go.
     """
 
     element: str
@@ -67,6 +70,7 @@ class PrunePlan:
     constants: tuple[float, ...] = ()
     merge: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     predicted_loss: float | None = None
+    adjust: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,12 @@ class RemovePlan:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """Set the masks of weights: True keeps. Shapes do not change."""
+    """Set the masks of weights: True keeps. Shapes do not change. `adjust` is added before (see `PrunePlan.adjust`)."""
 
     masks: Mapping[str, Tensor]
     predicted_loss: float | None = None
+    predicted_gain: float | None = None
+    adjust: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def element(self) -> str:
@@ -119,7 +125,7 @@ KINDS: dict[str, type] = {
     "remove": RemovePlan,
     "mask": MaskPlan,
 }
-_TENSORS = {"values", "masks"}
+_TENSORS = ("values", "masks", "adjust")
 
 
 def plan_to_json(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -130,7 +136,7 @@ def plan_to_json(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for f in fields(plan):
         value = getattr(plan, f.name)
         if f.name in _TENSORS:
-            tensors = {name: t.detach().cpu().contiguous() for name, t in value.items()}
+            tensors |= {f"{f.name}/{name}": t.detach().cpu().contiguous() for name, t in value.items()}
         elif f.name == "merge":
             head[f.name] = [[unit, kept, factor] for unit, (kept, factor) in value.items()]
         else:
@@ -152,8 +158,9 @@ def plan_from_json(head: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pl
     known = {f.name for f in fields(cls)}
     if not values.keys() <= known:
         raise ValueError(f"a {kind} plan has the fields {sorted(known)}, but got {sorted(values.keys() - known)} as well.")
-    for name in known & _TENSORS:
-        values[name] = dict(tensors)
+    for field_name in known.intersection(_TENSORS):
+        prefix = f"{field_name}/"
+        values[field_name] = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     if "merge" in values:
         values["merge"] = {unit: (kept, factor) for unit, kept, factor in values["merge"]}
     plan: Plan = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

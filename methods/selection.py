@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from methods.amount import Amount
 from methods.graph.values import Element
 from methods.parameters import parameter
 
@@ -24,6 +25,9 @@ class Candidate:
         seed_size: size in the network before any change, the base of `fraction of the seed network`.
         parameters_per_unit: parameters that one unit adds or removes.
         flops_per_unit: FLOPs of one forward of one sample that one unit adds or removes.
+        active: units that there are now: the element's size, or the weights that are not masked.
+        advised: how many units the method itself would add or remove; None when it does not say.
+        shape: of the tensor, where the element is a tensor's weights.
     """
 
     element: Element
@@ -32,6 +36,9 @@ class Candidate:
     seed_size: int
     parameters_per_unit: float
     flops_per_unit: float
+    active: int
+    advised: int | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,13 @@ class Selection(ABC):
     """Where and how many. Frozen values in, frozen values out."""
 
     @abstractmethod
-    def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
+    def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """Choose units.
 
         Args:
             kind: `grow` or `prune`.
             candidates: what is offered.
-            amount: fraction in (0, 1] of the current size (of the chosen elements, or of all candidates), or a count: an int, a
-                number above 1, or 1 for layers and blocks.
+            amount: how many: of each chosen element, or of all candidates together where the selection ranks them all.
             limit: most parameters/FLOPs the choice may add; for pruning the most it may remove.
             turn: how often this adaptation has acted before (round robin).
         """
@@ -73,14 +79,14 @@ def offered(kind: str, candidate: Candidate) -> int:
     return room - room % candidate.element.quantum
 
 
-def base(kind: str, candidate: Candidate) -> int:
-    """What a fraction is taken of: the units that there are (for weights: those that are not masked yet)."""
-    return candidate.element.size if kind == "grow" else len(candidate.scores)
+def base(amount: Amount, candidate: Candidate) -> int:
+    """What a fraction is taken of."""
+    return candidate.seed_size if amount.of == "seed" else candidate.active
 
 
-def is_count(amount: float, sizes: Sequence[int]) -> bool:
+def is_count(amount: Amount, sizes: Sequence[int]) -> bool:
     """Whether an amount counts units: an int, a number above 1, or 1 where there is one unit each (layers, blocks)."""
-    return isinstance(amount, int) or amount > 1 or (amount == 1 and all(s == 1 for s in sizes))
+    return isinstance(amount.value, int) or amount.value > 1 or (amount.value == 1 and all(s == 1 for s in sizes))
 
 
 def rounded(units: float, quantum: int) -> int:
@@ -88,11 +94,39 @@ def rounded(units: float, quantum: int) -> int:
     return int(units / quantum + 0.5) * quantum
 
 
-def wanted(kind: str, candidate: Candidate, amount: float) -> int:
-    """Units that `amount` asks of one candidate, as far as it has them."""
-    size = base(kind, candidate)
-    units = amount if is_count(amount, [size]) else amount * size
-    return min(rounded(units, candidate.element.quantum), offered(kind, candidate))
+def asked(kind: str, candidate: Candidate, amount: Amount) -> float | None:
+    """Units that an amount asks of one candidate by itself; None when it is a fraction or a count.
+
+    Raises:
+        ValueError: the amount is what the method advises, but it advises nothing.
+    """
+    if amount.of == "above":
+        beyond = candidate.scores > amount.value if kind == "grow" else candidate.scores < amount.value
+        return float(beyond.sum())
+    if amount.of == "advised":
+        if candidate.advised is None:
+            raise ValueError("the amount must be a number where the method does not advise how many.")
+        return candidate.advised
+    return None
+
+
+def wanted(kind: str, candidate: Candidate, amount: Amount) -> int:
+    """Units that `amount` asks of one candidate, as far as it has them; the new size is a multiple where that is possible."""
+    units = asked(kind, candidate, amount)
+    if units is None:
+        size = base(amount, candidate)
+        units = amount.value if is_count(amount, [size]) else amount.value * size
+    return fitting(kind, candidate, rounded(units, candidate.element.quantum), amount.multiple)
+
+
+def fitting(kind: str, candidate: Candidate, count: int, multiple: int) -> int:
+    """At most what is offered, such that the size becomes a multiple: the nearest one, downwards where the room ends."""
+    most = offered(kind, candidate)
+    if multiple == 1 or count == 0 or candidate.element.level not in ("channel", "head", "group"):
+        return min(count, most)
+    sign, size, quantum = (1 if kind == "grow" else -1), candidate.active, candidate.element.quantum
+    reachable = [n for n in range(quantum, most + 1, quantum) if (size + sign * n) % multiple == 0]
+    return min(reachable, key=lambda n: (abs(n - count), n), default=0)
 
 
 def take(kind: str, candidate: Candidate, count: int) -> Choice:
@@ -132,7 +166,7 @@ class Budget:
 class All(Selection):
     """Every candidate, each by `amount` of its own size."""
 
-    def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
+    def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`; a limit is spent in the network's order."""
         budget = Budget.of(limit)
         counts = [(c, budget.spend(c, wanted(kind, c, amount))) for c in candidates]
@@ -143,7 +177,7 @@ class All(Selection):
 class RoundRobin(Selection):
     """One candidate at a time, by turns, in the network's order (the RoundRobin updater of GradMax; AutoGrow)."""
 
-    def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
+    def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`; a candidate that yields nothing is passed over."""
         for offset in range(len(candidates)):
             candidate = candidates[(turn + offset) % len(candidates)]
@@ -160,7 +194,7 @@ class BestGain(Selection):
     Ties go to the first in the network's order. Where nothing is predicted, candidates are taken by turns.
     """
 
-    def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
+    def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`."""
         if kind == "grow" and all(len(c.scores) == 0 for c in candidates):
             return RoundRobin().choose(kind, candidates, amount, limit, turn)
@@ -185,20 +219,29 @@ class GlobalRanking(Selection):
 
     normalise: str = parameter("none", "what the scores of a candidate are divided by first", choices=("none", "mean", "max"))
 
-    def choose(self, kind: str, candidates: Sequence[Candidate], amount: float, limit: Limit, turn: int) -> list[Choice]:
+    def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`; a limit is spent on the best units first (the least important ones when pruning)."""
         if kind == "grow" and all(len(c.scores) == 0 for c in candidates):
             return All().choose(kind, candidates, amount, limit, turn)
-        sizes = [base(kind, c) for c in candidates]
-        left = rounded(amount if is_count(amount, sizes) else amount * sum(sizes), 1)
+        left = self._total(kind, candidates, amount)
         kept = [self._normalised(c.scores).sort(descending=kind == "grow", stable=True).values for c in candidates]
         kept = [s[: offered(kind, c)] for s, c in zip(kept, candidates, strict=True)]
         if left < 1 or not any(len(s) for s in kept):
             return []
         owner = torch.cat([torch.full((len(s),), i) for i, s in enumerate(kept)])
         order = owner[torch.cat(kept).argsort(descending=kind == "grow", stable=True)[:left]]
-        counts = _affordable(candidates, order, limit)
+        counts = [
+            fitting(kind, c, n, amount.multiple)
+            for c, n in zip(candidates, _affordable(candidates, order, limit), strict=True)
+        ]
         return [take(kind, c, n) for c, n in zip(candidates, counts, strict=True) if n > 0]
+
+    def _total(self, kind: str, candidates: Sequence[Candidate], amount: Amount) -> int:
+        own = [asked(kind, c, amount) for c in candidates]
+        if any(units is not None for units in own):
+            return int(sum(units or 0 for units in own))
+        sizes = [base(amount, c) for c in candidates]
+        return rounded(amount.value if is_count(amount, sizes) else amount.value * sum(sizes), 1)
 
     def _normalised(self, scores: Tensor) -> Tensor:
         if self.normalise == "none" or len(scores) == 0:

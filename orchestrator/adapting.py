@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from methods.adapt import AdaptResult, Rules, adapt
+from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
+from methods.companion import Companion
 from methods.event import Event
 from methods.method import Context, Method
 from methods.plan import Plan, PrunePlan
 from methods.selection import Limit, Selection
+from methods.signals import measure_signals
 from methods.surgery.changes import Follower
 from methods.surgery.shrink import Shrinking, advance
 from orchestrator.config import AdaptationSpec
@@ -28,6 +31,8 @@ class Adaptation:
         index: its place in the campaign file.
         acted: epochs after which it acted.
         shrinking: removals that are being shrunk to zero, to be carried out when they are done.
+        signals: what its trigger wanted to know after each epoch.
+        companion: what its method keeps beside the network; None for most.
     """
 
     index: int
@@ -37,6 +42,8 @@ class Adaptation:
     method: Method
     acted: list[int] = field(default_factory=list)
     shrinking: list[Shrinking] = field(default_factory=list)
+    signals: list[dict[str, float]] = field(default_factory=list)
+    companion: Companion | None = None
 
     @staticmethod
     def build(index: int, spec: AdaptationSpec) -> Adaptation:
@@ -52,14 +59,39 @@ class Adaptation:
             build(spec.kind, spec.how.name, method),
         )
 
-    def due(self, epoch: int, epochs: int, history: Sequence[Mapping[str, float]]) -> bool:
-        """Whether it acts after this epoch. Never after the last one: what it changed would not be trained."""
-        return epoch < epochs and self.trigger.fires(Progress(epoch, epochs, tuple(history), tuple(self.acted)))
+    def progress(
+        self, epoch: int, epochs: int, history: Sequence[Mapping[str, float]], changed: Sequence[int] = ()
+    ) -> Progress:
+        """What its trigger sees."""
+        return Progress(epoch, epochs, tuple(history), tuple(self.acted), tuple(changed), tuple(self.signals))
 
-    def act(self, epoch: int, context: Context, followers: Sequence[Follower], seed_sizes: Mapping[str, int]) -> AdaptResult:
+    def look(self, context: Context, seed_sizes: Mapping[str, int]) -> None:
+        """Measure what the trigger wants to know after this epoch."""
+        if self.trigger.wants:
+            context = replace(context, companion=self.companion)
+            self.signals.append(measure_signals(context, self.method, self._rules(seed_sizes), self.trigger.wants))
+
+    def due(self, progress: Progress) -> bool:
+        """Whether it acts after this epoch. Never after the last one: what it changed would not be trained."""
+        return progress.epoch < progress.epochs and self.trigger.fires(progress)
+
+    def act(
+        self, progress: Progress, context: Context, followers: Sequence[Follower], seed_sizes: Mapping[str, int]
+    ) -> AdaptResult:
         """Measure, choose, plan and apply."""
+        written = Amount.read(self.spec.amount)
+        amount = replace(written, value=self.trigger.amount(progress, written.value))
+        self.acted.append(progress.epoch)
+        if amount.value <= 0 and amount.of in ("now", "seed"):
+            return AdaptResult((), (f"the trigger {self.spec.when.name} asks for nothing yet",))
+        defer = self._defer if self.spec.removal.name == "shrink" else None
+        context = replace(context, companion=self.companion)
+        rules = self._rules(seed_sizes)
+        return adapt(context, self.method, self.selection, amount, rules, followers, len(self.acted) - 1, defer)
+
+    def _rules(self, seed_sizes: Mapping[str, int]) -> Rules:
         spec = self.spec
-        rules = Rules(
+        return Rules(
             elements=spec.elements,
             exclude={s.element for s in self.shrinking},
             limit=Limit(spec.limit.parameters, spec.limit.flops),
@@ -67,10 +99,6 @@ class Adaptation:
             minimum=spec.minimum,
             seed_sizes=seed_sizes,
         )
-        defer = self._defer if spec.removal.name == "shrink" else None
-        result = adapt(context, self.method, self.selection, spec.amount, rules, followers, len(self.acted), defer)
-        self.acted.append(epoch)
-        return result
 
     def _defer(self, plan: Plan) -> bool:
         if not isinstance(plan, PrunePlan):
@@ -94,9 +122,10 @@ class Adaptation:
 
     def state(self) -> dict[str, Any]:
         """JSON-able state for a checkpoint."""
-        return {"acted": self.acted, "shrinking": [asdict(s) for s in self.shrinking]}
+        return {"acted": self.acted, "shrinking": [asdict(s) for s in self.shrinking], "signals": self.signals}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.acted = list(state["acted"])
+        self.signals = list(state["signals"])
         self.shrinking = [Shrinking(**{**s, "units": tuple(s["units"])}) for s in state["shrinking"]]

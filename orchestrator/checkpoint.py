@@ -27,6 +27,8 @@ from torch import Tensor
 ARCHITECTURE, MODEL, OPTIMIZER, STATE, MANIFEST = (
     "architecture.json", "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json")
 FORMAT = "coppice-checkpoint/1"
+AVERAGE, COMPANION = "ema|", "companion|"
+"""Prefixes of tensors that are not the network's own: its moving average, what methods keep beside it."""
 
 
 class CheckpointError(RuntimeError):
@@ -48,6 +50,16 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     state: dict[str, Any]
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def own_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own tensors among those of a checkpoint."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((AVERAGE, COMPANION))}
 
 
 def write(folder: Path, epoch: int, checkpoint: Checkpoint) -> Path:

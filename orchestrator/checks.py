@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from methods.amount import Amount
 from methods.architecture import ArchitectureError, import_factory
 from methods.catalog import build
+from methods.catalog import resolve as resolve_method
 from methods.networks.catalog import network_reference
 from orchestrator.adapting import Adaptation
 from orchestrator.config import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
@@ -105,12 +107,22 @@ def _check_factory(network: str, arguments: dict[str, Any]) -> None:
         raise ArchitectureError(f"{network} takes {list(known)}, but got {unknown} in network_args")
 
 
+def check_amount(spec: AdaptationSpec) -> None:
+    """Raise ValueError when the amount is none, or is left to a method that does not advise how many."""
+    amount = Amount.read(spec.amount)
+    if amount.of == "advised" and not getattr(resolve_method(spec.kind, spec.how.name), "advises", False):
+        raise ValueError(f"{spec.how.name} does not advise how many; give a number")
+
+
 def check_adaptation(spec: AdaptationSpec) -> Found:
     """Trigger, selection, method and removal."""
     for key, kind, named in (("where", "selection", spec.where), ("how", spec.kind, spec.how)):
         message = _said(lambda kind=kind, named=named: build(kind, named.name, named.arguments))  # type: ignore[misc]
         if message:
             yield (key,), message
+    message = _said(lambda: check_amount(spec))
+    if message:
+        yield ("amount",), message
     message = _said(lambda: build_trigger(spec.when.name, spec.when.arguments))
     if message:
         yield ("when",), message

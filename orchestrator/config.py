@@ -81,7 +81,7 @@ class AdaptationSpec(Model):
     when: Named
     where: Named = Named(name="all")
     how: Named
-    amount: Annotated[float, Field(ge=0)]
+    amount: float | str | dict[str, Any]
     limit: LimitSpec = LimitSpec()
     elements: tuple[str, ...] = ()
     removal: Named = Named(name="immediate")

@@ -17,7 +17,6 @@ from orchestrator import checkpoint as checkpoints
 from orchestrator.store import write_atomic
 
 PROGRAM, README = "model.pt2", "README.md"
-AVERAGE = "ema."
 TEXT = """# {name}
 
 From `{source}`: {summary}
@@ -85,8 +84,8 @@ def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, .
 
 def evaluated_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the network that is evaluated: averages in the place of what they are averages of."""
-    averages = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
-    return {k: averages.get(k, v) for k, v in tensors.items() if not k.startswith(AVERAGE)}
+    averages = checkpoints.under(checkpoints.AVERAGE, tensors)
+    return {name: averages.get(name, tensor) for name, tensor in checkpoints.own_tensors(tensors).items()}
 
 
 def _write_program(architecture: dict[str, Any], tensors: dict[str, Tensor], input_shape: tuple[int, ...], path: Path) -> None:

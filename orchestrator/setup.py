@@ -17,7 +17,7 @@ from methods.cost import flops
 from methods.network import LossFunction, Network
 from methods.networks.catalog import arguments_for, network_reference
 from methods.surgery.optimizer_state import optimizer_state
-from orchestrator.checkpoint import Checkpoint, read
+from orchestrator.checkpoint import AVERAGE, COMPANION, Checkpoint, own_tensors, read
 from orchestrator.compare import reinitialise
 from orchestrator.config import TrialSpec
 from orchestrator.seeds import derive
@@ -74,7 +74,7 @@ def _examples(dataset: Dataset) -> tuple[torch.Tensor, ...]:
 
 def restore_network(checkpoint: Checkpoint, dataset: Dataset, spec: TrialSpec) -> Network:
     """The network of a checkpoint, on the trial's device."""
-    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("ema.")}
+    tensors = own_tensors(checkpoint.tensors)
     return rebuild(checkpoint.architecture, tensors, example_inputs=_examples(dataset), device=device_of(spec))
 
 
@@ -96,11 +96,12 @@ class Staging:
         return found
 
 
-def capture(trainer: Trainer, state: dict[str, Any], staging: Staging) -> Checkpoint:
+def capture(trainer: Trainer, state: dict[str, Any], companions: Mapping[str, Tensor], staging: Staging) -> Checkpoint:
     """Everything a checkpoint holds; tensors are copies in `staging`, so that training may go on while they are written."""
     tensors = dict(tensors_of(trainer.network))
     if trainer.ema is not None:
-        tensors |= {f"ema.{k}": v for k, v in trainer.ema.state_dict().items()}
+        tensors |= {AVERAGE + k: v for k, v in trainer.ema.state_dict().items()}
+    tensors |= {COMPANION + k: v for k, v in companions.items()}
     optimizer, scalars = optimizer_state(trainer.optimizer, trainer.network.module)
     copies = staging.copies({**tensors, **{MOMENT + k: v for k, v in optimizer.items()}})
     moments = {k: copies.pop(MOMENT + k) for k in optimizer}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.method import Method
+from methods.companion import Companion
 from methods.network import LossFunction, Network
 from methods.surgery.changes import Follower
 from methods.surgery.followers import EmaFollower, OptimizerFollower
@@ -64,12 +64,12 @@ class Trainer:
         """The module whose metrics count: the average where there is one."""
         return self.network.module if self.ema is None else self.ema
 
-    def train_epoch(self, epoch: int, methods: Sequence[Method], after_step: Callable[[], None]) -> EpochResult:
+    def train_epoch(self, epoch: int, companions: Sequence[Companion], after_step: Callable[[], None]) -> EpochResult:
         """Train for one epoch (numbered from 1).
 
         Args:
             epoch: which one; data order, augmentation and dropout depend on it and on the seed only.
-            methods: their `after_backward` is called before each optimizer step.
+            companions: called around each optimizer step.
             after_step: called after each optimizer step (removals spread over steps).
 
         Raises:
@@ -86,7 +86,7 @@ class Trainer:
         lr = 0.0
         for inputs, targets in batches:
             lr = self._set_lr((epoch - 1 + steps / total_steps) / self.spec.epochs)
-            loss = self._step(inputs, targets, methods)
+            loss = self._step(inputs, targets, companions)
             after_step()
             total += loss.detach() * len(targets)
             samples += len(targets)
@@ -96,16 +96,20 @@ class Trainer:
         self._check(total, epoch, steps)
         return EpochResult(float(total) / max(samples, 1), steps, samples, lr)
 
-    def _step(self, inputs: Tensor, targets: Tensor, methods: Sequence[Method]) -> Tensor:
+    def _step(self, inputs: Tensor, targets: Tensor, companions: Sequence[Companion]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.network.module(inputs), targets)
         loss.backward()
-        for method in methods:
-            method.after_backward(self.network)
+        for companion in companions:
+            companion.after_backward(self.network)
         mask_gradients(self.network)
         if self.spec.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.module.parameters(), self.spec.gradient_clip)
+        for companion in companions:
+            companion.before_step(self.network, self.optimizer)
         self.optimizer.step()
+        for companion in companions:
+            companion.after_step(self.network, self.optimizer)
         apply_masks(self.network)
         if self.ema is not None and self.spec.ema is not None:
             self._average(self.ema, self.spec.ema)

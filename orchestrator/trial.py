@@ -12,6 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from methods.companion import Companion
 from methods.event import Event
 from methods.method import Context
 from methods.network import Network
@@ -40,6 +43,7 @@ class Trial:
         self.num_steps = 0
         self.compute = 0.0
         self.history: list[dict[str, float]] = []
+        self.changed: list[int] = []
         self.adaptations = [Adaptation.build(i, a) for i, a in enumerate(spec.adaptations)]
         self.dataset, self.loss = build_task(spec)
         self._writer = ThreadPoolExecutor(1)
@@ -69,6 +73,12 @@ class Trial:
     def _begin(self, network: Network) -> None:
         self.seed_sizes = {e.name: e.size for e in network.elements() if e.permissible and e.moves}
         self.trainer = Trainer(network, self.dataset, self.loss, self.spec.training, self.spec.seed)
+        for adaptation in self.adaptations:
+            adaptation.companion = adaptation.method.companion(network)
+        self.trainer.followers += self._companions()
+
+    def _companions(self) -> list[Companion]:
+        return [a.companion for a in self.adaptations if a.companion is not None]
 
     def _resume(self, checkpoint: checkpoints.Checkpoint) -> None:
         state = checkpoint.state
@@ -77,12 +87,14 @@ class Trial:
         self.seed_sizes = dict(state["seed_sizes"])
         load_optimizer_state(self.trainer.optimizer, network.module, checkpoint.optimizer, state["optimizer"])
         if self.trainer.ema is not None:
-            average = {k.removeprefix("ema."): v for k, v in checkpoint.tensors.items() if k.startswith("ema.")}
-            self.trainer.ema.load_state_dict(average)
+            self.trainer.ema.load_state_dict(checkpoints.under(checkpoints.AVERAGE, checkpoint.tensors))
         self.epoch, self.num_steps, self.compute = state["epoch"], state["step"], state["compute"]
         self.history = list(state["history"])
+        self.changed = list(state["changed"])
         for adaptation, saved in zip(self.adaptations, state["adaptations"], strict=True):
             adaptation.load_state(saved)
+            if adaptation.companion is not None:
+                adaptation.companion.load(checkpoints.under(f"{checkpoints.COMPANION}{adaptation.index}|", checkpoint.tensors))
 
     @property
     def network(self) -> Network:
@@ -105,7 +117,7 @@ class Trial:
         epoch = self.epoch + 1
         context = self._context(epoch)
         flops = self._flops()
-        trained = self.trainer.train_epoch(epoch, [a.method for a in self.adaptations], lambda: self._after_step(context, epoch))
+        trained = self.trainer.train_epoch(epoch, self._companions(), lambda: self._after_step(context, epoch))
         self.num_steps += trained.steps
         self.compute += 3.0 * flops * trained.samples
         metrics = {"epoch": float(epoch), "train_loss": trained.loss, "lr": trained.lr, **self._evaluate("val")}
@@ -145,18 +157,26 @@ class Trial:
             lambda count: statistics_batches(self.dataset, size, seed, epoch, count),
             self.loss,
             generator(self.spec.seed, "adapt", epoch),
+            self.trainer.optimizer,
         )
 
     def _adapt(self, epoch: int, context: Context, metrics: dict[str, float]) -> bool:
         """Let every adaptation that is due act, in the order of the campaign file; whether the network changed."""
         changed = False
+        costs = {"parameters": float(self.network.num_parameters()), "flops": self._flops(), "compute": self.compute}
+        history = [*self.history, metrics | costs]
         for adaptation in self.adaptations:
-            if not adaptation.due(epoch, self.spec.training.epochs, [*self.history, metrics]):
+            adaptation.look(context, self.seed_sizes)
+        for adaptation in self.adaptations:
+            progress = adaptation.progress(epoch, self.spec.training.epochs, history, self.changed)
+            if not adaptation.due(progress):
                 continue
-            result = adaptation.act(epoch, context, self.trainer.followers, self.seed_sizes)
+            result = adaptation.act(progress, context, self.trainer.followers, self.seed_sizes)
             for event in result.events:
                 self._structural(epoch, adaptation.index, event)
                 changed |= event.accepted
+            if result.events:
+                self.changed = sorted({*self.changed, epoch})
             for reason in result.skipped:
                 self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
         return changed
@@ -192,12 +212,17 @@ class Trial:
             "compute": self.compute,
             "history": self.history,
             "seed_sizes": self.seed_sizes,
+            "changed": self.changed,
             "adaptations": [a.state() for a in self.adaptations],
         }
-        content = capture(self.trainer, state, self._staging)
+        content = capture(self.trainer, state, self._companion_tensors(), self._staging)
         self._writing = self._writer.submit(checkpoints.write, self.folder.checkpoints, self.epoch, content)
         if self.done:
             self._settle()
+
+    def _companion_tensors(self) -> dict[str, Tensor]:
+        held = [(a.index, a.companion) for a in self.adaptations if a.companion is not None]
+        return {f"{i}|{name}": tensor for i, companion in held for name, tensor in companion.tensors().items()}
 
     def _settle(self) -> None:
         """Wait for the checkpoint that is being written while training goes on.
@@ -218,6 +243,3 @@ class Trial:
     def _event(self, type: str, **content: Any) -> None:
         about = {"trial": self.folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
         self.folder.append_event({"type": type, **about, **content})
-
-
-

@@ -26,6 +26,7 @@ class Deepen(Method):
 
     kind = "grow"
     levels = ("insertion",)
+    why = "a deeper network that goes on from the same function"
     paper = "Chen et al. 2016, Net2DeeperNet (arXiv 1511.05641); Wen et al. 2019, AutoGrow (arXiv 1906.02909)"
     preserves = True
     batch_norm = "a copied block takes its statistics along; batch_norm puts one into a new residual block"
@@ -59,6 +60,10 @@ class Deepen(Method):
             return kinds["duplicate"]
         behind_relu = isinstance(network.module.get_submodule(at), nn.ReLU)
         return kinds.get("identity" if behind_relu else "residual")
+
+    def promises(self) -> bool:
+        """See `Method.promises`: a copied block with a last scale that is not zero changes the function."""
+        return self.last == "zero"
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Predicts nothing."""

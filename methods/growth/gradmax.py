@@ -36,9 +36,11 @@ class GradMax(Method):
 
     kind = "grow"
     levels = ("channel",)
+    why = "new units whose gradients, and so the first decrease of the loss, are as large as possible"
     paper = "Evci et al. 2022, GradMax, eq. 8-11 and appendix B for convolutions (arXiv 2201.05125)"
     preserves = True
     batch_norm = "new rows are scale 1, shift 0, mean 0, variance 1; the zero side is always the fan-out"
+    cost = "one forward, one backward and a singular value decomposition per element and batch"
 
     scale: float = parameter(0.5, "norm of a new unit's non-zero weights", low=1e-3, high=10.0, log=True)
     norm: str = parameter(

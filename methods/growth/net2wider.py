@@ -22,6 +22,7 @@ class Net2Wider(Method):
 
     kind = "grow"
     levels = ("channel", "head", "group")
+    why = "a wider network that goes on from exactly the same function, with weights that are already good"
     paper = "Chen, Goodfellow, Shlens 2016, Net2Net, eq. 2-4 (arXiv 1511.05641)"
     preserves = True
     batch_norm = "rows are copied: equal statistics, exact in train and eval mode"

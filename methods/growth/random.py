@@ -24,6 +24,7 @@ class Random(Method):
 
     kind = "grow"
     levels = ("channel", "head", "group")
+    why = "growing at no cost; what every other growth method must beat"
     paper = "control arm; initial values of He et al. 2015 (kaiming), Saxe et al. 2014 (orthogonal)"
     preserves = True
     batch_norm = "zero fan-out: new rows are scale 1, shift 0, mean 0, variance 1; zero fan-in is refused"
@@ -51,6 +52,10 @@ class Random(Method):
             return f"BatchNorm {site.batch_norm} would multiply the gradient of zero fan-in by 1/sqrt(eps)"
         inputs, _ = next(iter(context.batches(1)))
         return at_zero(context.network, site, inputs).reason
+
+    def promises(self) -> bool:
+        """See `Method.promises`: without a zero side the function changes."""
+        return self.zero != "none"
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Predicts nothing."""

@@ -22,6 +22,7 @@ class Magnitude(UnitPruning):
     the square root of the number of weights.
     """
 
+    why = "units with small weights send little on"
     paper = "Li et al. 2017 (arXiv 1608.08710), over groups as in Fang et al. 2023, DepGraph (arXiv 2301.12900)"
     batch_norm = "its rows go with the unit; its scales do not count"
 

@@ -25,6 +25,7 @@ class MagnitudeWeights(Method):
 
     kind = "prune"
     levels = ("weight",)
+    why = "small weights matter little; what every other way to sparsity must beat"
     paper = "Han et al. 2015 (arXiv 1506.02626)"
     preserves = False
     batch_norm = "does not matter"

@@ -24,6 +24,7 @@ class RemoveBlocks(Method):
 
     kind = "prune"
     levels = ("block", "layer")
+    why = "blocks that hardly change what passes through them are not needed"
     paper = "trial removal, as in Veit et al. 2016 (arXiv 1605.06431), section 4.1"
     preserves = False
     batch_norm = "goes with its block"

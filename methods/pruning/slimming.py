@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from methods.companion import Companion
 from methods.graph.values import Element, Occurrence
 from methods.method import Context, Measurement, parameter
 from methods.network import Network
@@ -23,6 +24,7 @@ class Slimming(UnitPruning):
     Where several BatchNorms see a unit, `reduce` says what counts. The paper's global percentile is selection `global`.
     """
 
+    why = "training itself drives the scales of channels that are not needed to zero"
     paper = "Liu et al. 2017, Learning Efficient Convolutional Networks through Network Slimming, eq. 1 (arXiv 1708.06519)"
     batch_norm = "needed: elements without one are refused"
 
@@ -50,9 +52,20 @@ class Slimming(UnitPruning):
             scores[element.name] = stacked.amax(0) if self.reduce == "max" else stacked.mean(0)
         return Measurement(scores, self.absorbed(context, elements))
 
+    def companion(self, network: Network) -> Companion:
+        """The penalty."""
+        return L1Penalty(self.strength)
+
+
+class L1Penalty(Companion):
+    """Adds the sub-gradient of strength * sum of |scale| to the gradients of BatchNorm scales."""
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+
     @torch.no_grad()
     def after_backward(self, network: Network) -> None:
-        """Add the sub-gradient of the penalty."""
+        """See `Companion.after_backward`."""
         penalised = set()
         for element in network.elements():
             if not element.permissible or element.shrink == "no":

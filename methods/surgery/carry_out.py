@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from methods.surgery.tensors import get_tensor, set_tensor
 
 def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> None:
     """Change the network as the plan says, and its followers with it."""
+    if isinstance(plan, (GrowPlan, PrunePlan, MaskPlan)):
+        _adjust([network.module, *_mirrors(followers)], plan.adjust)
     if isinstance(plan, MaskPlan):
         network.masks |= {name: mask.to(network.device()) for name, mask in plan.masks.items()}
         apply_masks(network)
@@ -37,6 +39,14 @@ def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> No
                 _keep_what_units_carried(module, network.graph(), element, plan)
         change = widening(element, plan) if isinstance(plan, GrowPlan) else narrowing(element, plan.units)
         resize_all(network, [change], followers)
+
+
+@torch.no_grad()
+def _adjust(modules: Iterable[nn.Module], adjust: Mapping[str, Tensor]) -> None:
+    for module in modules:
+        for name, value in adjust.items():
+            tensor = get_tensor(module, name)
+            tensor.add_(value.to(tensor))
 
 
 def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[Follower]) -> None:

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,17 @@ class Progress:
         epochs: planned epochs of the trial.
         history: metrics of each finished epoch, oldest first (`train_loss`, `val_loss`, `val_accuracy`, `parameters`, ...).
         acted: epochs after which this adaptation acted before, oldest first.
+        changed: epochs after which any adaptation of the trial changed the network, oldest first.
+        signals: what was measured on the network for this trigger (see `Trigger.wants`) after each epoch, oldest first; as
+            long as `history`, or empty.
     """
 
     epoch: int
     epochs: int
     history: tuple[Mapping[str, float], ...] = field(default_factory=tuple)
     acted: tuple[int, ...] = ()
+    changed: tuple[int, ...] = ()
+    signals: tuple[Mapping[str, float], ...] = ()
 
     @property
     def fraction(self) -> float:
@@ -46,11 +51,21 @@ class Trigger(ABC):
 
     All share a span and a cooldown. `start` and `end` are epochs, or fractions of the trial where they are at most 1 (`end`) or
     below 1 (`start`); in campaign files they are written `from` and `until`.
+
+    Class attributes:
+        why: what it is good for, in a sentence.
+        paper: where it comes from.
+        wants: names of `methods.signals.SIGNALS` that it looks at; they are measured after each epoch.
     """
+
+    why: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    wants: ClassVar[tuple[str, ...]] = ()
 
     start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
     end: float = setting(1.0, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
     cooldown: int = setting(0, "epochs of rest after an act", low=0, high=100)
+    refractory: int = setting(0, "epochs of rest after any change of the network, by whichever adaptation", low=0, high=100)
 
     def fires(self, progress: Progress) -> bool:
         """Whether the adaptation acts now. A pure function of `progress`."""
@@ -58,7 +73,13 @@ class Trigger(ABC):
             return False
         if progress.acted and progress.epoch - progress.acted[-1] <= self.cooldown:
             return False
+        if progress.changed and progress.epoch - progress.changed[-1] < self.refractory:
+            return False
         return self.decides(progress)
+
+    def amount(self, progress: Progress, amount: float) -> float:
+        """What becomes of the campaign's amount (its number) when it fires now; schedules of sparsity override this."""
+        return amount
 
     def first(self, progress: Progress) -> int:
         """First epoch of the span."""

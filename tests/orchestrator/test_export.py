@@ -30,7 +30,7 @@ def trial(folder: Path, average: float | None = None) -> Network:
     tensors: dict[str, Any] = {k: v.clone() for k, v in tensors_of(network).items()}
     if average is not None:
         floating = {k: v for k, v in tensors.items() if v.is_floating_point()}
-        tensors |= {f"ema.{k}": v * average for k, v in floating.items()}
+        tensors |= {f"ema|{k}": v * average for k, v in floating.items()}
     checkpoints.write(folder / "checkpoints", 4, Checkpoint(record(network), tensors, {}, {"epoch": 4}))
     return network
 

@@ -1,36 +1,26 @@
 """Every growth method of the table keeps the contract; what each paper claims is in the files beside."""
 
+from pathlib import Path
+
 import pytest
 
 from methods.catalog import GROWTH, build
+from tests.methods import variants
 from tests.support.contracts import GrowthContract
 
-VARIANTS = [
-    ("random", {}), ("random", {"init": "normal"}), ("random", {"init": "orthogonal"}),
-    ("net2wider", {}), ("net2wider", {"noise": 0.0}),
-    ("gradmax", {}), ("gradmax", {"zero": "fan_out", "norm": "fixed"}), ("gradmax", {"zero": "fan_in"}),
-]  # fmt: skip
+
+def test_every_method_has_a_variant_or_a_suite_of_its_own():
+    assert set(variants.GROWTH) | set(variants.OWN_SUITE) >= set(GROWTH)
+    for name, file in variants.OWN_SUITE.items():
+        assert "Contract)" in (Path(__file__).parent.parent / file).read_text(), name
 
 
-def test_every_method_has_a_variant():
-    assert {name for name, _ in VARIANTS} | {"deepen"} == set(GROWTH)
-
-
-@pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str, scope="class")
-class TestWidening(GrowthContract):
+@pytest.mark.parametrize(("name", "arguments"), variants.cases(variants.GROWTH), ids=str, scope="class")
+class TestContract(GrowthContract):
     @pytest.fixture
     def method(self, name, arguments):
-        self.measures = name == "gradmax"
-        return build("grow", name, arguments)
-
-
-BLOCKS = [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}]
-
-
-@pytest.mark.parametrize("arguments", BLOCKS, ids=str, scope="class")
-class TestDeepen(GrowthContract):
-    amount = 1
-
-    @pytest.fixture
-    def method(self, arguments):
-        return build("grow", "deepen", arguments)
+        self.measures = name not in variants.SILENT
+        method = build("grow", name, arguments)
+        if set(method.levels) <= {"insertion"}:
+            self.amount = 1
+        return method

@@ -72,7 +72,7 @@ def test_slimming_drives_useless_scales_down_and_finds_them():
     for _ in range(100):
         optimizer.zero_grad()
         F.cross_entropy(module(x), y).backward()
-        method.after_backward(ctx.network)
+        method.companion(ctx.network).after_backward(ctx.network)
         optimizer.step()
     gamma = module[1].weight.abs()
     assert gamma[:4].min() > 5 * gamma[4:].max() and gamma[4:].max() < 0.05, gamma
@@ -88,7 +88,7 @@ def test_the_penalty_is_added_once_to_batch_norm_scales_only():
     before = {n: p.grad.clone() for n, p in module.named_parameters()}
     with torch.no_grad():
         module.stem_norm.weight[0] *= -1
-    build("prune", "slimming", {"strength": 0.01}).after_backward(ctx.network)
+    build("prune", "slimming", {"strength": 0.01}).companion(ctx.network).after_backward(ctx.network)
     for name, p in module.named_parameters():
         change = p.grad - before[name]
         scale = name in ("stem_norm.weight", "block.norm1.weight", "block.norm2.weight")

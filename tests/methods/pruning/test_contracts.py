@@ -3,41 +3,19 @@
 import pytest
 
 from methods.catalog import PRUNING, build
+from tests.methods import variants
 from tests.support.contracts import PruningContract
 
-VARIANTS = [
-    ("magnitude", {}), ("magnitude", {"normaliser": "size"}), ("magnitude", {"normaliser": "none"}), ("slimming", {}),
-    ("slimming", {"reduce": "mean"}), ("l1", {}),
-]  # fmt: skip
+
+def test_every_method_has_a_variant_or_a_suite_of_its_own():
+    assert set(variants.PRUNING) | set(variants.OWN_SUITE) >= set(PRUNING)
 
 
-def test_every_method_has_a_variant():
-    assert {name for name, _ in VARIANTS} | {"magnitude_weights", "remove_blocks"} == set(PRUNING)
-
-
-@pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str, scope="class")
-class TestUnits(PruningContract):
+@pytest.mark.parametrize(("name", "arguments"), variants.cases(variants.PRUNING), ids=str, scope="class")
+class TestContract(PruningContract):
     @pytest.fixture
     def method(self, name, arguments):
-        return build("prune", name, arguments)
-
-
-class TestAbsorb(PruningContract):
-    @pytest.fixture
-    def method(self):
-        return build("prune", "magnitude", {"removal": "absorb"})
-
-
-class TestWeights(PruningContract):
-    @pytest.fixture
-    def method(self):
-        return build("prune", "magnitude_weights", {})
-
-
-@pytest.mark.parametrize("arguments", [{}, {"layers": True}], ids=str, scope="class")
-class TestBlocks(PruningContract):
-    amount = 1
-
-    @pytest.fixture
-    def method(self, arguments):
-        return build("prune", "remove_blocks", arguments)
+        method = build("prune", name, arguments)
+        if set(method.levels) <= {"layer", "block"}:
+            self.amount = 1
+        return method

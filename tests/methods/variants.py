@@ -1,0 +1,27 @@
+"""Every method of the tables with the arguments under which it must keep the contract: one line a method."""
+
+from typing import Any
+
+Arguments = dict[str, Any]
+
+GROWTH: dict[str, list[Arguments]] = {
+    "random": [{}, {"init": "normal"}, {"init": "orthogonal"}, {"zero": "none"}],
+    "net2wider": [{}, {"noise": 0.0}],
+    "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
+    "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
+}
+PRUNING: dict[str, list[Arguments]] = {
+    "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}],
+    "magnitude_weights": [{}],
+    "slimming": [{}, {"reduce": "mean"}],
+    "l1": [{}],
+    "remove_blocks": [{}, {"layers": True}],
+}
+OWN_SUITE: dict[str, str] = {}
+"""Methods that need another network or a state of training: name -> the test file with a subclass of the contract for them."""
+SILENT = ("random", "net2wider", "deepen")
+"""Growth methods that measure nothing."""
+
+
+def cases(table: dict[str, list[Arguments]]) -> list[tuple[str, Arguments]]:
+    return [(name, arguments) for name, found in table.items() for arguments in found]
