@@ -118,7 +118,8 @@ def _apply_all(
         if event.accepted:
             events.append(event)
         else:
-            why = _broken(context.network, method, event) or f"with the changes before it, it would break the limit {_told(limit)}"
+            limited = f"with the changes before it, it would break the limit {_told(limit)}"
+            why = _broken(context.network, method, event) or limited
             went_away.append(f"{event.element}: {why}; rolled back")
     return events, went_away
 
