@@ -74,6 +74,8 @@ class Method(ABC):
         preserves: whether its plans leave the function unchanged (exactly, up to rounding) with its default parameters.
         batch_norm: what it does when BatchNorm lies between fan-in and fan-out.
         cost: what one event costs beside the surgery, in forward and backward passes.
+        when: triggers that its paper uses, by name.
+        where: selections that its paper uses, by name.
         advises: whether it says itself how many units to change (`Measurement.advised`).
     """
 
@@ -84,6 +86,8 @@ class Method(ABC):
     preserves: ClassVar[bool]
     batch_norm: ClassVar[str]
     cost: ClassVar[str] = "nothing is measured"
+    when: ClassVar[tuple[str, ...]] = ("periodic",)
+    where: ClassVar[tuple[str, ...]] = ("all",)
     advises: ClassVar[bool] = False
 
     def promises(self) -> bool:

@@ -45,6 +45,11 @@ class Entry:
         paper: where it comes from.
         preserves: whether it leaves the function unchanged; None where that does not apply.
         batch_norm: what it does about BatchNorm.
+        why: what it is good for.
+        cost: what one event costs.
+        when: triggers that its paper uses.
+        where: selections that its paper uses.
+        advises: whether it says itself how many units to change (amount `advised`).
     """
 
     name: str
@@ -56,19 +61,28 @@ class Entry:
     paper: str = ""
     preserves: bool | None = None
     batch_norm: str = ""
+    why: str = ""
+    cost: str = ""
+    when: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+    advises: bool = False
 
     def cells(self) -> tuple[str, ...]:
         """Its row in the table of all."""
-        options = ", ".join(f"{o.name}={_short(o.default)}" for o in self.options)
-        keeps = {True: "yes", False: "no", None: ""}[self.preserves]
-        return self.name, self.kind, options, ", ".join(self.levels), keeps, self.paper or self.summary
+        keeps = {True: "kept", False: "changed", None: ""}[self.preserves]
+        usual = ", ".join(self.when) + (" / " + ", ".join(self.where) if self.where else "")
+        return self.name, self.kind, ", ".join(self.levels), keeps, usual, self.why or self.summary
 
     def in_full(self) -> str:
         """Everything about it."""
         lines = [f"{self.name} ({self.kind})", "", self.summary, *([self.details] if self.details else []), ""]
-        facts = [("acts on", ", ".join(self.levels)), ("paper", self.paper), ("BatchNorm", self.batch_norm)]
-        if self.preserves is not None:
-            facts.append(("function", "unchanged by it, up to rounding" if self.preserves else "changed by it"))
+        function = {True: "kept, up to rounding, with the default parameters", False: "changed", None: ""}[self.preserves]
+        facts = [
+            ("why", self.why), ("when", ", ".join(self.when)), ("where", ", ".join(self.where)),
+            ("level", ", ".join(self.levels)), ("function", function), ("BatchNorm", self.batch_norm),
+            ("cost", self.cost), ("how many", "amount `advised` is possible" if self.advises else ""),
+            ("paper", self.paper),
+        ]  # fmt: skip
         lines += [f"{what + ':':<12}{value}" for what, value in facts if value]
         if self.options:
             lines.append("parameters:")
@@ -128,6 +142,11 @@ def entry_of(kind: str, name: str, found: type) -> Entry:
         paper=getattr(found, "paper", ""),
         preserves=getattr(found, "preserves", None),
         batch_norm=getattr(found, "batch_norm", ""),
+        why=getattr(found, "why", ""),
+        cost=getattr(found, "cost", ""),
+        when=tuple(getattr(found, "when", ())),
+        where=tuple(getattr(found, "where", ())),
+        advises=bool(getattr(found, "advises", False)),
     )
 
 

@@ -74,7 +74,11 @@ def test_methods_lists_every_table_with_its_parameters() -> None:
     for entry in found:
         assert entry["summary"], entry["name"]
         if entry["kind"] in ("grow", "prune"):
-            assert entry["paper"] and entry["levels"] and entry["batch_norm"] and entry["preserves"] in (True, False)
+            for said in ("why", "when", "where", "levels", "batch_norm", "cost", "paper"):
+                assert entry[said], (entry["name"], said)
+            assert entry["preserves"] in (True, False)
+            assert {*entry["when"]} <= {e["name"] for e in found if e["kind"] == "when"}, entry["name"]
+            assert {*entry["where"]} <= {e["name"] for e in found if e["kind"] == "where"}, entry["name"]
     periodic = next(e for e in found if e["name"] == "periodic")
     assert {"every", "from", "until"} <= {o["name"] for o in periodic["options"]}
     every = next(o for o in periodic["options"] if o["name"] == "every")
@@ -85,7 +89,11 @@ def test_methods_as_a_table_and_one_in_full() -> None:
     text = output("methods")
     assert re.search(r"gradmax +grow", text) and re.search(r"plateau +when +", text)
     full = output("methods", "gradmax")
-    assert full.startswith("gradmax (grow)") and "BatchNorm:" in full and "parameters:" in full and "default" in full
+    assert full.startswith("gradmax (grow)") and "parameters:" in full and "default" in full
+    for said in ("why:", "when:", "where:", "level:", "function:", "BatchNorm:", "cost:", "paper:"):
+        assert said in full
+    every = output("methods", "--full")
+    assert full.strip() in every and "periodic (when)" in every
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
