@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from methods.adapt import Rules, adapt
+from methods.apply import apply
 from methods.catalog import GROWTH, build
 from methods.pending import PendingPlans
-from methods.plan import GrowPlan
+from methods.plan import GrowPlan, MaskPlan, PrunePlan
 from methods.selection import All, GlobalRanking, Limit, RoundRobin
 from methods.statistics import NonFiniteStatistics
 from methods.surgery.changes import TensorChange
@@ -27,7 +28,7 @@ def chain(dtype=torch.float64):
     return context(module, torch.randn(8, 3, 6, 6, dtype=dtype), torch.randint(4, (8,)))
 
 
-@pytest.mark.parametrize("name", GROWTH)
+@pytest.mark.parametrize("name", ["random", "net2wider", "gradmax", "deepen"])
 def test_neighbours_grow_in_one_act_by_plans_of_one_measurement(name):
     ctx = chain()
     optimizer = torch.optim.SGD(ctx.network.module.parameters(), lr=0.1, momentum=0.9)
@@ -125,3 +126,46 @@ def test_waiting_plans_get_zeros_for_what_is_new():
     first, second = pending.next(), pending.next()
     assert first.values["b.weight:0"].tolist() == [[1.0, 0.0, 1.0, 0.0]] * 2
     assert torch.equal(second.values["c.weight:1"], value) and pending.next() is None
+
+
+def test_waiting_adjustments_and_masks_follow_what_was_resized():
+    value, mask = torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)
+    pending = PendingPlans([PrunePlan("b", (0,), adjust={"b.weight": value}), MaskPlan({"b.weight": mask}, adjust={"b.weight": value})])
+    pending.resized("b.weight", value, [TensorChange("b.weight", 1, (0, -1, 2), 3)])
+    pruning, masking = pending.next(), pending.next()
+    assert pruning.adjust["b.weight"].tolist() == masking.adjust["b.weight"].tolist() == [[1.0, 0.0, 1.0]] * 2
+    assert masking.masks["b.weight"].tolist() == [[False, True, False]] * 2
+
+
+def test_values_for_the_shape_that_an_earlier_plan_leaves_are_kept():
+    """A small network beside the first one: its second layer reads units that its first plan brings."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    small = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2, bias=False)).double()
+    ctx = context(module, torch.randn(6, 3, dtype=torch.float64), torch.randint(2, (6,)))
+    x, _ = next(iter(ctx.batches(1)))
+    wanted = (module(x) + small(x)).detach()
+    second = torch.cat([torch.zeros(2, 4), small[2].weight.detach()], 1)
+    pending = PendingPlans([
+        GrowPlan("0.weight:0", 2, values={"0.weight:0": small[0].weight.detach(), "0.bias:0": small[0].bias.detach()}),
+        GrowPlan("2.weight:0", 2, values={
+            "2.weight:0": second, "2.bias:0": small[2].bias.detach(), "4.weight:1": small[4].weight.detach()}),
+    ])  # fmt: skip
+    while (plan := pending.next()) is not None:
+        apply(ctx.network, plan, [pending])
+    assert torch.allclose(module(x), wanted, rtol=0, atol=1e-12)
+
+
+@dataclass(frozen=True)
+class Liar(GROWTH["random"]):
+    def promises(self):
+        return True
+
+
+def test_a_broken_promise_is_rolled_back():
+    ctx = mixed()
+    before = {n: t.clone() for n, t in ctx.network.module.state_dict().items()}
+    result = adapt(ctx, Liar(zero="none"), All(), 0.5, Rules())
+    assert not result.events and all("promises to keep the function" in reason for reason in result.skipped)
+    assert all(torch.equal(before[n], t) for n, t in ctx.network.module.state_dict().items())
+    assert adapt(ctx, build("grow", "random", {"zero": "none"}), All(), 0.5, Rules()).events

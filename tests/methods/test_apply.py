@@ -263,3 +263,35 @@ def test_an_attribute_that_only_looks_like_a_size_is_not_changed_on_a_guess() ->
     with pytest.raises(PlanError, match="steps"):
         apply(network, GrowPlan(element.name, 1))
     assert network.module.steps == 8 and network.module.first.out_features == 8
+
+
+def test_adjustments_are_added_before_units_come_in_the_network_and_its_average():
+    network, _, ema, followers = trained("resnet")
+    name = "layers.0.conv1.weight"
+    before, averaged = network.module.get_parameter(name).detach().clone(), ema.get_parameter(name).detach().clone()
+    delta = torch.randn(before.shape)
+    apply(network, GrowPlan(f"{name}:0", 2, adjust={name: delta, "layers.0.bn1.running_mean": torch.ones(len(before))}), followers)
+    size = len(before)
+    assert torch.equal(network.module.get_parameter(name)[:size], before + delta)
+    assert torch.equal(ema.get_parameter(name)[:size], averaged + delta)
+
+
+@pytest.mark.parametrize(("adjust", "message"), [
+    ({"no.such": torch.ones(1)}, "no.such"), ({"layers.0.conv1.weight": torch.ones(1)}, "must have shape"),
+    ({"layers.0.conv1.weight": None}, "must be finite"), ({"layers.0.bn1.num_batches_tracked": torch.ones(())}, "floating-point"),
+])  # fmt: skip
+def test_adjustments_that_do_not_fit_are_refused(adjust, message):
+    network, *_, followers = trained("resnet")
+    adjust = {n: network.module.get_parameter(n) * float("nan") if v is None else v for n, v in adjust.items()}
+    before = copy.deepcopy(network.module.state_dict())
+    with pytest.raises(PlanError, match=message):
+        apply(network, GrowPlan("layers.0.conv1.weight:0", 2, adjust=adjust), followers)
+    assert all(torch.equal(before[n], t) for n, t in network.module.state_dict().items())
+
+
+def test_a_change_inside_autocast_drops_the_casts_of_old_weights():
+    network, *_, followers = trained("resnet")
+    with torch.autocast("cpu", torch.bfloat16):
+        network.module(*network.example_inputs)
+        apply(network, GrowPlan("layers.0.conv1.weight:0", 2), followers, network.example_inputs)
+        network.module(*network.example_inputs)

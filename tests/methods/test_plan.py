@@ -20,6 +20,9 @@ PLANS = [
     PrunePlan("x", (3, 1), "absorb", constants=(0.1, -0.2)),
     InsertPlan("after:layers.1", "residual_conv", {"kernel": 3, "widths": [1, 2]}, seed=5),
     RemovePlan("layers.0", 0.5),
+    PrunePlan("x", (0,), adjust={"w": torch.randn(2, 3)}),
+    GrowPlan("x", 1, values={"w:0": torch.randn(1, 3)}, adjust={"w": torch.randn(2, 3), "n.running_mean": torch.zeros(2)}),
+    MaskPlan({"w": torch.tensor([[True, False]])}, predicted_gain=0.5, adjust={"w": torch.randn(1, 2)}),
     MaskPlan({"w": torch.tensor([[True, False]]), "a": torch.zeros(0, dtype=torch.bool)}),
 ]
 
