@@ -130,7 +130,9 @@ def test_waiting_plans_get_zeros_for_what_is_new():
 
 def test_waiting_adjustments_and_masks_follow_what_was_resized():
     value, mask = torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)
-    pending = PendingPlans([PrunePlan("b", (0,), adjust={"b.weight": value}), MaskPlan({"b.weight": mask}, adjust={"b.weight": value})])
+    pending = PendingPlans(
+        [PrunePlan("b", (0,), adjust={"b.weight": value}), MaskPlan({"b.weight": mask}, adjust={"b.weight": value})]
+    )
     pending.resized("b.weight", value, [TensorChange("b.weight", 1, (0, -1, 2), 3)])
     pruning, masking = pending.next(), pending.next()
     assert pruning.adjust["b.weight"].tolist() == masking.adjust["b.weight"].tolist() == [[1.0, 0.0, 1.0]] * 2

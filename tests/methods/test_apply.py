@@ -270,7 +270,8 @@ def test_adjustments_are_added_before_units_come_in_the_network_and_its_average(
     name = "layers.0.conv1.weight"
     before, averaged = network.module.get_parameter(name).detach().clone(), ema.get_parameter(name).detach().clone()
     delta = torch.randn(before.shape)
-    apply(network, GrowPlan(f"{name}:0", 2, adjust={name: delta, "layers.0.bn1.running_mean": torch.ones(len(before))}), followers)
+    adjust = {name: delta, "layers.0.bn1.running_mean": torch.ones(len(before))}
+    apply(network, GrowPlan(f"{name}:0", 2, adjust=adjust), followers)
     size = len(before)
     assert torch.equal(network.module.get_parameter(name)[:size], before + delta)
     assert torch.equal(ema.get_parameter(name)[:size], averaged + delta)
