@@ -1,6 +1,6 @@
 """All growth and all pruning methods on one task, at an equal budget: the same data, epochs, moments and amounts.
 
-    python benchmarks/methods.py                      # handwritten digits of scikit-learn, 3 seeds, about half an hour on one core
+    python benchmarks/methods.py    # digits of scikit-learn, 3 seeds, about half an hour on one core
     python benchmarks/methods.py --methods gradmax,random --seeds 1
     python benchmarks/methods.py --dataset cifar10 --data-dir DATA --limit 5000
 
@@ -62,7 +62,8 @@ class Row:
         accuracy = [100 * a for a in self.accuracy]
         return [
             self.name, self.kind, _spread(accuracy, ".2f"), _spread(self.parameters, ",.0f"),
-            _spread([f / 1e9 for f in self.flops], ".1f"), _spread(self.seconds, ".2f"), _spread(self.events, ".0f"), self.skipped,
+            _spread([f / 1e9 for f in self.flops], ".1f"), _spread(self.seconds, ".2f"), _spread(self.events, ".0f"),
+            self.skipped,
         ]  # fmt: skip
 
 
