@@ -3,18 +3,21 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check bench setup setup-test clean
+.PHONY: run test check bench setup setup-test slurm clean
 
 run: setup            ## run the quickstart campaign
 	$(BIN)/coppice run campaigns/quickstart.yaml --new
 
-test: setup-test check ## every check and test
+test: setup-test slurm check ## every check and test
 	$(BIN)/python -m pytest
 
 check: setup-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+slurm:                ## a real Slurm for the tests, where packages may be installed
+	sh tests/support/slurm/install.sh
 
 bench: setup-test      ## side-by-side measurements; each prints its ratios
 	$(PIP) --no-deps torch-pruning==1.6.1

@@ -1,0 +1,122 @@
+"""The test cluster is a real Slurm, and what breaks in it breaks as it does on a real one."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.slurm.cluster import Cluster
+from tests.support.slurm.processes import alive, descendants, record, wait_for
+
+pytestmark = pytest.mark.slurm
+
+
+def submit(slurm: Cluster, folder: Path, text: str, *options: str) -> str:
+    script = folder / f"job{time.monotonic_ns()}.sh"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    return slurm.command("sbatch", "--parsable", "-o", "/dev/null", "--chdir", str(folder), *options, str(script)).strip()
+
+
+def state_of(slurm: Cluster, job: str) -> str:
+    return slurm.command("squeue", "-h", "-t", "all", "-j", job, "-o", "%T", check=False).strip()
+
+
+def test_tasks_run_on_every_node_with_their_gpus(slurm: Cluster) -> None:
+    names = slurm.command("srun", "-N3", "--gres=gpu:2", "sh", "-c", "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES").splitlines()
+    assert sorted(names) == ["node1 0,1", "node2 0,1", "node3 0,1"]
+
+
+def test_accounting_knows_what_ended(slurm: Cluster, tmp_path: Path) -> None:
+    job = submit(slurm, tmp_path, "exit 3")
+    row = wait_for(
+        "the end of the job in the accounts",
+        lambda: "FAILED|3:0" in (found := slurm.command("sacct", "-n", "-X", "-P", "-j", job, "-o", "State,ExitCode")) and found, 20,
+    )  # fmt: skip
+    assert row.strip() == "FAILED|3:0"
+
+
+def test_a_job_whose_node_loses_power_is_requeued_elsewhere(machines: Cluster, tmp_path: Path) -> None:
+    text = 'echo "$SLURMD_NODENAME ${SLURM_RESTART_COUNT:-0}" >> ran; [ -n "$SLURM_RESTART_COUNT" ] || sleep 600'
+    submit(machines, tmp_path, text)
+    node = wait_for("the job to run", lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text(), 20).split()[0]
+    machines.lose_power(node)
+    wait_for("the job to run again", lambda: len((tmp_path / "ran").read_text().splitlines()) == 2, 60)
+    again = (tmp_path / "ran").read_text().splitlines()[1].split()
+    assert again[1] == "1" and again[0] != node
+
+
+def test_a_cut_cable_leaves_the_old_attempt_running(machines: Cluster, tmp_path: Path) -> None:
+    """Split brain: two attempts of one job at the same time, which whoever writes results must expect."""
+    job = submit(machines, tmp_path, 'while :; do echo >> "beat.${SLURM_RESTART_COUNT:-0}"; sleep 0.2; done')
+    wait_for("the job to run", (tmp_path / "beat.0").exists, 20)
+    node = machines.command("squeue", "-h", "-j", job, "-o", "%N").strip()
+    machines.cable(node, plugged=False)
+    wait_for("the second attempt", (tmp_path / "beat.1").exists, 60)
+    before = (tmp_path / "beat.0").stat().st_size
+    wait_for("the first attempt to go on", lambda: (tmp_path / "beat.0").stat().st_size > before, 10)
+
+
+def test_a_preempted_job_is_signalled_and_comes_back(slurm: Cluster, tmp_path: Path) -> None:
+    text = "trap 'echo signal >> seen' USR2; echo start >> seen; while :; do sleep 0.1; done"
+    job = submit(slurm, tmp_path, text, "-p", "preempt", "-N3", "--exclusive", "--signal=B:USR2@30", "--requeue")
+    wait_for("the job to run", (tmp_path / "seen").exists, 20)
+    slurm.command("srun", "-p", "main", "-N3", "--exclusive", "true", timeout=60)
+    wait_for("the job to start again", lambda: (tmp_path / "seen").read_text().count("start") == 2, 60)
+    assert (tmp_path / "seen").read_text().split()[:2] == ["start", "signal"] and state_of(slurm, job) == "RUNNING"
+
+
+def test_jobs_outlive_the_controller(slurm: Cluster, tmp_path: Path) -> None:
+    job = submit(slurm, tmp_path, "sleep 8; touch done")
+    wait_for("the job to run", lambda: state_of(slurm, job) == "RUNNING", 20)
+    wait_for("the controller to have written it down", lambda: _written_down(slurm, tmp_path), 10)
+    slurm.daemon("kill", "slurmctld", ["ctl"])
+    assert not slurm.command("squeue", "-h", "-j", job, check=False)
+    wait_for("the job to end", (tmp_path / "done").exists, 20)
+    slurm.daemon("run", "slurmctld", ["ctl"])
+    wait_for("the controller to know", lambda: state_of(slurm, job) == "COMPLETED", 30)
+
+
+def _written_down(slurm: Cluster, folder: Path) -> bool:
+    """A controller that is killed forgets what it has not saved: up to some seconds of changes."""
+    found = (slurm.state / "ctld" / "job_state").read_bytes()
+    return str(folder).encode() in found and time.time() - (slurm.state / "ctld" / "job_state").stat().st_mtime < 5
+
+
+def test_what_a_job_leaves_behind_is_killed(slurm: Cluster, tmp_path: Path) -> None:
+    submit(slurm, tmp_path, "setsid sh -c 'echo $$ > left; exec sleep 600' & sleep 1")
+    wait_for("the process", lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text(), 20)
+    wait_for("the process to end", lambda: "sleep 600" not in _everything(slurm), 20)
+
+
+def _everything(slurm: Cluster) -> str:
+    below = [p for h in slurm.settings.hosts for p in descendants(alive(slurm.settings.run / f"{h}.pid"))]
+    lines = (Path(f"/proc/{p}/cmdline") for p in below)
+    return "\n".join(f.read_bytes().replace(b"\0", b" ").decode() for f in lines if f.exists())
+
+
+def test_a_cluster_that_cannot_start_leaves_nothing(slurm_session: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    broken = Cluster(Path(f"/tmp/slurm-broken-{os.getpid()}"), nodes=1)
+    broken.settings.prefix, broken.settings.cpus = "", -1
+    with pytest.raises(Exception, match="the test cluster did not start"):
+        broken.up()
+    assert not list(broken.settings.run.glob("*")) if broken.settings.run.exists() else True
+    assert str(broken.state) not in "".join(f.read_text(errors="replace") for f in Path("/proc").glob("[0-9]*/cmdline") if _ours(f))
+    assert slurm_session.all_idle()
+
+
+def _ours(cmdline: Path) -> bool:
+    try:
+        return b"/tmp/slurm-broken-" in cmdline.read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_recycled_pid_is_never_signalled(tmp_path: Path) -> None:
+    record(tmp_path / "x.pid", os.getpid())
+    assert alive(tmp_path / "x.pid") == os.getpid()
+    text = (tmp_path / "x.pid").read_text()
+    (tmp_path / "x.pid").write_text(text.replace('"start": ', '"start": 1'))
+    assert alive(tmp_path / "x.pid") == 0
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
