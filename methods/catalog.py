@@ -18,7 +18,17 @@ from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights
 from methods.pruning.remove_blocks import RemoveBlocks
 from methods.pruning.slimming import Slimming
-from methods.selection import All, BestGain, GlobalRanking, RoundRobin, Selection
+from methods.selection import (
+    All,
+    BestGain,
+    BudgetOptimal,
+    GlobalRanking,
+    LargestScore,
+    Learned,
+    RandomElement,
+    RoundRobin,
+    Selection,
+)
 
 GROWTH: dict[str, type[Method]] = {
     "random": Random,
@@ -38,6 +48,10 @@ SELECTIONS: dict[str, type[Selection]] = {
     "round_robin": RoundRobin,
     "best_gain": BestGain,
     "global": GlobalRanking,
+    "largest_score": LargestScore,
+    "budget": BudgetOptimal,
+    "random_element": RandomElement,
+    "learned": Learned,
 }
 TABLES: dict[str, Mapping[str, type]] = {"grow": GROWTH, "prune": PRUNING, "selection": SELECTIONS}
 

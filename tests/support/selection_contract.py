@@ -1,0 +1,155 @@
+"""What every selection must keep: subclass it with a `selection` fixture."""
+
+import copy
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from methods.amount import Amount
+from methods.graph.values import Element
+from methods.selection import Candidate, Limit, Selection, offered
+from methods.selection.counting import SIZED
+
+AMOUNTS = (
+    Amount(0.1), Amount(0.25), Amount(0.5), Amount(1.0), Amount(3), Amount(2.0), Amount(100), Amount(0.5, "seed"),
+    Amount(2, "seed"), Amount(0.9, "above"), Amount(-1.0, "above"), Amount(0, "advised"), Amount(0.3, multiple=4),
+    Amount(5, multiple=8), Amount(0.9, "above", 2), Amount(0, "advised", 4), Amount(0.25, "seed", 3),
+)  # fmt: skip
+LIMITS = (
+    Limit(), Limit(parameters=45.0), Limit(flops=350.0), Limit(parameters=200.0, flops=399.0), Limit(flops=9.0),
+    Limit(parameters=0.0),
+)  # fmt: skip
+
+
+def candidate(name="a", size=8, scores=None, room=None, quantum=1, parameters=10.0, flops=100.0, level="channel", **more):
+    """A candidate whose scores are 0, 1, 2, ... unless they are given."""
+    element = Element(name, level, size, quantum=quantum)
+    scores = torch.arange(float(size)) if scores is None else torch.tensor(scores)
+    known = {"seed_size": size, "active": size, "advised": 2, **more}
+    return Candidate(
+        element, scores, size - 1 if room is None else room, parameters_per_unit=parameters, flops_per_unit=flops, **known
+    )
+
+
+def chosen(found):
+    return {c.element: c.units for c in found}
+
+
+class SelectionContract:
+    """Selections that take single weights only override `candidates`."""
+
+    @pytest.fixture
+    def selection(self) -> Selection:
+        raise NotImplementedError("every subclass gives its own")
+
+    def candidates(self, kind: str) -> list[Candidate]:
+        """Of several sizes, costs, quanta and kinds of scores; the last one is full, or offers nothing."""
+        scores = ([5.0, 4, 3, 2, 1, 0.5, 0.2, 0.1], [9.0, 1, 0.9, 0.8, 0.01, 0, 0, 0], [3.0] * 8, [2.0, 1.5])
+        more = {"latency_per_unit": 1e-4}
+        return [
+            candidate("a", 8, scores[0], room=6, seed_size=4, **more),
+            candidate("b", 10, scores[1], room=6, quantum=2, parameters=25.0, flops=30.0, advised=3, **more),
+            candidate("c", 8, scores[2], room=7, level="head", flops=160.0, advised=0, **more),
+            candidate("d", 2, scores[3], room=0, **more),
+        ]
+
+    def weights(self, kind: str) -> list[Candidate]:
+        """Single weights: masked ones that may come back, active ones that may go."""
+        torch.manual_seed(0)
+        found = []
+        for name, (rows, columns) in {"w": (6, 10), "v": (5, 8)}.items():
+            num = rows * columns
+            active = num // 2
+            scores = torch.rand(num - active if kind == "grow" else active)
+            scores = scores.sort(descending=True).values if kind == "grow" else scores
+            found.append(candidate(
+                name, num, scores.tolist(), room=len(scores) - 1, parameters=1.0, flops=2.0, level="weight", active=active,
+                advised=5, shape=(rows, columns), latency_per_unit=1e-6))  # fmt: skip
+        return found
+
+    def choose(self, selection, kind, candidates, amount, limit=LIMITS[0], turn=1):
+        """Choose, and check everything that holds for any choice."""
+        found = selection.choose(kind, candidates, amount, limit, turn)
+        by_name = {c.element.name: c for c in candidates}
+        assert len({c.element for c in found}) == len(found)
+        for choice in found:
+            c = by_name[choice.element]
+            assert 0 < len(choice.units) <= offered(kind, c), (choice, amount)
+            assert len(choice.units) % c.element.quantum == 0, (choice, amount)
+            assert len(set(choice.units)) == len(choice.units)
+            self.check_units(kind, c, choice.units)
+            size = c.active + (len(choice.units) if kind == "grow" else -len(choice.units))
+            assert c.element.level not in SIZED or size % amount.multiple == 0, (choice, amount)
+        for name, most in dataclasses.asdict(limit).items():
+            spent = sum(len(c.units) * getattr(by_name[c.element], f"{name}_per_unit") for c in found)
+            assert most is None or spent <= most, (found, amount, limit)
+        return found
+
+    def check_units(self, kind, c, units):
+        """Growing takes the first of what is offered, pruning the lowest scores."""
+        if kind == "grow":
+            assert list(units) == list(range(len(units)))
+        else:
+            assert set(units) <= set(range(len(c.scores)))
+            left = [s for i, s in enumerate(c.scores.tolist()) if i not in set(units)]
+            assert not left or max(c.scores[list(units)].tolist()) <= min(left)
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_stays_within_room_quantum_multiple_and_limit(self, selection, kind):
+        somewhere = False
+        for amount, limit, turn in itertools.product(AMOUNTS, LIMITS, (0, 3)):
+            somewhere |= bool(self.choose(selection, kind, self.candidates(kind), amount, limit, turn))
+        assert somewhere
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_chooses_single_weights(self, selection, kind):
+        for amount in AMOUNTS:
+            found = self.choose(selection, kind, self.weights(kind), amount)
+            assert found or amount.of == "above"
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_chooses_layers_and_blocks_by_count(self, selection, kind):
+        blocks = [
+            candidate(n, 1, [s], room=1, level=level, advised=1, latency_per_unit=1e-3)
+            for n, s, level in zip("xyz", (0.3, 0.1, 0.2), ("block", "layer", "block"), strict=True)
+        ]
+        for amount in (Amount(1), Amount(1.0), Amount(0, "advised", 8)):
+            assert self.choose(selection, kind, blocks, amount), amount
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_is_deterministic_and_touches_nothing(self, selection, kind):
+        for candidates in (self.candidates(kind), self.weights(kind)):
+            before = copy.deepcopy(candidates)
+            first, second = (selection.choose(kind, candidates, Amount(0.5), Limit(), 2) for _ in range(2))
+            assert first == second != []
+            for old, new in zip(before, candidates, strict=True):
+                assert torch.equal(old.scores, new.scores) and old.element == new.element and old.room == new.room
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_an_amount_that_rounds_to_zero_chooses_nothing(self, selection, kind):
+        assert selection.choose(kind, self.candidates(kind), Amount(0.001), Limit(), 0) == []
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_nothing_is_chosen_of_nothing(self, selection, kind):
+        full = [dataclasses.replace(c, room=0) for c in self.candidates(kind)]
+        for amount in AMOUNTS:
+            assert selection.choose(kind, [], amount, Limit(), 0) == []
+            assert selection.choose(kind, full, amount, Limit(), 0) == []
+
+    def test_growth_without_predictions_chooses_by_room_alone(self, selection):
+        silent = [dataclasses.replace(c, scores=torch.empty(0)) for c in self.candidates("grow")]
+        for limit in LIMITS:
+            found = self.choose(selection, "grow", silent, Amount(0.5), limit)
+            assert found or limit != Limit()
+        assert self.choose(selection, "grow", silent, Amount(0, "advised"))
+
+    @pytest.mark.parametrize("kind", ["grow", "prune"])
+    def test_advice_that_is_missing_is_an_error(self, selection, kind):
+        silent = [dataclasses.replace(c, advised=None) for c in self.candidates(kind)]
+        with pytest.raises(ValueError, match="advise"):
+            selection.choose(kind, silent, Amount(0, "advised"), Limit(), 0)
+
+    def test_says_what_it_is(self, selection):
+        assert selection.why and selection.paper
