@@ -1,0 +1,161 @@
+"""Slurm's commands, without a shell: arguments are lists, times are limited, a controller that is away is asked again."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+ENDED = frozenset(
+    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT")
+)
+"""States that a job does not leave, unless it is requeued."""
+UNREACHABLE = (
+    "Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted",
+    "Resource temporarily unavailable", "slurm_persist_conn_open", "Connection timed out",
+)  # fmt: skip
+"""What Slurm's commands say while its daemons are away or busy: trying again helps."""
+
+
+class SlurmError(RuntimeError):
+    """A Slurm command was refused; the message holds what it said."""
+
+
+class SlurmUnreachable(SlurmError):
+    """Slurm's controller or accounting did not answer; nothing is known, and nothing was changed as far as one can tell."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job (or one task of an array) as Slurm knows it.
+
+    Attributes:
+        id: `123` or `123_4`.
+        name: given when it was handed in.
+        state: PENDING, RUNNING, COMPLETED, ...
+        reason: why it waits, or how it ended.
+        nodes: where it runs or ran, as Slurm writes lists of nodes.
+        restarts: how often it has been requeued.
+        exit: `code:signal`; empty while it is under way.
+    """
+
+    id: str
+    name: str
+    state: str
+    reason: str = ""
+    nodes: str = ""
+    restarts: int = 0
+    exit: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not run again by itself."""
+        return self.state in ENDED
+
+
+@dataclass
+class Client:
+    """Runs Slurm's commands.
+
+    Attributes:
+        timeout_s: of one command.
+        patience_s: how long a controller that does not answer is asked again.
+        sleep: waits between tries.
+        calls: how often each command was run.
+    """
+
+    timeout_s: float = 60.0
+    patience_s: float = 30.0
+    sleep: Callable[[float], None] = time.sleep
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def run(self, *command: str, patience_s: float | None = None) -> str:
+        """What a command prints.
+
+        Raises:
+            SlurmUnreachable: no answer within the patience.
+            SlurmError: it is not installed, or it refused.
+        """
+        if shutil.which(command[0]) is None:
+            raise SlurmError(f"{command[0]} must be installed where campaigns are started, but is not on the PATH.")
+        left, pause = self.patience_s if patience_s is None else patience_s, 0.5
+        while True:
+            self.calls[command[0]] = self.calls.get(command[0], 0) + 1
+            message = self._try(command)
+            if isinstance(message, str):
+                return message
+            if left <= 0:
+                raise message
+            self.sleep(min(pause, left))
+            left, pause = left - pause, pause * 2
+
+    def _try(self, command: Sequence[str]) -> str | SlurmUnreachable:
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=self.timeout_s, stdin=subprocess.DEVNULL, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return SlurmUnreachable(f"{command[0]} did not answer within {self.timeout_s:g} s.")
+        if done.returncode == 0:
+            return done.stdout
+        said = (done.stderr or done.stdout).strip()
+        if any(phrase in said for phrase in UNREACHABLE):
+            return SlurmUnreachable(f"{command[0]}: {said}")
+        raise SlurmError(f"{' '.join(command[:2])} ended with {done.returncode}: {said}")
+
+    def live(self) -> dict[str, Job]:
+        """Every job of this user that the controller still knows, tasks of arrays one by one, by id: one call.
+
+        Raises:
+            SlurmUnreachable: the controller does not answer.
+        """
+        fields = ("ArrayJobID", "ArrayTaskID", "JobID", "State", "Reason", "NodeList", "RestartCnt", "Name")
+        form = ",".join(f"{name}:;" for name in fields)
+        printed = self.run("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-O", form, patience_s=0.0)
+        return {job.id: job for job in map(_live_job, printed.splitlines()) if job is not None}
+
+    def ended(self, ids: Iterable[str]) -> dict[str, Job]:
+        """How jobs ended, from the accounts: one call; those that the accounts do not know (yet) are left out.
+
+        Raises:
+            SlurmError: there are no accounts at this site.
+            SlurmUnreachable: they do not answer.
+        """
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        form = "JobID,State,Reason,NodeList,ExitCode,JobName"
+        printed = self.run("sacct", "-n", "-X", "-P", "-j", ",".join(wanted), "-o", form, patience_s=0.0)
+        return {job.id: job for job in map(_ended_job, printed.splitlines()) if job is not None}
+
+    def cancel(self, ids: Iterable[str], signal: str | None = None) -> None:
+        """Cancel jobs (or signal them and their batch scripts); those that have ended are none of its business."""
+        wanted = sorted(set(ids))
+        if wanted:
+            self.run("scancel", *(["--full", f"--signal={signal}"] if signal else []), *wanted)
+
+
+def _live_job(line: str) -> Job | None:
+    """A row of squeue; the name comes last, since it may hold anything."""
+    parts = line.split(";", 7)
+    if len(parts) < 8:
+        return None
+    array, task, single, state, reason, nodes, restarts = (p.strip() for p in parts[:7])
+    job = f"{array}_{task}" if task not in ("", "N/A") else single
+    name = parts[7].rstrip().removesuffix(";")
+    return Job(job, name, state, _or_none(reason), nodes, int(restarts) if restarts.isdigit() else 0)
+
+
+def _ended_job(line: str) -> Job | None:
+    parts = line.split("|", 5)
+    if len(parts) < 6:
+        return None
+    job, state, reason, nodes, code, name = parts
+    return Job(job, name, state.split()[0] if state else "", _or_none(reason), nodes, 0, code)
+
+
+def _or_none(reason: str) -> str:
+    return "" if reason == "None" else reason
