@@ -34,7 +34,7 @@ class Job:
 
     Attributes:
         id: `123` or `123_4`.
-        name: given when it was handed in.
+        name: given when it was handed in; empty where the accounts were asked.
         state: PENDING, RUNNING, COMPLETED, ...
         reason: why it waits, or how it ended.
         nodes: where it runs or ran, as Slurm writes lists of nodes.
@@ -127,7 +127,7 @@ class Client:
         wanted = sorted(set(ids))
         if not wanted:
             return {}
-        form = "JobID,State,Reason,NodeList,ExitCode,JobName"
+        form = "JobID,State,Reason,NodeList,ExitCode"
         printed = self.run("sacct", "-n", "-X", "-P", "-j", ",".join(wanted), "-o", form, patience_s=0.0)
         return {job.id: job for job in map(_ended_job, printed.splitlines()) if job is not None}
 
@@ -150,11 +150,12 @@ def _live_job(line: str) -> Job | None:
 
 
 def _ended_job(line: str) -> Job | None:
-    parts = line.split("|", 5)
-    if len(parts) < 6:
+    """A row of sacct. Names are left out: until the start of a job is accounted for they are wrong."""
+    parts = line.split("|")
+    if len(parts) < 5:
         return None
-    job, state, reason, nodes, code, name = parts
-    return Job(job, name, state.split()[0] if state else "", _or_none(reason), nodes, 0, code)
+    job, state, reason, nodes, code = parts[:5]
+    return Job(job, "", state.split()[0] if state else "", _or_none(reason), nodes, 0, code)
 
 
 def _or_none(reason: str) -> str:
