@@ -67,8 +67,10 @@ def _check_growth(network: Network, element: Element, plan: GrowPlan) -> None:
         raise PlanError(f"produce and consume must be of {FILLS}, but are {plan.produce!r} and {plan.consume!r}.")
     if not (math.isfinite(plan.scale) and math.isfinite(plan.noise) and plan.scale >= 0 and plan.noise >= 0):
         raise PlanError(f"scale and noise must be finite and not negative, but are {plan.scale} and {plan.noise}.")
-    if plan.sources and (len(plan.sources) != plan.count or not all(0 <= s < element.size for s in plan.sources)):
-        raise PlanError(f"sources must name {plan.count} units in 0..{element.size - 1}, but are {plan.sources}.")
+    if plan.sources and (len(plan.sources) != plan.count or not all(-1 <= s < element.size for s in plan.sources)):
+        raise PlanError(f"sources must name {plan.count} units in 0..{element.size - 1}, or -1, but are {plan.sources}.")
+    if -1 in plan.sources and element.compensation:
+        raise PlanError(f"copies and new units cannot be mixed in {element.name}, which is compensated; plan them one by one.")
     sizes = {m.atom: (element.size + plan.count) * m.units for m in element.moves}
     occurrences = {f"{o.tensor}:{o.dim}": o for m in element.moves for o in network.graph().atoms[m.atom].occurrences}
     for o in occurrences.values():
@@ -76,9 +78,10 @@ def _check_growth(network: Network, element: Element, plan: GrowPlan) -> None:
         size = tensor.numel() // max(o.expr.size, 1) * resized(o.expr, sizes)
         if size > LARGEST:
             raise PlanError(f"{o.tensor} may have at most {LARGEST} entries, but {plan.count} more units give it {size}.")
-    for key, value in plan.values.items():
+    for key, value in [*plan.values.items(), *plan.offsets.items()]:
         if key not in occurrences:
-            raise PlanError(f"values may name {sorted(occurrences)} of {element.name}, but name {key!r}.")
+            which = "values" if key in plan.values else "offsets"
+            raise PlanError(f"{which} may name {sorted(occurrences)} of {element.name}, but name {key!r}.")
         o = occurrences[key]
         shape = list(get_tensor(network.module, o.tensor).shape)
         shape[o.dim] = resized(o.expr, sizes) - o.expr.size

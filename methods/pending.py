@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,10 +55,15 @@ def _follow(plan: Plan, name: str, changes: Sequence[TensorChange]) -> Plan:
             mask = resized_mask(mask, c.dim, torch.tensor(c.index, device=mask.device))
         plan = replace(plan, masks={**plan.masks, name: mask})
     if isinstance(plan, GrowPlan):
-        keys = [key for key in plan.values if key.rpartition(":")[0] == name]
-        followed = {key: _followed(plan.values[key], changes, int(key.rpartition(":")[2])) for key in keys}
-        plan = replace(plan, values={**plan.values, **followed})
+        plan = replace(
+            plan, values=_followed_slices(plan.values, name, changes), offsets=_followed_slices(plan.offsets, name, changes)
+        )
     return plan
+
+
+def _followed_slices(slices: Mapping[str, Tensor], name: str, changes: Sequence[TensorChange]) -> dict[str, Tensor]:
+    keys = [key for key in slices if key.rpartition(":")[0] == name]
+    return {**slices, **{key: _followed(slices[key], changes, int(key.rpartition(":")[2])) for key in keys}}
 
 
 def _followed(value: Tensor, changes: Sequence[TensorChange], own: int | None) -> Tensor:

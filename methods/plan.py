@@ -25,8 +25,10 @@ class GrowPlan:
     Attributes:
         element: name of the element.
         count: number of new units, a multiple of its quantum.
-        sources: for each new unit the old unit it is a copy of (Net2Wider); consumers are then divided among the copies.
+        sources: for each new unit the old unit it is a copy of (Net2Wider), or -1 for one that copies none; consumers are then
+            divided among the copies.
         values: `"tensor:dim"` -> the new slices along that dimension, other dimensions at their old size.
+        offsets: likewise, what is added to the new slices after they were filled (copies that move away from their sources).
         produce: how new producer rows are filled where `values` is silent.
         consume: how new consumer columns are filled where `values` is silent; `zero` preserves the function.
         scale: standard deviation of non-zero fills, relative to kaiming-normal of the resized tensor.
@@ -47,6 +49,7 @@ class GrowPlan:
     seed: int = 0
     predicted_gain: float | None = None
     adjust: Mapping[str, Tensor] = field(default_factory=dict)
+    offsets: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class InsertPlan:
             `duplicate`).
         arguments: JSON-able arguments of that kind.
         seed: of the random fills.
+        values: name of a tensor inside the new module -> what it starts with, in place of what the kind says; where the network
+            has grown since the plan was made, the entries of the channels added last are zero.
     """
 
     element: str
@@ -90,6 +95,7 @@ class InsertPlan:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     predicted_gain: float | None = None
+    values: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ KINDS: dict[str, type] = {
     "remove": RemovePlan,
     "mask": MaskPlan,
 }
-_TENSORS = ("values", "masks", "adjust")
+_TENSORS = ("values", "offsets", "masks", "adjust")
 
 
 def plan_to_json(plan: Plan) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -71,7 +71,7 @@ def observe(
     """
     module = context.network.module
     caught: dict[str, tuple[Tensor, Tensor]] = {}
-    hooks = [module.get_submodule(n).register_forward_hook(_catch(n, caught)) for n in names]
+    hooks = [module.get_submodule(n).register_forward_hook(_catch(n, caught), prepend=True) for n in names]
     samples = 0
     try:
         with frozen_modes(module):

@@ -49,10 +49,13 @@ class Fill:
         role = self.graph.roles.get((name, dim), "raw")
         given = self.plan.values.get(f"{name}:{dim}")
         if given is not None:
-            return tensor.index_copy(dim, new, _brought_to_size(given.to(tensor), before))
-        if self.plan.sources:
-            return self._copies(tensor, name, dim, new, role)
-        return tensor.index_copy(dim, new, self._fresh(tensor, name, dim, new, role))
+            tensor = tensor.index_copy(dim, new, _brought_to_size(given.to(tensor), before))
+        elif self.plan.sources:
+            tensor = self._copies(tensor, name, dim, new, role)
+        else:
+            tensor = tensor.index_copy(dim, new, self._fresh(tensor, name, dim, new, role))
+        offset = self.plan.offsets.get(f"{name}:{dim}")
+        return tensor if offset is None else tensor.index_add(dim, new, _brought_to_size(offset.to(tensor), before))
 
     def _fresh(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: str) -> Tensor:
         shape = list(tensor.shape)
@@ -82,18 +85,21 @@ class Fill:
         """Net2Wider: new units are copies of their sources; consumers share what they received among the copies."""
         expr = self.graph.tensors[name][dim]
         units = (*range(self.element.size), *self.plan.sources)
-        source = {m.atom: [s * m.units + k for s in units for k in range(m.units)] for m in self.element.moves}
+        source = {
+            m.atom: [NEW if s == NEW else s * m.units + k for s in units for k in range(m.units)] for m in self.element.moves
+        }
         index = torch.tensor(index_map(expr, source), device=tensor.device)
         old = torch.arange(tensor.shape[dim], device=tensor.device)
         first = {int(o): i for i, o in reversed(list(enumerate(index_map(expr, {**self.indices})))) if o != NEW}
-        lookup = torch.tensor([first[int(o)] for o in index], device=tensor.device)
+        lookup = torch.tensor([first.get(int(o), 0) for o in index], device=tensor.device)
         tensor = tensor.index_select(dim, torch.where(torch.isin(old, new), lookup, old))
-        if role != "consume":
-            return tensor
-        return self._share(tensor, name, dim, index, new)
+        copies, fresh = new[index[new] != NEW], new[index[new] == NEW]
+        if role == "consume" and len(copies):
+            tensor = self._share(tensor, name, dim, index, copies)
+        return tensor if not len(fresh) else tensor.index_copy(dim, fresh, self._fresh(tensor, name, dim, fresh, role))
 
     def _share(self, tensor: Tensor, name: str, dim: int, index: Tensor, new: Tensor) -> Tensor:
-        counts = torch.bincount(index)[index].to(tensor.dtype)
+        counts = torch.bincount(index + 1)[index + 1].to(tensor.dtype)
         view = [1] * tensor.ndim
         view[dim] = -1
         tensor = tensor / counts.view(view)

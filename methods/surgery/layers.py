@@ -60,12 +60,28 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
         initialise(made, plan.kind, plan.arguments, generator)
         reference = next(holder.parameters(), next(network.module.parameters()))
         made.to(device=reference.device, dtype=reference.dtype).train(holder.training)
+    _give(made, plan.values)
     put_behind(holder, name, made)
     network.edits.append({"op": "insert", "at": at, "name": name, "kind": plan.kind, "arguments": arguments})
     if plan.kind == "duplicate":
         _copy_attributes(network, at, inside)
     _check_forward(network, f"putting {plan.kind} behind {at}")
     return [(f"{inside}.{n}", p) for n, p in made.named_parameters()]
+
+
+@torch.no_grad()
+def _give(made: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write values into the tensors of a new module; entries beyond them, of channels that came later, are zero."""
+    tensors = {**dict(made.named_parameters()), **dict(made.named_buffers())}
+    for name, value in values.items():
+        if name not in tensors or value.dim() != tensors[name].dim():
+            raise ValueError(f"values may name {sorted(tensors)} of what is inserted, of their dimensions, but name {name!r}.")
+        tensor = tensors[name]
+        if any(a > b for a, b in zip(value.shape, tensor.shape, strict=True)):
+            raise ValueError(f"the values of {name} must be within {list(tensor.shape)}, but have {list(value.shape)}.")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"the values of {name} must be finite, but some are NaN or infinite.")
+        tensor.zero_()[tuple(slice(n) for n in value.shape)] = value.to(tensor)
 
 
 def remove(network: Network, plan: RemovePlan) -> Changed:

@@ -237,3 +237,18 @@ def test_a_removal_that_breaks_the_forward_is_rolled_back() -> None:
 
 def test_kinds_are_described() -> None:
     assert set(KINDS) == {"identity_linear", "identity_conv", "residual_linear", "residual_conv", "duplicate"}
+
+
+def test_an_insertion_starts_with_the_values_of_its_plan_also_after_growth():
+    torch.manual_seed(0)
+    network = Network(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), "x:y", {}, (torch.randn(2, 3),))
+    values = {"first.weight": torch.randn(5, 4), "last.weight": torch.randn(4, 5), "first.bias": torch.randn(5)}
+    apply(network, GrowPlan("0.weight:0", 2))
+    apply(network, InsertPlan("after:1", "residual_linear", {"width": 5}, values=values))
+    block = network.module[1].grown_0
+    assert torch.equal(block.first.weight, torch.cat([values["first.weight"], torch.zeros(5, 2)], dim=1))
+    assert torch.equal(block.last.weight, torch.cat([values["last.weight"], torch.zeros(2, 5)]))
+    assert torch.equal(block.first.bias, values["first.bias"]) and not block.last.bias.any()
+    for wrong in ({"middle": torch.zeros(1)}, {"first.weight": torch.zeros(6, 4)}, {"first.bias": torch.full((5,), torch.nan)}):
+        with pytest.raises(ValueError, match="values"):
+            apply(network, InsertPlan("after:1", "residual_linear", {"width": 5}, values=wrong))

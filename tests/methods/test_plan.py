@@ -22,6 +22,8 @@ PLANS = [
     RemovePlan("layers.0", 0.5),
     PrunePlan("x", (0,), adjust={"w": torch.randn(2, 3)}),
     GrowPlan("x", 1, values={"w:0": torch.randn(1, 3)}, adjust={"w": torch.randn(2, 3), "n.running_mean": torch.zeros(2)}),
+    GrowPlan("x", 2, (0, -1), offsets={"w:0": torch.randn(2, 3)}),
+    InsertPlan("after:x", "residual_linear", {"width": 2}, values={"first.weight": torch.randn(2, 3)}),
     MaskPlan({"w": torch.tensor([[True, False]])}, predicted_gain=0.5, adjust={"w": torch.randn(1, 2)}),
     MaskPlan({"w": torch.tensor([[True, False]]), "a": torch.zeros(0, dtype=torch.bool)}),
 ]

@@ -59,3 +59,25 @@ def test_channel_means_and_mean_loss():
 def test_what_is_not_finite_is_a_clear_error():
     with pytest.raises(NonFiniteStatistics, match="the loss must be finite"):
         require_finite("the loss", torch.tensor([1.0, float("nan")]))
+
+
+def test_a_layer_shows_its_own_output_not_that_of_what_was_put_behind_it():
+    from methods.apply import apply
+    from methods.plan import InsertPlan
+
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.tanh(self.layer(x)))
+
+    torch.manual_seed(0)
+    ctx = context(Held(), torch.randn(6, 4), torch.randint(3, (6,)))
+    apply(ctx.network, InsertPlan("after:layer", "residual_linear"))
+    layer = ctx.network.module.layer
+    nn.init.ones_(layer.grown_0.last.weight)
+    seen = []
+    observe(ctx, ["layer"], lambda found, _: seen.append(found["layer"]), 1)
+    assert torch.allclose(seen[0].output, nn.functional.linear(seen[0].input, layer.weight, layer.bias))

@@ -271,3 +271,35 @@ def test_layer_scales_of_new_channels_do_not_change_the_function():
     n = network(layerscale(16), 2, 3, 8, 8)
     assert error(apply(n, GrowPlan("stem.weight:0", 2), certify=n.example_inputs)) < 1e-12
     assert F.relu(n.module.gamma[16:]).all()
+
+
+def test_copies_that_move_away_and_new_units_come_in_one_plan():
+    torch.manual_seed(0)
+    n = network(Two(norm=True), 2, 3, 8, 8)
+    nn.init.uniform_(n.module.norm.weight)
+    old = {name: t.clone() for name, t in n.module.state_dict().items()}
+    moved, out = torch.randn(3, 3, 3, 3).double(), torch.randn(4, 3, 3, 3).double()
+    offsets = {"a.weight:0": moved, "b.weight:1": out, "norm.running_mean:0": torch.tensor([0.0, 3.0, 0.0])}
+    apply(n, GrowPlan("a.weight:0", 3, (2, -1, 2), produce="zero", offsets=offsets))
+    m = n.module
+    assert torch.equal(m.a.weight[6:], torch.stack([old["a.weight"][2], torch.zeros(3, 3, 3), old["a.weight"][2]]) + moved)
+    assert torch.equal(m.norm.weight[6:], torch.stack([old["norm.weight"][2], torch.tensor(1.0), old["norm.weight"][2]]))
+    assert m.norm.running_mean[7] == 3.0 and m.a.bias[7] == 0.0
+    third = old["b.weight"][:, 2] / 3
+    expected = torch.stack([third, torch.zeros_like(third), third], dim=1) + out
+    assert torch.allclose(m.b.weight[:, 6:], expected, rtol=1e-14) and torch.allclose(m.b.weight[:, 2], third, rtol=1e-14)
+    others = [0, 1, 3, 4, 5]
+    assert torch.equal(m.b.weight[:, others], old["b.weight"][:, others])
+
+
+def test_offsets_follow_what_grew_before_in_the_same_step():
+    from methods.pending import PendingPlans
+
+    torch.manual_seed(0)
+    n = network(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)), 2, 3)
+    first = GrowPlan("0.weight:0", 2, (1, 3))
+    waiting = PendingPlans([GrowPlan("2.weight:0", 1, (0,), offsets={"2.weight:0": torch.ones(1, 4).double()})])
+    apply(n, first, [waiting])
+    halved = n.module[2].weight[0].clone()
+    apply(n, waiting.next())
+    assert torch.equal(n.module[2].weight[5], halved + torch.tensor([1.0, 1, 1, 1, 0, 0]))
