@@ -49,7 +49,7 @@ class BestGain(OneElement):
     """
 
     why = "units go where they lower the loss most"
-    paper = "Maile et al. 2022 and Verbockhaven et al. 2024 (argmax of the summed squared singular values); costs: ours"
+    paper = "Verbockhaven et al. 2024, TINY (arXiv 2405.19816): largest sum of squared singular values; per cost: ours"
 
     per: str = parameter(
         "unit",

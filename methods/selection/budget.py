@@ -35,7 +35,7 @@ class BudgetOptimal(Selection):
     """
 
     why = "the most gain for a given cost: a wide cheap layer may beat a promising dear one"
-    paper = "Wang et al. 2019, energy-aware splitting (arXiv 1910.03103, eq. 8), whose cost is the square root of FLOPs"
+    paper = "Wang et al. 2019, energy-aware splitting (arXiv 1910.03103), whose cost is the square root of FLOPs"
 
     cost: str = parameter("flops", "what the budget is made of", choices=("parameters", "flops", "latency"))
     most: float = parameter(

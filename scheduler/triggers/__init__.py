@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from scheduler.triggers.base import Progress, Trigger
 from scheduler.triggers.plateau import Plateau
+from scheduler.triggers.resources import Compute, Overfitting, Target
 from scheduler.triggers.schedule import Never, Periodic
+from scheduler.triggers.signals import Learned, Rank, Score, Splitting
+from scheduler.triggers.sparsity import Cosine, Cubic
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "never": Never,
     "periodic": Periodic,
     "plateau": Plateau,
+    "cubic": Cubic,
+    "cosine": Cosine,
+    "rank": Rank,
+    "score": Score,
+    "splitting": Splitting,
+    "overfitting": Overfitting,
+    "compute": Compute,
+    "target": Target,
+    "learned": Learned,
 }
 SPELLINGS = {"from": "start", "until": "end"}
 
@@ -49,19 +62,33 @@ def build_trigger(name: str, arguments: Mapping[str, Any]) -> Trigger:
     if unknown:
         raise ValueError(f"trigger {name} takes {sorted(fields)}, but got {unknown}.")
     for key, value in given.items():
-        _check(name, key, value, fields[key].metadata.get("parameter", {}))
-    return kind(**given)
+        annotation = fields[key].type
+        _check_type(name, key, value, annotation if isinstance(annotation, str) else annotation.__name__)
+        _check_range(name, key, value, fields[key].metadata.get("parameter", {}))
+    trigger = kind(**given)
+    same_unit = (trigger.start < 1) == (trigger.end <= 1)
+    if same_unit and trigger.start > trigger.end:
+        raise ValueError(f"trigger {name}: from <= until must hold, but got from={trigger.start}, until={trigger.end}.")
+    return trigger
 
 
-def _check(trigger: str, key: str, value: Any, about: Mapping[str, Any]) -> None:
+def _check_type(trigger: str, key: str, value: Any, annotation: str) -> None:
+    """Whether a value is what the field's annotation says; other annotations than those of our own triggers are left alone."""
+    kind, _, optional = annotation.partition(" | ")
+    if value is None and optional == "None":
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    fine = {"str": isinstance(value, str), "float": number, "int": number and int(value) == value}.get(kind, True)
+    if not fine:
+        told = {"str": "a name", "float": "a number", "int": "a number, a whole one"}[kind]
+        raise ValueError(f"trigger {trigger}: {key} must be {told}, but got {value!r}.")
+
+
+def _check_range(trigger: str, key: str, value: Any, about: Mapping[str, Any]) -> None:
     low, high, choices = about.get("low"), about.get("high"), about.get("choices")
     if choices and value not in choices:
         raise ValueError(f"trigger {trigger}: {key} must be one of {list(choices)}, but got {value!r}.")
-    if low is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"trigger {trigger}: {key} must be a number, but got {value!r}.")
-    if value < low or (high is not None and value > high):
+    if low is not None and (value < low or (high is not None and value > high)):
         most = "" if high is None else f" <= {high}"
         raise ValueError(f"trigger {trigger}: {low} <= {key}{most} must hold, but got {key}={value}.")
 

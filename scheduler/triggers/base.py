@@ -17,11 +17,13 @@ class Progress:
     Attributes:
         epoch: number of finished epochs, 1 after the first.
         epochs: planned epochs of the trial.
-        history: metrics of each finished epoch, oldest first (`train_loss`, `val_loss`, `val_accuracy`, `parameters`, ...).
+        history: metrics of each finished epoch, oldest first (`train_loss`, `val_loss`, `val_accuracy`, `parameters`, `flops`,
+            `compute`, ...).
         acted: epochs after which this adaptation acted before, oldest first.
         changed: epochs after which any adaptation of the trial changed the network, oldest first.
         signals: what was measured on the network for this trigger (see `Trigger.wants`) after each epoch, oldest first; as
-            long as `history`, or empty.
+            long as `history`, or empty. A mapping is empty where nothing could be measured.
+        kind: `grow` or `prune`: what the adaptation does.
     """
 
     epoch: int
@@ -30,11 +32,37 @@ class Progress:
     acted: tuple[int, ...] = ()
     changed: tuple[int, ...] = ()
     signals: tuple[Mapping[str, float], ...] = ()
+    kind: str = "grow"
 
     @property
     def fraction(self) -> float:
         """Finished part of the trial, in (0, 1]."""
         return self.epoch / self.epochs
+
+    def metric(self, trigger: str, name: str, at: int = -1) -> float:
+        """A metric of an epoch (`at` is its place in `history`).
+
+        Raises:
+            KeyError: the trial does not report it; the message lists what it does report.
+        """
+        return _found(f"{trigger} watches {name!r}, but the trial reports only", self.history, name, at)
+
+    def signal(self, trigger: str, name: str, at: int = -1) -> float | None:
+        """A signal of an epoch; None where nothing was measured.
+
+        Raises:
+            KeyError: something was measured, but not this; the message lists what was.
+        """
+        if self.signals and not self.signals[at]:
+            return None
+        return _found(f"{trigger} watches the signal {name!r}, but what is measured is only", self.signals, name, at)
+
+
+def _found(told: str, reports: Sequence[Mapping[str, float]], name: str, at: int) -> float:
+    known = reports[at] if reports else {}
+    if name not in known:
+        raise KeyError(f"{told} {sorted(known)}.")
+    return float(known[name])
 
 
 def setting(
@@ -49,23 +77,25 @@ def setting(
 class Trigger(ABC):
     """When. Subclasses are frozen dataclasses of `setting` fields and say in `decides` when they would act.
 
-    All share a span and a cooldown. `start` and `end` are epochs, or fractions of the trial where they are at most 1 (`end`) or
-    below 1 (`start`); in campaign files they are written `from` and `until`.
+    All share a span, a cooldown and a refractory period. `start` and `end` are epochs, or fractions of the trial where they are
+    at most 1 (`end`) or below 1 (`start`); in campaign files they are written `from` and `until`.
 
     Class attributes:
         why: what it is good for, in a sentence.
         paper: where it comes from.
         wants: names of `methods.signals.SIGNALS` that it looks at; they are measured after each epoch.
+        needs_advice: whether it is for methods only that say themselves how many units to change.
     """
 
     why: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     wants: ClassVar[tuple[str, ...]] = ()
+    needs_advice: ClassVar[bool] = False
 
     start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
     end: float = setting(1.0, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
     cooldown: int = setting(0, "epochs of rest after an act", low=0, high=100)
-    refractory: int = setting(0, "epochs of rest after any change of the network, by whichever adaptation", low=0, high=100)
+    refractory: int = setting(0, "epochs of rest after a change by any adaptation, also in the same epoch", low=0, high=100)
 
     def fires(self, progress: Progress) -> bool:
         """Whether the adaptation acts now. A pure function of `progress`."""
@@ -73,13 +103,23 @@ class Trigger(ABC):
             return False
         if progress.acted and progress.epoch - progress.acted[-1] <= self.cooldown:
             return False
-        if progress.changed and progress.epoch - progress.changed[-1] < self.refractory:
+        if self.refractory and progress.changed and progress.epoch - progress.changed[-1] <= self.refractory:
             return False
         return self.decides(progress)
 
     def amount(self, progress: Progress, amount: float) -> float:
         """What becomes of the campaign's amount (its number) when it fires now; schedules of sparsity override this."""
         return amount
+
+    def refuses(self, kind: str, amount: float, of: str) -> str | None:
+        """Why an adaptation cannot have this trigger; None when it can.
+
+        Args:
+            kind: `grow` or `prune`.
+            amount: the campaign's amount; an int counts units.
+            of: what it is an amount of: `now`, `seed`, `above` or `advised`.
+        """
+        return None
 
     def first(self, progress: Progress) -> int:
         """First epoch of the span."""
@@ -91,4 +131,4 @@ class Trigger(ABC):
 
     @abstractmethod
     def decides(self, progress: Progress) -> bool:
-        """Whether it would act, span and cooldown left aside."""
+        """Whether it would act, span and rests left aside."""
