@@ -1,0 +1,76 @@
+"""Handing in jobs through submitit: single ones, and arrays of those that ask for the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slurm.client import SlurmError
+from slurm.site import Site
+
+SIGNAL_DELAY_S = 120
+"""How long before its time limit a job is signalled."""
+NAMED = {
+    "time": "time", "nodes": "nodes", "ntasks-per-node": "ntasks_per_node", "cpus-per-task": "cpus_per_task", "mem": "mem",
+    "mem-per-cpu": "mem_per_cpu", "mem-per-gpu": "mem_per_gpu", "partition": "partition", "qos": "qos", "gres": "gres",
+    "gpus-per-node": "gpus_per_node", "constraint": "constraint", "account": "account", "exclude": "exclude",
+}  # fmt: skip
+"""Options of sbatch that submitit has names for; others are passed on as they are."""
+NUMBERS = ("time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node")
+
+
+def executor(folder: Path, site: Site, options: Mapping[str, str], name: str, parallel: int) -> Any:
+    """A submitit executor for jobs with these options.
+
+    Args:
+        folder: where submitit keeps its files, on a file system that the nodes share.
+        site: whose prologue, wckey and srun arguments apply.
+        options: of sbatch, by long name (`slurm.request.options`).
+        name: of the jobs.
+        parallel: how many tasks of an array may run at a time.
+
+    Raises:
+        SlurmError: submitit or Slurm is not installed here.
+    """
+    try:
+        from submitit import SlurmExecutor
+
+        made = SlurmExecutor(folder, max_num_timeout=0)
+    except ImportError:
+        raise SlurmError("submitit must be installed to hand in jobs, but is not: pip install submitit.") from None
+    except RuntimeError as error:
+        raise SlurmError(f"jobs are handed in where Slurm is (srun must be on the PATH), but: {error}.") from None
+    known = {NAMED[k]: int(v) if NAMED[k] in NUMBERS else v for k, v in options.items() if k in NAMED}
+    further: dict[str, Any] = {k: v or True for k, v in options.items() if k not in NAMED}
+    made.update_parameters(
+        **known, job_name=name, wckey=site.wckey, signal_delay_s=SIGNAL_DELAY_S, stderr_to_stdout=True,
+        array_parallelism=parallel,
+        setup=list(site.prologue) or None, srun_args=[*site.srun_args, "--kill-on-bad-exit=1"],
+        additional_parameters={"requeue": True, **further},
+    )  # fmt: skip
+    return made
+
+
+def script(folder: Path, site: Site, options: Mapping[str, str], name: str) -> str:
+    """The text of the sbatch script with which such a job is handed in; nothing is handed in."""
+    made = executor(folder, site, options, name, 1)
+    return str(made._make_submission_file_text(made._submitit_command_str, "0"))
+
+
+def hand_in(made: Any, calls: Sequence[Callable[[], Any]]) -> list[str]:
+    """Hand in one job for each call, as one array where there are several; returns their ids in this order.
+
+    Raises:
+        SlurmError: Slurm refused; the message holds what it said.
+    """
+    from submitit.core.utils import FailedJobError
+
+    try:
+        if len(calls) == 1:
+            return [str(made.submit(calls[0]).job_id)]
+        with made.batch():
+            jobs = [made.submit(call) for call in calls]
+        return [str(job.job_id) for job in jobs]
+    except FailedJobError as error:
+        raise SlurmError(f"Slurm refused the job: {error}") from error
