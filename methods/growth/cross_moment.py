@@ -1,19 +1,25 @@
 """The matrix whose singular vectors GradMax takes, exactly, for linear layers and convolutions of any stride, padding, dilation.
 
 A[u, v] = sum over samples and positions of (input of the producer at tap u) * (gradient of the loss at the consumer's input,
-seen through the consumer's tap v): the gradient of new fan-in weight u of a unit whose only outgoing weight is tap v.
+seen through the consumer's tap v): the gradient of new fan-in weight u of a unit whose only outgoing weight is tap v. It is the
+product of the unfolded input and the transposed-unfolded gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import grad
 
-from methods.growth.site import Site
-from methods.network import Network
+from methods.growth.linearised import Linearised
+from methods.growth.sweep import View
+from methods.growth.unfold import unfolded, unfolded_back
+
+BLOCK_BYTES = 8 * 2**20
+"""Memory for the unfolded tensors of one block of samples."""
+_LARGE = 2**20
 
 
 def num_taps(module: nn.Module, taps: int) -> int:
@@ -23,71 +29,88 @@ def num_taps(module: nn.Module, taps: int) -> int:
     return weight.shape[0] * (taps if isinstance(module, nn.Linear) else weight[0, 0].numel())
 
 
-def consumer_taps(module: nn.Module, gradient: Tensor, shape: torch.Size, taps: int, which: Tensor) -> Tensor:
-    """Gradients at the consumer's input for units that have one outgoing weight each.
+def moment_shape(producer: nn.Module, consumer: nn.Module, taps: int) -> tuple[int, int]:
+    """Entries of a producer's row, outgoing weights of a unit."""
+    assert isinstance(producer.weight, Tensor)
+    return producer.weight[0].numel(), num_taps(consumer, taps)
+
+
+def sum_dtype(entries: int, dtype: torch.dtype) -> torch.dtype:
+    """In what sums over samples are kept: float64, or the network's own type where that would take much memory."""
+    return dtype if entries > _LARGE else torch.float64
+
+
+def add_cross_moment(total: Tensor, view: View, path: Linearised, gradient: Tensor | None = None) -> None:
+    """Add A of some samples to `total`, [entries of a producer row, outgoing weights of a unit].
 
     Args:
-        module: the consumer, Linear or Conv2d.
-        gradient: of the loss at its output.
-        shape: of its input.
-        taps: see `Site.taps`.
-        which: tap of each unit, in the order (output channel, position).
-
-    Returns:
-        [n, len(which), positions of the input].
+        total: where to.
+        view: the samples at a site.
+        path: its derivative.
+        gradient: at the consumer's output; the loss's own by default.
     """
-    n, units = len(gradient), len(which)
-    if isinstance(module, nn.Linear):
-        out, position = which // taps, which % taps
-        found = gradient.new_zeros(n, units, taps)
-        found[:, torch.arange(units, device=which.device), position] = gradient[:, out]
-        return found
-    assert isinstance(module, nn.Conv2d)
-    area = module.weight[0, 0].numel()
-    out, position = which // area, which % area
-    kernels = gradient.new_zeros(units, 1, area)
-    kernels[torch.arange(units, device=which.device), 0, position] = 1.0
-    return grad.conv2d_input(
-        (n, units, *shape[2:]), kernels.view(units, 1, *module.weight.shape[2:]), gradient[:, out].contiguous(),
-        module.stride, module.padding, module.dilation, groups=units,
-    )  # fmt: skip
+    gradient = view.gradient if gradient is None else gradient
+    if path.diagonal is None:
+        _add_pulled(total, view, path, gradient)
+        return
+    bytes_per_sample = sum(total.shape) * path.shape[2:].numel() * gradient.element_size()
+    rows = max(1, BLOCK_BYTES // bytes_per_sample)
+    for start in range(0, len(gradient), rows):
+        _add_pointwise(total, view, path, gradient, slice(start, start + rows))
 
 
-def fan_in_gradient(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
-    """Gradient of new rows of the producer, [units, entries of a row], from the gradient at their outputs [n, units, ...]."""
-    if isinstance(module, nn.Linear):
-        return gradient.flatten(1).T @ inputs
-    assert isinstance(module, nn.Conv2d)
-    shape = (gradient.shape[1], *module.weight.shape[1:])
-    return grad.conv2d_weight(inputs, shape, gradient.contiguous(), module.stride, module.padding, module.dilation).flatten(1)
+def _add_pointwise(total: Tensor, view: View, path: Linearised, gradient: Tensor, part: slice) -> None:
+    assert path.diagonal is not None
+    seen = unfolded_back(view.consumer, gradient[part], path.shape)
+    seen = seen * path.diagonal[part].movedim(1, 0).unsqueeze(0) if seen.dim() > 3 else seen * path.diagonal[part].T
+    left = unfolded(view.producer, view.before[part]).flatten(1)
+    _add_product(total, left, seen.reshape(-1, left.shape[1]))
 
 
-def fan_out_gradient(module: nn.Module, inputs: Tensor, gradient: Tensor, size: int) -> Tensor:
-    """Gradient of the consumer's columns of each of `size` units, [units, outgoing weights in the order of the taps]."""
-    if isinstance(module, nn.Linear):
-        found = (gradient.T @ inputs).view(len(module.weight), size, -1)
+def _add_pulled(total: Tensor, view: View, path: Linearised, gradient: Tensor) -> None:
+    left = unfolded(view.producer, view.before).flatten(1)
+    for which in torch.arange(total.shape[1], device=total.device).split(view.site.size):
+        units = _one_tap_each(view, gradient, path.shape, which)
+        pulled = path.pull(units).movedim(1, 0).reshape(len(which), -1)
+        _add_product(total[:, int(which[0]) : int(which[-1]) + 1], left, pulled)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == left.dtype and total.device == left.device:
+        total.addmm_(left, right.T)
     else:
-        assert isinstance(module, nn.Conv2d)
-        shape = (module.weight.shape[0], size, *module.weight.shape[2:])
-        found = grad.conv2d_weight(inputs, shape, gradient, module.stride, module.padding, module.dilation).flatten(2)
+        total.add_((left @ right.T).to(total))
+
+
+def _one_tap_each(view: View, gradient: Tensor, shape: torch.Size, which: Tensor) -> Tensor:
+    """Gradients at the consumer's input for units with the single outgoing weights `which`: [n, len(which), positions]."""
+    if isinstance(view.consumer, nn.Linear):
+        taps = view.site.taps
+        found = gradient.new_zeros(len(gradient), len(which), taps)
+        found[:, torch.arange(len(which), device=which.device), which % taps] = gradient[:, which // taps]
+        return found
+    area = math.prod(view.consumer.weight.shape[2:])
+    first = int(which[0]) // area
+    some = unfolded_back(view.consumer, gradient[:, first : int(which[-1]) // area + 1], shape)
+    return some.flatten(0, 1)[int(which[0]) - first * area :][: len(which)].movedim(1, 0)
+
+
+def fan_out_gradient(view: View, behind: Tensor, units: int) -> Tensor:
+    """Gradient of the consumer's columns of the first units of `behind`: [units, outgoing weights in the order of the taps]."""
+    module = view.consumer
+    if isinstance(module, nn.Linear):
+        some = behind.unflatten(1, (view.site.size, -1))[:, :units].flatten(1)
+        found = (view.gradient.T @ some).view(len(module.weight), units, -1)
+    else:
+        shape = (module.weight.shape[0], units, *module.weight.shape[2:])
+        geometry = module.stride, module.padding, module.dilation
+        found = grad.conv2d_weight(behind[:, :units].contiguous(), shape, view.gradient, *geometry).flatten(2)
     return found.movedim(1, 0).flatten(1)
 
 
-def cross_moment(
-    network: Network, site: Site, inputs: Tensor, gradient: Tensor, shape: torch.Size, pull: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """A of one batch, summed over its samples: [entries of a producer row, outgoing weights of a unit].
-
-    Args:
-        network: not changed.
-        site: producer and consumer.
-        inputs: of the producer.
-        gradient: of the summed loss at the consumer's output.
-        shape: of the consumer's input.
-        pull: `methods.growth.site.pull_back` of the batch.
-    """
-    producer, consumer = (network.module.get_submodule(n) for n in (site.producer, site.consumer))
-    columns = []
-    for which in torch.arange(num_taps(consumer, site.taps), device=inputs.device).split(site.size):
-        columns.append(fan_in_gradient(producer, inputs, pull(consumer_taps(consumer, gradient, shape, site.taps, which))))
-    return torch.cat(columns).T
+def run_rows(module: nn.Module, inputs: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What units with these incoming weights make."""
+    if isinstance(module, nn.Linear):
+        return nn.functional.linear(inputs, rows, bias)
+    assert isinstance(module, nn.Conv2d)
+    return nn.functional.conv2d(inputs, rows, bias, module.stride, module.padding, module.dilation)

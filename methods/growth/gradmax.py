@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
-from methods.growth.cross_moment import cross_moment, fan_out_gradient
-from methods.growth.site import Site, at_zero, find_site, pull_back, through
+from methods.growth.gradients import Moment, fan_out_gradients, grouped, moments, offered, sites_of
+from methods.growth.singular import leading
+from methods.growth.site import Site, at_zero, find_site
+from methods.growth.sweep import layers_of
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
-from methods.statistics import Seen, observe, require_finite
-
-_EPSILON = 1e-3
+from methods.statistics import require_finite
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class GradMax(Method):
     fan_out.
 
     Scores are squared gradient norms of the new units: the first-order decrease of the loss for a unit learning rate, comparable
-    across layers. At most rank(A) units are offered.
+    across layers. At most rank(A) units are offered at a time, and at most max(64, units that there are).
     """
 
     kind = "grow"
@@ -40,7 +40,7 @@ class GradMax(Method):
     paper = "Evci et al. 2022, GradMax, eq. 8-11 and appendix B for convolutions (arXiv 2201.05125)"
     preserves = True
     batch_norm = "new rows are scale 1, shift 0, mean 0, variance 1; the zero side is always the fan-out"
-    cost = "one forward, one backward and a singular value decomposition per element and batch"
+    cost = "one forward and backward per batch, two with zero fan-out, for all elements; a singular value decomposition for each"
 
     scale: float = parameter(0.5, "norm of a new unit's non-zero weights", low=1e-3, high=10.0, log=True)
     norm: str = parameter(
@@ -69,18 +69,36 @@ class GradMax(Method):
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Singular vectors, and the squared gradient norms that new units will get."""
-        scores, data = {}, {}
-        for element in elements:
-            site = find_site(context.network, element)
-            assert isinstance(site, Site), "accepted before"
-            fan_in_zero = self.zero != "fan_out" and self._why_not_fan_in(context, site) is None
-            task = _Task(context, site, self.num_batches)
-            moment = task.moment(fan_in_zero)
-            require_finite(f"the cross moment of {element.name}", moment)
-            found = task.fan_in_zero(moment, self) if fan_in_zero else task.fan_out_zero(moment, self, most[element.name])
-            require_finite(f"the gradients of new units of {element.name}", found["gains"])
-            scores[element.name], data[element.name] = found["gains"], found
-        return Measurement(scores, data)
+        sites, found = sites_of(context, elements), {}
+        exact = {"fan_in": True, "fan_out": False, "auto": None}[self.zero]
+        for group in grouped(context, sites):
+            rows = {}
+            for name, moment in moments(context, group, self.num_batches, exact).items():
+                if self.zero == "fan_in" or (self.zero == "auto" and moment.why_not_zero is None):
+                    found[name] = self._fan_in_zero(context, sites[name], moment, offered(sites[name], most[name]))
+                else:
+                    rows[name] = self._directions(context, sites[name], moment, offered(sites[name], most[name]))
+            gradients = fan_out_gradients(context, group, {n: r for n, (r, _) in rows.items()}, self.num_batches)
+            for name, (directions, sigma) in rows.items():
+                found[name] = _better_signs(directions, sigma, gradients[name], offered(sites[name], most[name]))
+        for name, data in found.items():
+            require_finite(f"the gradients of new units of {name}", data["gains"])
+        return Measurement({e.name: found[e.name]["gains"] for e in elements}, found)
+
+    def _fan_in_zero(self, context: Context, site: Site, moment: Moment, most: int) -> dict[str, Tensor]:
+        """The paper's placement."""
+        weight = layers_of(context.network, site)[1].weight
+        _, sigma, right = leading(moment.matrix, most)
+        length = self.length(weight if weight.dim() > 2 else weight.unflatten(1, (-1, site.taps)), 1)
+        shape = (-1, len(weight), site.taps) if weight.dim() == 2 else (-1, len(weight), *weight.shape[2:])
+        columns = (right * length).reshape(shape).to("cpu", weight.dtype)
+        return {"gains": (sigma * length).square().cpu(), "sigma": sigma.cpu(), "columns": columns}
+
+    def _directions(self, context: Context, site: Site, moment: Moment, most: int) -> tuple[Tensor, Tensor]:
+        """Incoming weights for zero fan-out: candidates, [units, *shape of a row], and their singular values."""
+        weight = layers_of(context.network, site)[0].weight
+        left, sigma, _ = leading(moment.matrix, most + min(most, 64))
+        return (left.T * self.length(weight, 0)).reshape(-1, *weight.shape[1:]).to(weight), sigma.cpu()
 
     def length(self, weight: Tensor, dim: int) -> float:
         """Norm of the non-zero weights of a new unit, which lie along the other dimensions of `weight`."""
@@ -106,87 +124,9 @@ def _columns(columns: Tensor, site: Site) -> Tensor:
     return moved.flatten(1) if columns.dim() == 3 else moved
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Measures one site."""
-
-    context: Context
-    site: Site
-    num_batches: int
-
-    def moment(self, exact: bool) -> Tensor:
-        """A, the mean over samples, float64 on the CPU.
-
-        Args:
-            exact: linearise the path at 0; else near 0 at a random point, where ReLU and max-pooling have a derivative.
-        """
-        network, site = self.context.network, self.site
-        total: list[Tensor] = []
-
-        def use(seen: dict[str, Seen], inputs: Tensor) -> None:
-            gradient = seen[site.consumer].gradient
-            assert gradient is not None, "the loss depends on the consumer"
-            base = torch.zeros_like(seen[site.entry].output)
-            if not exact:
-                generator = torch.Generator().manual_seed(0)
-                base = (torch.randn(base.shape, generator=generator) * _EPSILON).to(base)
-            pull = pull_back(network, site, inputs, base)
-            before, behind = seen[site.producer].input, seen[site.consumer].input
-            total.append(cross_moment(network, site, before, gradient, behind.shape, pull).double().cpu())
-            total[:] = [total[0] + total[1]] if len(total) > 1 else total
-
-        samples = observe(self.context, [*{site.producer, site.entry}, site.consumer], use, self.num_batches)
-        return total[0] / samples
-
-    def fan_in_zero(self, moment: Tensor, method: GradMax) -> dict[str, Tensor]:
-        """The paper's placement."""
-        weight = self.context.network.module.get_submodule(self.site.consumer).weight
-        assert isinstance(weight, Tensor)
-        _, sigma, right = torch.linalg.svd(moment, full_matrices=False)
-        kept = sigma > sigma[:1] * 1e-7
-        length = method.length(weight if weight.dim() > 2 else weight.unflatten(1, (-1, self.site.taps)), 1)
-        shape = (-1, len(weight), self.site.taps) if weight.dim() == 2 else (-1, len(weight), *weight.shape[2:])
-        columns = (right[kept] * length).reshape(shape).to(weight.dtype)
-        return {"gains": (sigma[kept] * length).square(), "sigma": sigma[kept], "columns": columns}
-
-    def fan_out_zero(self, moment: Tensor, method: GradMax, most: int) -> dict[str, Tensor]:
-        """The inverse placement: directions from A, signs and scores from the gradients themselves."""
-        weight = self.context.network.module.get_submodule(self.site.producer).weight
-        assert isinstance(weight, Tensor)
-        left, sigma, _ = torch.linalg.svd(moment, full_matrices=False)
-        kept = (sigma > sigma[:1] * 1e-7) & (torch.arange(len(sigma)) < 2 * most)
-        rows = (left.T[kept] * method.length(weight, 0)).reshape(-1, *weight.shape[1:]).to(weight)
-        both = torch.cat([rows, -rows])
-        gains = self._gradients(both).square().sum(1).view(2, -1)
-        better, sign = gains.max(0)
-        signed = torch.where((sign == 0).view(-1, *[1] * (rows.dim() - 1)).to(rows.device), rows, -rows)
-        order = better.argsort(descending=True, stable=True)[:most]
-        return {"gains": better[order], "sigma": sigma[kept][order], "rows": signed.cpu()[order]}
-
-    def _gradients(self, rows: Tensor) -> Tensor:
-        """Gradient of the zero fan-out of units with these rows, [units, outgoing weights], mean over samples, float64."""
-        network, site = self.context.network, self.site
-        producer, consumer = (network.module.get_submodule(n) for n in (site.producer, site.consumer))
-        total: dict[int, Tensor] = {}
-
-        def use(seen: dict[str, Seen], inputs: Tensor) -> None:
-            gradient = seen[site.consumer].gradient
-            assert gradient is not None, "the loss depends on the consumer"
-            for start in range(0, len(rows), site.size):
-                part = rows[start : start + site.size]
-                z = torch.zeros_like(seen[site.entry].output)
-                z[:, : len(part)] = _run(producer, seen[site.producer].input, part)
-                behind = through(network, site, inputs, z)
-                found = fan_out_gradient(consumer, behind, gradient, site.size)[: len(part)].double().cpu()
-                total[start] = total.get(start, 0) + found
-
-        samples = observe(self.context, [*{site.producer, site.entry}, site.consumer], use, self.num_batches)
-        return torch.cat(list(total.values())) / samples
-
-
-def _run(module: torch.nn.Module, inputs: Tensor, rows: Tensor) -> Tensor:
-    """What units with these incoming weights and no bias make."""
-    if isinstance(module, torch.nn.Linear):
-        return torch.nn.functional.linear(inputs, rows)
-    assert isinstance(module, torch.nn.Conv2d)
-    return torch.nn.functional.conv2d(inputs, rows, None, module.stride, module.padding, module.dilation)
+def _better_signs(rows: Tensor, sigma: Tensor, gradients: Tensor, most: int) -> dict[str, Tensor]:
+    """Each candidate with the sign that has the larger gradients, the best first."""
+    better, sign = gradients.square().sum(2).max(0)
+    signed = torch.where((sign == 0).view(-1, *[1] * (rows.dim() - 1)).to(rows.device), rows, -rows)
+    order = better.argsort(descending=True, stable=True)[:most]
+    return {"gains": better[order], "sigma": sigma[order], "rows": signed.cpu()[order]}

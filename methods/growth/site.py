@@ -140,39 +140,24 @@ def entry_output(network: Network, site: Site, inputs: Tensor) -> Tensor:
     return caught[0]
 
 
-def at_zero(network: Network, site: Site, inputs: Tensor, epsilon: float = 1e-4) -> AtZero:
+def at_zero(network: Network, site: Site, inputs: Tensor) -> AtZero:
     """Whether the path is 0 at 0 and linear around it with a derivative that is not 0, measured by running it."""
+    inputs = inputs[:4]
     like = entry_output(network, site, inputs)
-    generator = torch.Generator().manual_seed(0)
-    step = (torch.randn(like.shape, generator=generator) * epsilon).to(like)
-    zero = torch.zeros_like(like).requires_grad_()
-    at = through(network, site, inputs, zero)
+    return AtZero(why_not_zero(lambda z: through(network, site, inputs, z), like.shape, like))
+
+
+def why_not_zero(run: Callable[[Tensor], Tensor], shape: torch.Size, like: Tensor, epsilon: float = 1e-4) -> str | None:
+    """Why new units with zero fan-in would not do; None when the path is 0 at 0 and linear there with a derivative not 0."""
+    step = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * epsilon).to(like)
+    zero = torch.zeros_like(step).requires_grad_()
+    at = run(zero)
     if float(at.detach().abs().max()) > 1e-6:
-        return AtZero("the activation is not 0 at 0, so zero fan-in would change the function")
-    forward, backward = (through(network, site, inputs, s) for s in (step, -step))
+        return "the activation is not 0 at 0, so zero fan-in would change the function"
+    forward, backward = run(step), run(-step)
     size = float(forward.norm())
     if float((forward + backward).norm()) > 1e-2 * size:
-        return AtZero("the path is not linear at 0 (ReLU, max-pooling): its derivative there is 0 or one-sided")
-    if size == 0.0 or not at.requires_grad or float(torch.autograd.grad(at.sum(), zero)[0].abs().max()) == 0.0:
-        return AtZero("the derivative of the path at 0 is 0, so new units with zero fan-in would never learn")
-    return AtZero(None)
-
-
-def pull_back(network: Network, site: Site, inputs: Tensor, base: Tensor) -> Callable[[Tensor], Tensor]:
-    """Vector-Jacobian product of the path at `base`.
-
-    Returns:
-        A function of gradients at the consumer's input, [n, units, ...] for at most `site.size` units at a time, giving those
-        at the entry's output. The path treats all units alike.
-    """
-    z = base.detach().clone().requires_grad_()
-    h = through(network, site, inputs, z)
-
-    def pull(gradients: Tensor) -> Tensor:
-        n, units = gradients.shape[:2]
-        padded = gradients.new_zeros(n, site.size, *gradients.shape[2:])
-        padded[:, :units] = gradients
-        (found,) = torch.autograd.grad(h, z, padded.reshape(h.shape), retain_graph=True)
-        return found[:, :units]
-
-    return pull
+        return "the path is not linear at 0 (ReLU, max-pooling): its derivative there is 0 or one-sided"
+    if size == 0.0 or not at.requires_grad or float(torch.autograd.grad(at, zero, torch.ones_like(at))[0].abs().max()) == 0.0:
+        return "the derivative of the path at 0 is 0, so new units with zero fan-in would never learn"
+    return None
