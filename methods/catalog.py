@@ -12,6 +12,7 @@ from methods.growth.deepen import Deepen
 from methods.growth.gradmax import GradMax
 from methods.growth.net2wider import Net2Wider
 from methods.growth.random import Random
+from methods.growth.splitting import Splitting
 from methods.method import Method
 from methods.parameters import Parameter
 from methods.pruning.magnitude import Magnitude
@@ -35,6 +36,7 @@ GROWTH: dict[str, type[Method]] = {
     "net2wider": Net2Wider,
     "gradmax": GradMax,
     "deepen": Deepen,
+    "splitting": Splitting,
 }
 PRUNING: dict[str, type[Method]] = {
     "magnitude": Magnitude,

@@ -9,6 +9,7 @@ GROWTH: dict[str, list[Arguments]] = {
     "net2wider": [{}, {"noise": 0.0}],
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
     "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
+    "splitting": [{}, {"form": "fast"}, {"signed": True}],
 }
 PRUNING: dict[str, list[Arguments]] = {
     "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}],
