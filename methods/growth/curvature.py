@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
-from torch.overrides import TorchFunctionMode
 
 from methods.growth.site import Site, through
+from methods.growth.smooth import SmoothReLU
 from methods.method import Context
 from methods.network import Network
 from methods.statistics import Seen, observe, require_finite
 
-BETA = 3.0
-"""Sharpness of the softplus that stands for ReLU, whose second derivative is 0 (Liu et al. 2019)."""
 _CHUNK = 2**22
 """Entries of unfolded inputs that are held at a time."""
 
@@ -54,40 +51,6 @@ def batch_norm_factors(network: Network, site: Site) -> Tensor:
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is not None
     scale = (norm.running_var.detach() + norm.eps).rsqrt()
     return scale if norm.weight is None else scale * norm.weight.detach()
-
-
-class SmoothReLU(TorchFunctionMode):
-    """Within: ReLU and its kin are made of softplus, so that they have a second derivative."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        smooth = _SMOOTH.get(func, func)
-        return smooth(*args, **(kwargs or {}))
-
-
-def _softplus(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return F.softplus(x, beta=BETA)
-
-
-def _softplus_(x: Tensor) -> Tensor:
-    return x.copy_(F.softplus(x.clone(), beta=BETA))
-
-
-def _leaky(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return negative_slope * x + (1.0 - negative_slope) * _softplus(x)
-
-
-def _relu6(x: Tensor, inplace: bool = False) -> Tensor:
-    return _softplus(x) - _softplus(x - 6.0)
-
-
-def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    return _softplus(x) if max is None and not isinstance(min, Tensor) and min == 0 else torch.clamp(x, min, max)
-
-
-_SMOOTH: dict[Any, Callable[..., Tensor]] = {
-    F.relu: _softplus, torch.relu: _softplus, Tensor.relu: _softplus, torch.relu_: _softplus_, Tensor.relu_: _softplus_,
-    F.leaky_relu: _leaky, F.relu6: _relu6, torch.clamp: _clamp, Tensor.clamp: _clamp,
-}  # fmt: skip
 
 
 def bends(network: Network, site: Site, inputs: Tensor, entry: Tensor, gradient: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from methods.adapt import Rules, adapt
 from methods.apply import apply
-from methods.growth.curvature import BETA, Curvature, SmoothReLU, exact_ends, fast_ends
+from methods.growth.curvature import Curvature, exact_ends, fast_ends
 from methods.growth.site import find_site
+from methods.growth.smooth import BETA, SmoothReLU
 from methods.growth.splitting import Splitting
 from methods.method import Context
 from methods.selection import All
