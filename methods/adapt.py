@@ -15,6 +15,7 @@ from methods.check import PlanError
 from methods.cost import flops, flops_per_unit, parameters_per_unit
 from methods.event import Event
 from methods.graph.values import Element
+from methods.latency import latency_per_unit
 from methods.method import Context, Measurement, Method
 from methods.network import Network
 from methods.pending import PendingPlans
@@ -86,7 +87,7 @@ def adapt(
         measurement = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
     except NonFiniteStatistics as error:
         return AdaptResult((), (f"{method.kind} skipped: {error}",))
-    candidates = _candidates(context, method, rooms, measurement, rules)
+    candidates = _candidates(context, method, rooms, measurement, rules, selection.needs_latency)
     choices = selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn)
     if not choices:
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
@@ -206,10 +207,17 @@ def _active(network: Network, element: Element) -> int:
 
 
 def _candidates(
-    context: Context, method: Method, rooms: Sequence[tuple[Element, int]], measurement: Measurement, rules: Rules
+    context: Context,
+    method: Method,
+    rooms: Sequence[tuple[Element, int]],
+    measurement: Measurement,
+    rules: Rules,
+    needs_latency: bool = False,
 ) -> list[Candidate]:
     network = context.network
     graph = network.graph()
+    offered = [e for e, _ in rooms if e.name in measurement.scores]
+    latencies = latency_per_unit(network, offered, method.kind) if needs_latency else {}
     costs = flops_per_unit(network.module, network.example_inputs, graph, [e for e, _ in rooms])
     scores = {name: s.detach().cpu() for name, s in measurement.scores.items()}
     return [
@@ -221,8 +229,9 @@ def _candidates(
             parameters_per_unit(graph, element),
             costs[element.name],
             _active(network, element),
-            measurement.advised.get(element.name),
+            measurement.advised.get(element.name, 0 if method.advises else None),
             tuple(network.module.get_parameter(element.name).shape) if element.level == "weight" else (),
+            latencies.get(element.name),
         )
         for element, room in rooms
         if element.name in scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 OF = ("now", "seed", "above", "advised")
@@ -24,6 +24,12 @@ class Amount:
     value: float
     of: str = "now"
     multiple: int = 1
+
+    def scaled(self, value: float) -> Amount:
+        """The same with another value, such as a schedule asks for: a number of units stays one, a fraction a fraction."""
+        if self.of in ("now", "seed") and (isinstance(self.value, int) or self.value > 1):
+            value = int(value + 0.5)
+        return replace(self, value=value)
 
     @staticmethod
     def read(written: float | str | Mapping[str, Any]) -> Amount:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
+
 from methods.adapt import Rules, offers
 from methods.graph.values import Element
 from methods.method import Context, Method
-from methods.statistics import NonFiniteStatistics
+from methods.statistics import NonFiniteStatistics, frozen_modes, require_finite
 
 Signal = Callable[[Context, Method, Sequence[tuple[Element, int]]], Mapping[str, float]]
 """(context, the adaptation's method, elements it could change and by how many units) -> numbers by name."""
@@ -17,11 +19,14 @@ def score_signals(context: Context, method: Method, rooms: Sequence[tuple[Elemen
     """What the method itself measures.
 
     `score_best` is the largest score of any unit, `score_worst` the smallest, `score_sum` the largest sum of an element's scores
-    (of the units that may be added); `signal_<name>` is each of the measurement's own signals.
+    (of the units that may be added); they are left out by methods that predict nothing. `signal_<name>` is each of the
+    measurement's own signals, `advised` how many units the method itself would change, `offered` of how many elements it says
+    something.
     """
     measurement = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
     scores = [s for s in measurement.scores.values() if len(s)]
-    found = {f"signal_{name}": value for name, value in measurement.signals.items()}
+    found = {f"signal_{name}": float(value) for name, value in measurement.signals.items()}
+    found |= {"advised": float(sum(measurement.advised.values())), "offered": float(len(measurement.scores))}
     if scores:
         found["score_best"] = max(float(s.max()) for s in scores)
         found["score_worst"] = min(float(s.min()) for s in scores)
@@ -29,7 +34,37 @@ def score_signals(context: Context, method: Method, rooms: Sequence[tuple[Elemen
     return found
 
 
-SIGNALS: dict[str, Signal] = {"scores": score_signals}
+@torch.no_grad()
+def train_accuracy(context: Context, method: Method, rooms: Sequence[tuple[Element, int]]) -> dict[str, float]:
+    """`train_accuracy` (fraction) of class numbers, `train_r2` of real targets: on training batches, in eval mode.
+
+    Raises:
+        ValueError: real targets of another shape than the output.
+    """
+    hits, errors, targets = 0.0, 0.0, []
+    with frozen_modes(context.network.module):
+        for inputs, target in context.batches(ACCURACY_BATCHES):
+            output = context.network.module(inputs)
+            targets.append(target.detach().double().cpu())
+            if not target.is_floating_point():
+                hits += float((output.argmax(1) == target).sum())
+            elif output.shape == target.shape:
+                errors += float((output - target).double().square().sum())
+            else:
+                shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
+                raise ValueError(f"train_accuracy needs class numbers, or outputs of the targets' shape, but got {shapes}.")
+            require_finite("the network's outputs", output)
+    every = torch.cat(targets)
+    if not target.is_floating_point():
+        return {"train_accuracy": hits / every.numel()}
+    variance = float((every - every.mean(0)).square().sum())
+    return {"train_r2": 1 - errors / variance} if variance > 0 else {}
+
+
+ACCURACY_BATCHES = 8
+"""Batches that `train_accuracy` looks at."""
+
+SIGNALS: dict[str, Signal] = {"scores": score_signals, "train_accuracy": train_accuracy}
 
 
 def measure_signals(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -> dict[str, float]:

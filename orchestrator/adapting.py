@@ -47,14 +47,22 @@ class Adaptation:
 
     @staticmethod
     def build(index: int, spec: AdaptationSpec) -> Adaptation:
-        """Look up the names in the tables and build the parts."""
+        """Look up the names in the tables and build the parts.
+
+        Raises:
+            ValueError: an unknown name, an argument out of range, or an amount that the trigger cannot work with.
+        """
+        trigger, amount = build_trigger(spec.when.name, spec.when.arguments), Amount.read(spec.amount)
+        refused = trigger.refuses(amount.value, amount.of)
+        if refused or spec.kind not in trigger.kinds:
+            raise ValueError(refused or f"{spec.when.name} is for {' and '.join(trigger.kinds)} only.")
         method = dict(spec.how.arguments)
         if spec.removal.name == "absorb":
             method["removal"] = "absorb"
         return Adaptation(
             index,
             spec,
-            build_trigger(spec.when.name, spec.when.arguments),
+            trigger,
             build("selection", spec.where.name, spec.where.arguments),
             build(spec.kind, spec.how.name, method),
         )
@@ -63,7 +71,9 @@ class Adaptation:
         self, epoch: int, epochs: int, history: Sequence[Mapping[str, float]], changed: Sequence[int] = ()
     ) -> Progress:
         """What its trigger sees."""
-        return Progress(epoch, epochs, tuple(history), tuple(self.acted), tuple(changed), tuple(self.signals))
+        return Progress(
+            epoch, epochs, tuple(history), tuple(self.acted), tuple(changed), tuple(self.signals), self.spec.kind
+        )
 
     def look(self, context: Context, seed_sizes: Mapping[str, int]) -> None:
         """Measure what the trigger wants to know after this epoch."""
@@ -80,7 +90,7 @@ class Adaptation:
     ) -> AdaptResult:
         """Measure, choose, plan and apply."""
         written = Amount.read(self.spec.amount)
-        amount = replace(written, value=self.trigger.amount(progress, written.value))
+        amount = written.scaled(self.trigger.amount(progress, written.value))
         self.acted.append(progress.epoch)
         if amount.value <= 0 and amount.of in ("now", "seed"):
             return AdaptResult((), (f"the trigger {self.spec.when.name} asks for nothing yet",))

@@ -11,7 +11,9 @@ from methods.amount import Amount
 from methods.architecture import ArchitectureError, import_factory
 from methods.catalog import build
 from methods.catalog import resolve as resolve_method
+from methods.latency import MEASURED
 from methods.networks.catalog import network_reference
+from methods.selection import Learned
 from orchestrator.adapting import Adaptation
 from orchestrator.config import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
 from orchestrator.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
@@ -114,6 +116,30 @@ def check_amount(spec: AdaptationSpec) -> None:
         raise ValueError(f"{spec.how.name} does not advise how many; give a number")
 
 
+def _fitting(spec: AdaptationSpec) -> Found:
+    """Whether trigger, selection, method and amount go together, as far as each of them is right by itself."""
+    try:
+        amount, trigger = Amount.read(spec.amount), build_trigger(spec.when.name, spec.when.arguments)
+        selection = build("selection", spec.where.name, spec.where.arguments)
+        method = resolve_method(spec.kind, spec.how.name)
+    except (ValueError, TypeError, KeyError, ImportError, AttributeError):
+        return
+    if spec.kind not in trigger.kinds:
+        yield ("when",), f"{spec.when.name} is for {' and '.join(trigger.kinds)} only"
+        return
+    refused = trigger.refuses(amount.value, amount.of)
+    if refused:
+        yield ("amount",), refused
+    advises = getattr(method, "advises", False)
+    if trigger.needs_advice and not advises:
+        yield ("when",), f"{spec.when.name} is for methods that advise how many units to change, but {spec.how.name} does not"
+    if isinstance(selection, Learned) and not advises:
+        yield ("where",), f"{spec.where.name} is for methods that advise how many units to change, but {spec.how.name} does not"
+    levels = sorted(set(getattr(method, "levels", ())) - set(MEASURED))
+    if selection.needs_latency and levels:
+        yield ("where",), f"latency is measured for {', '.join(MEASURED)}, but {spec.how.name} acts on {', '.join(levels)}"
+
+
 def check_adaptation(spec: AdaptationSpec) -> Found:
     """Trigger, selection, method and removal."""
     for key, kind, named in (("where", "selection", spec.where), ("how", spec.kind, spec.how)):
@@ -126,8 +152,10 @@ def check_adaptation(spec: AdaptationSpec) -> Found:
     message = _said(lambda: build_trigger(spec.when.name, spec.when.arguments))
     if message:
         yield ("when",), message
+    unfit = list(_fitting(spec))
+    yield from unfit
     wrong = list(_named(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS))
     yield from wrong
-    together = None if wrong or message else _said(lambda: Adaptation.build(0, spec))
+    together = None if wrong or message or unfit else _said(lambda: Adaptation.build(0, spec))
     if together and spec.removal.name != "immediate":
         yield ("removal",), f"{spec.how.name} does not go with removal {spec.removal.name}: {together}"

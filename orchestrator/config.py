@@ -81,7 +81,7 @@ class AdaptationSpec(Model):
     when: Named
     where: Named = Named(name="all")
     how: Named
-    amount: float | str | dict[str, Any]
+    amount: int | float | str | dict[str, Any]
     limit: LimitSpec = LimitSpec()
     elements: tuple[str, ...] = ()
     removal: Named = Named(name="immediate")

@@ -20,6 +20,7 @@ from methods.method import Context
 from methods.network import Network
 from methods.surgery.optimizer_state import load_optimizer_state
 from orchestrator import checkpoint as checkpoints
+from orchestrator import fence
 from orchestrator.adapting import Adaptation
 from orchestrator.config import TrialSpec
 from orchestrator.seeds import derive, generator
@@ -123,7 +124,7 @@ class Trial:
         metrics = {"epoch": float(epoch), "train_loss": trained.loss, "lr": trained.lr, **self._evaluate("val")}
         if self._adapt(epoch, context, metrics):
             metrics |= self._evaluate("val")
-        metrics |= {"parameters": float(self.network.num_parameters()), "flops": self._flops(), "compute": self.compute}
+        metrics |= self._costs()
         if epoch == self.spec.training.epochs:
             self._say_what_stays(epoch)
             if self.dataset.test is not None:
@@ -163,10 +164,9 @@ class Trial:
     def _adapt(self, epoch: int, context: Context, metrics: dict[str, float]) -> bool:
         """Let every adaptation that is due act, in the order of the campaign file; whether the network changed."""
         changed = False
-        costs = {"parameters": float(self.network.num_parameters()), "flops": self._flops(), "compute": self.compute}
-        history = [*self.history, metrics | costs]
         for adaptation in self.adaptations:
             adaptation.look(context, self.seed_sizes)
+        history = [*self.history, metrics | self._costs()]
         for adaptation in self.adaptations:
             progress = adaptation.progress(epoch, self.spec.training.epochs, history, self.changed)
             if not adaptation.due(progress):
@@ -177,6 +177,7 @@ class Trial:
                 changed |= event.accepted
             if result.events:
                 self.changed = sorted({*self.changed, epoch})
+                history = [*self.history, metrics | self._costs()]
             for reason in result.skipped:
                 self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
         return changed
@@ -185,6 +186,7 @@ class Trial:
         for adaptation in self.adaptations:
             for event in adaptation.after_step(context, self.trainer.followers):
                 self._structural(epoch, adaptation.index, event)
+                self.changed = sorted({*self.changed, epoch})
 
     def _say_what_stays(self, epoch: int) -> None:
         """Removals that training was too short for."""
@@ -197,6 +199,10 @@ class Trial:
     def _evaluate(self, split: str) -> dict[str, float]:
         found = evaluate(self.trainer.evaluated, self.dataset, split, self.loss)
         return {f"{split}_{name}": value for name, value in found.items()}
+
+    def _costs(self) -> dict[str, float]:
+        """What the network costs as it is now, and what was computed so far."""
+        return {"parameters": float(self.network.num_parameters()), "flops": self._flops(), "compute": self.compute}
 
     def _flops(self) -> float:
         return count_flops(self.network)
@@ -216,6 +222,7 @@ class Trial:
             "adaptations": [a.state() for a in self.adaptations],
         }
         content = capture(self.trainer, state, self._companion_tensors(), self._staging)
+        fence.check(self.folder.path)
         self._writing = self._writer.submit(checkpoints.write, self.folder.checkpoints, self.epoch, content)
         if self.done:
             self._settle()
@@ -242,4 +249,5 @@ class Trial:
 
     def _event(self, type: str, **content: Any) -> None:
         about = {"trial": self.folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
+        fence.check(self.folder.path)
         self.folder.append_event({"type": type, **about, **content})

@@ -84,12 +84,14 @@ class Trigger(ABC):
         why: what it is good for, in a sentence.
         paper: where it comes from.
         wants: names of `methods.signals.SIGNALS` that it looks at; they are measured after each epoch.
+        kinds: kinds of adaptations it is for.
         needs_advice: whether it is for methods only that say themselves how many units to change.
     """
 
     why: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     wants: ClassVar[tuple[str, ...]] = ()
+    kinds: ClassVar[tuple[str, ...]] = ("grow", "prune")
     needs_advice: ClassVar[bool] = False
 
     start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
@@ -111,11 +113,10 @@ class Trigger(ABC):
         """What becomes of the campaign's amount (its number) when it fires now; schedules of sparsity override this."""
         return amount
 
-    def refuses(self, kind: str, amount: float, of: str) -> str | None:
-        """Why an adaptation cannot have this trigger; None when it can.
+    def refuses(self, amount: float, of: str) -> str | None:
+        """Why an adaptation with this amount cannot have this trigger; None when it can.
 
         Args:
-            kind: `grow` or `prune`.
             amount: the campaign's amount; an int counts units.
             of: what it is an amount of: `now`, `seed`, `above` or `advised`.
         """

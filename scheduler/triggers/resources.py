@@ -97,7 +97,7 @@ class Target(Trigger):
     tolerance: float = setting(0.02, "relative distance from the size that is near enough", low=0.0, high=0.5)
     order: int = setting(2, "power of the widths with which the size changes", low=1, high=2)
 
-    def refuses(self, kind: str, amount: float, of: str) -> str | None:
+    def refuses(self, amount: float, of: str) -> str | None:
         """See `Trigger.refuses`."""
         return not_a_fraction("target", amount, of, "the most that one act changes") or (
             "target needs a fraction of now; write the amount as a plain number" if of == "seed" else None)

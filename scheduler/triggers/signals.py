@@ -50,14 +50,15 @@ class Score(Trigger):
 class Splitting(Score):
     """Acts when there is a neuron whose splitting lowers the loss: its splitting matrix has an eigenvalue below 0.
 
-    The best score of the splitting methods is -lambda_min; `threshold` asks for more than 0. Where no split helps, the network is
+    The scores of splitting methods are predicted decreases of the loss, in proportion to -lambda_min; `threshold` is the smallest
+    that is worth it. Where no split helps, the network is
     at a minimum that splitting cannot leave, and another method must grow it.
     """
 
     why = "splitting helps only where the splitting matrix has a negative eigenvalue; gradient descent does the rest"
     paper = "Wu, Wang and Liu 2019, splitting steepest descent (arXiv 1910.02366)"
 
-    threshold: float = setting(0.0, "-lambda_min must be above this", low=0.0)
+    threshold: float = setting(0.0, "the best predicted decrease must be above this", low=0.0)
 
 
 @dataclass(frozen=True)

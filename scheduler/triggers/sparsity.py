@@ -27,16 +27,15 @@ class Cubic(Trigger):
 
     why = "much is removed while the network is young and learns fast, little when it has settled"
     paper = "Zhu and Gupta 2017, gradual magnitude pruning (arXiv 1710.01878, eq. 1)"
+    kinds = ("prune",)
 
     end: float = setting(0.75, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
     every: int = setting(1, "epochs between two acts", low=1, high=50)
     initial: float = setting(0.0, "sparsity s_i at the start of the span", low=0.0, high=0.99)
     power: float = setting(3.0, "3 is the paper's cube, 1 a straight line", low=1.0, high=5.0)
 
-    def refuses(self, kind: str, amount: float, of: str) -> str | None:
+    def refuses(self, amount: float, of: str) -> str | None:
         """See `Trigger.refuses`."""
-        if kind != "prune":
-            return "cubic is a schedule of sparsity; it is for prune only"
         if of == "now" and isinstance(amount, float) and not self.initial <= amount < 1:
             return f"cubic needs initial <= amount < 1, the final sparsity, but got initial={self.initial} and amount={amount}"
         return not_a_fraction("cubic", amount, of, "the final sparsity") or (
@@ -78,7 +77,7 @@ class Cosine(Trigger):
     end: float = setting(0.75, "acts until before this epoch (or fraction of the trial, at most 1)", low=0.0)
     every: int = setting(1, "epochs between two acts", low=1, high=50)
 
-    def refuses(self, kind: str, amount: float, of: str) -> str | None:
+    def refuses(self, amount: float, of: str) -> str | None:
         """See `Trigger.refuses`."""
         return None if of in ("now", "seed") else f"cosine needs an amount that is a number of units or a fraction, not {of}"
 

@@ -107,14 +107,14 @@ class TestCubic(TriggerContract):
     def test_power_one_is_a_straight_line(self) -> None:
         assert self.sparsity(0.8, 40, every=10, until=20, power=1.0) == pytest.approx({10: 0.4, 20: 0.8})
 
-    @pytest.mark.parametrize(("kind", "amount", "of", "said"), [
-        ("grow", 0.5, "now", "for prune only"), ("prune", 3, "now", "a fraction from 0.0 to 1.0"),
-        ("prune", 1.0, "now", "amount < 1"), ("prune", 0.5, "seed", "fraction of now"),
-        ("prune", 0.0, "advised", "of advised"), ("prune", 0.05, "now", "initial=0.1"),
+    @pytest.mark.parametrize(("amount", "of", "said"), [
+        (3, "now", "a fraction from 0.0 to 1.0"),
+        (1.0, "now", "amount < 1"), (0.5, "seed", "fraction of now"),
+        (0.0, "advised", "of advised"), (0.05, "now", "initial=0.1"),
     ])  # fmt: skip
-    def test_amounts_that_are_no_final_sparsity(self, kind: str, amount: float, of: str, said: str) -> None:
-        assert said in (build_trigger("cubic", {"initial": 0.1}).refuses(kind, amount, of) or "")
-        assert build_trigger("cubic", {}).refuses("prune", 0.5, "now") is None
+    def test_amounts_that_are_no_final_sparsity(self, amount: float, of: str, said: str) -> None:
+        assert said in (build_trigger("cubic", {"initial": 0.1}).refuses(amount, of) or "")
+        assert build_trigger("cubic", {}).refuses(0.5, "now") is None
 
 
 class TestCosine(TriggerContract):
@@ -132,8 +132,8 @@ class TestCosine(TriggerContract):
 
     def test_takes_counts_and_fractions_only(self) -> None:
         trigger = build_trigger("cosine", {})
-        assert trigger.refuses("grow", 8, "now") is None and trigger.refuses("prune", 0.3, "seed") is None
-        assert "not above" in (trigger.refuses("grow", 0.1, "above") or "")
+        assert trigger.refuses(8, "now") is None and trigger.refuses(0.3, "seed") is None
+        assert "not above" in (trigger.refuses(0.1, "above") or "")
 
 
 class TestScore(TriggerContract):
@@ -314,8 +314,8 @@ class TestTarget(TriggerContract):
 
     def test_takes_fractions_only(self) -> None:
         trigger = build_trigger("target", {})
-        assert trigger.refuses("grow", 1.0, "now") is None
-        assert all(trigger.refuses("grow", *a) for a in ((1, "now"), (0.5, "seed"), (0.0, "advised"), (2.0, "now")))
+        assert trigger.refuses(1.0, "now") is None
+        assert all(trigger.refuses(*a) for a in ((1, "now"), (0.5, "seed"), (0.0, "advised"), (2.0, "now")))
 
 
 def test_never_acts_never() -> None:
