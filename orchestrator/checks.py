@@ -15,6 +15,7 @@ from methods.latency import MEASURED
 from methods.networks.catalog import network_reference
 from methods.selection import Learned
 from orchestrator.adapting import Adaptation
+from orchestrator.campaign.placement import check_placement
 from orchestrator.config import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
 from orchestrator.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
 from orchestrator.space import Space, make_sampler
@@ -50,8 +51,9 @@ def check_search(spec: CampaignSpec) -> Found:
     for place, metric in [(("search", "metric"), search.metric), *((("search", "and", m), m) for m in search.also)]:
         if metric not in known:
             yield place, f"must be one of {sorted(known)}, but is {metric!r}"
-    if spec.placement.name != "local":
-        yield ("placement",), f"must be local, but is {spec.placement.name!r}"
+    message = _said(lambda: check_placement(spec.placement, spec.resources))
+    if message:
+        yield ("placement",), message
     message = _said(lambda: resolve("body", spec.body, {}))
     if message:
         yield ("body",), message

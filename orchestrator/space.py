@@ -150,7 +150,8 @@ def _vary(
         number = len(content) if kind == "choice" else 2
         met.append((source, number))
         pick = picks.get(source, 0)
-        return _vary(content[pick], (*source, kind, pick), target, picks, places, met)
+        chosen = float(content[pick]) if kind in ("uniform", "loguniform") else content[pick]
+        return _vary(chosen, (*source, kind, pick), target, picks, places, met)
     if kind is not None:
         return None
     if isinstance(tree, dict):

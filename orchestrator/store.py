@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,10 @@ class CampaignFolder:
     def in_use(self) -> Path:
         """Lock file: held by the process that runs the campaign."""
         return self.path / ".in-use"
+
+    def identity(self) -> str:
+        """A few letters that tell this campaign from others of its name."""
+        return f"{zlib.crc32(str(self.path.absolute()).encode()):08x}"
 
     @property
     def tune(self) -> Path:

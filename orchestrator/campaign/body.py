@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator import fence
 from orchestrator.config import TrialSpec
 from orchestrator.status import numbers
 from orchestrator.store import TrialFolder, exclusive, read_events
@@ -114,6 +115,7 @@ class Runner:
     def _status(self, status: str, **content: str) -> None:
         epoch, step = int(self._last.get("epoch", 0)), int(self._last.get("step", 0))
         head = {"type": "status", "trial": self._trial.name, "time": time.time(), "epoch": epoch, "step": step}
+        fence.check(self._trial.path)
         self._trial.append_event({**head, "status": status, **content})
 
 

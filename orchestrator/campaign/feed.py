@@ -13,18 +13,13 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.campaign.asking import Asker
 from orchestrator.campaign.ledger import Asked, Ledger
-from orchestrator.config import CampaignSpec, ResourcesSpec, TrialSpec
+from orchestrator.campaign.placement import resources_of
+from orchestrator.config import CampaignSpec, TrialSpec
 
 Comparisons = Callable[[], list[tuple[str, TrialSpec]]]
 
 WORKER_RETRIES = 2
 """How often a trial whose worker died (not: whose body failed) goes on in a new one, from its own checkpoint."""
-
-
-def resources_of(resources: ResourcesSpec) -> dict[str, float]:
-    """What one trial asks of Ray."""
-    cpus = max(resources.cpus, resources.gpus * resources.cpus_per_gpu)
-    return {"CPU": float(cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
 
 
 class Feed(SearchAlgorithm):
@@ -128,6 +123,7 @@ class Feed(SearchAlgorithm):
             "metrics": [search.metric, *search.also],
             "mode": search.mode,
             "label": label,
+            "reported": max((int(r["epoch"]) for r in self._reports[name]), default=0),
         }
         return TuneTrial(
             experiment.run_identifier,

@@ -1,4 +1,4 @@
-"""Where trials run. A placement is a context in which Ray is up; `local` is this machine."""
+"""Where trials run: `local` is this machine, `job` gives each trial a Slurm job of its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config import Named
+from orchestrator.config import CampaignSpec, Named, ResourcesSpec
+from orchestrator.store import CampaignFolder
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -44,45 +46,112 @@ def prepare_environment() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-@contextlib.contextmanager
-def local(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """This machine: a Ray of our own for as long as the campaign runs, or the one that is up in this process.
+@dataclass(frozen=True)
+class Placed:
+    """Where trials run.
 
-    Args:
-        arguments: `cpus`, `gpus` (default: all there are), `dashboard` (default: false).
+    Attributes:
+        trainable: what Ray Tune runs for each trial.
+        capacity: how many trials may be under way at a time.
     """
-    known = {"cpus", "gpus", "dashboard"}
-    if unknown := sorted(set(arguments) - known):
-        raise ValueError(f"placement local takes {sorted(known)}, but got {unknown}.")
+
+    trainable: type
+    capacity: int
+
+
+def resources_of(resources: ResourcesSpec) -> dict[str, float]:
+    """What one trial asks of Ray."""
+    cpus = max(resources.cpus, resources.gpus * resources.cpus_per_gpu)
+    return {"CPU": float(cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
+
+
+@contextlib.contextmanager
+def a_ray(**arguments: Any) -> Iterator[None]:
+    """A Ray of our own for as long as the campaign runs, or the one that is up in this process."""
     prepare_environment()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        address="local",
-        num_cpus=arguments.get("cpus"),
-        num_gpus=arguments.get("gpus"),
-        include_dashboard=bool(arguments.get("dashboard", False)),
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
+    ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **arguments)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-PLACEMENTS: dict[str, Callable[[Mapping[str, Any]], AbstractContextManager[None]]] = {"local": local}
+LOCAL = ("cpus", "gpus", "dashboard")
 
 
-def placed(placement: Named) -> AbstractContextManager[None]:
-    """The placement called `placement.name`.
+@contextlib.contextmanager
+def local(arguments: Mapping[str, Any], resources: ResourcesSpec | None = None) -> Iterator[Placed]:
+    """This machine: trials are workers of a Ray.
+
+    Args:
+        arguments: `cpus`, `gpus` (default: all there are), `dashboard` (default: false).
+        resources: what a trial gets.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: an unknown argument, or a trial needs more than there is.
+    """
+    _known("local", arguments, LOCAL)
+    dashboard = bool(arguments.get("dashboard", False))
+    with a_ray(num_cpus=arguments.get("cpus"), num_gpus=arguments.get("gpus"), include_dashboard=dashboard):
+        from orchestrator.campaign.trainable import BodyTrainable
+
+        yield Placed(BodyTrainable, _fitting(resources or ResourcesSpec()))
+
+
+def _fitting(resources: ResourcesSpec) -> int:
+    """How many trials fit into this Ray at a time."""
+    import ray
+
+    there, wanted = ray.cluster_resources(), resources_of(resources)
+    for name, amount in wanted.items():
+        if amount > there.get(name, 0.0):
+            raise ValueError(
+                f"a trial must fit into the placement, but resources ask for {amount:g} {name} and there are "
+                f"{there.get(name, 0.0):g}; lower resources or choose another placement."
+            )
+    return min(int(there[name] // amount) for name, amount in wanted.items())
+
+
+def _known(name: str, arguments: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := sorted(set(arguments) - set(known)):
+        raise ValueError(f"placement {name} takes {sorted(known)}, but got {unknown}.")
+
+
+def check_placement(placement: Named, resources: ResourcesSpec) -> None:
+    """Raise what is wrong with a placement, without starting anything.
+
+    Raises:
+        ValueError: unknown placement or argument, or a job that the site does not take.
     """
     if placement.name not in PLACEMENTS:
-        raise ValueError(f"placement must be one of {sorted(PLACEMENTS)}, but got {placement.name!r}.")
-    return PLACEMENTS[placement.name](placement.arguments)
+        raise ValueError(f"placement must be one of {list(PLACEMENTS)}, but got {placement.name!r}.")
+    _known(placement.name, placement.arguments, PLACEMENTS[placement.name])
+    if placement.name == "job":
+        from orchestrator.campaign.jobs.placement import request_of
+        from slurm.request import options
+        from slurm.site import load_site
+
+        options(load_site(placement.arguments.get("site", "generic")), request_of(placement.arguments, resources))
+
+
+JOB = ("site", "account", "gpu_type", "memory_gb", "poll_s", "parallel", "cpus", "dashboard")
+PLACEMENTS: dict[str, Sequence[str]] = {"local": LOCAL, "job": JOB}
+
+
+def placed(spec: CampaignSpec, folder: CampaignFolder) -> AbstractContextManager[Placed]:
+    """The placement of a campaign.
+
+    Raises:
+        ValueError: see `check_placement`.
+    """
+    check_placement(spec.placement, spec.resources)
+    if spec.placement.name == "local":
+        return local(spec.placement.arguments, spec.resources)
+    from orchestrator.campaign.jobs.placement import jobs
+
+    return jobs(spec, folder)

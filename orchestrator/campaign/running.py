@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.campaign import lock
 from orchestrator.campaign.ledger import Ledger
-from orchestrator.campaign.placement import placed, prepare_environment
+from orchestrator.campaign.placement import Placed, placed, prepare_environment
 from orchestrator.config import CampaignSpec, TrialSpec
 from orchestrator.results import best_trial, write_results
 from orchestrator.status import StatusBoard, TrialStatus
@@ -74,7 +74,9 @@ def run(spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | Non
 
 def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
     ledger = Ledger(folder)
-    ledger.interrupt()
+    jobs = spec.placement.name == "job"
+    if not jobs:
+        ledger.interrupt()
     entries = ledger.entries()
     from orchestrator.campaign.asking import (
         Asker,  # here, so that workers need not import Optuna and PyTorch to load this package
@@ -93,52 +95,38 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
     feed = Feed(spec, ledger, asker, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
     interrupt = Interrupt()
     if not feed.complete:
-        with placed(spec.placement), interrupt.listening():
-            feed.limit = min(_capacity(spec), spec.search.max_concurrent or sys.maxsize)
-            _tune(folder, feed, trial_scheduler, interrupt, on_progress)
+        with placed(spec, folder) as place, interrupt.listening():
+            feed.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
+            _tune(folder, feed, trial_scheduler, interrupt, on_progress, place)
     if not feed.complete:
-        ledger.interrupt()
+        if not jobs:
+            ledger.interrupt()
         return interrupt.signal or "SIGUSR1"
     return None
 
 
-def _tune(folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None) -> None:
+def _tune(
+    folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None, place: Placed
+) -> None:
     from ray import tune
 
     from orchestrator.campaign.progress import ProgressCallback
-    from orchestrator.campaign.trainable import BodyTrainable
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     board = StatusBoard(folder.path)
     callbacks = [ProgressCallback(board, on_progress, PROGRESS_EVERY_S)] if on_progress else []
     tune.run(
-        BodyTrainable,
+        place.trainable,
         name=time.strftime("%Y%m%d-%H%M%S"),
         storage_path=str(folder.tune),
         search_alg=feed,
         scheduler=trial_scheduler,
         stop=interrupt,
-        reuse_actors=True,
+        reuse_actors=place.trainable.__name__ == "BodyTrainable",
         callbacks=callbacks,
         raise_on_failed_trial=False,
         verbose=0,
     )
-
-
-def _capacity(spec: CampaignSpec) -> int:
-    """How many trials fit into the placement at a time."""
-    import ray
-
-    from orchestrator.campaign.feed import resources_of
-
-    there, wanted = ray.cluster_resources(), resources_of(spec.resources)
-    for name, amount in wanted.items():
-        if amount > there.get(name, 0.0):
-            raise ValueError(
-                f"a trial must fit into the placement, but resources ask for {amount:g} {name} and there are "
-                f"{there.get(name, 0.0):g}; lower resources or choose another placement."
-            )
-    return min(int(there[name] // amount) for name, amount in wanted.items())
 
 
 def _comparisons(spec: CampaignSpec, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:

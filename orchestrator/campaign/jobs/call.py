@@ -1,0 +1,91 @@
+"""What a trial's job runs, on the node that Slurm gave it. It needs neither Ray nor the driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from orchestrator import fence
+from orchestrator.campaign.body import Runner
+from orchestrator.store import read_json, write_json
+
+OUTCOME, STOP = "outcome.json", "stop"
+"""Files in a trial's folder: how its newest job ended; its presence asks the job to end after the epoch."""
+ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """Runs one trial from its newest checkpoint until it is done, is asked to stop, or is told that the job must end.
+
+    Attributes:
+        task: see `orchestrator.campaign.body.Runner`.
+    """
+
+    task: dict[str, Any]
+
+    def __call__(self, number: int) -> str:
+        """Attempt `number`; returns how it ended: finished, failed, stopped, interrupted or superseded."""
+        folder = Path(self.task["folder"])
+        token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+        told = _Told()
+        try:
+            fence.claim(folder, token)
+            outcome = self._run(folder, told)
+            fence.check(folder)
+        except fence.Superseded:
+            return "superseded"
+        finally:
+            fence.release(folder)
+        write_json(folder / OUTCOME, {"token": list(token), "outcome": outcome, "time": time.time()})
+        return outcome
+
+    def _run(self, folder: Path, told: _Told) -> str:
+        runner = Runner(self.task, _seed)
+        try:
+            while True:
+                if (folder / STOP).exists():
+                    return "stopped"
+                if told.signal:
+                    return "interrupted"
+                fence.check(folder)
+                result = runner.step()
+                if result["done"]:
+                    return "failed" if result["failed"] else "finished"
+        finally:
+            runner.end()
+
+
+class _Told:
+    """Takes note of the signals before a time limit, a preemption or a cancellation; the epoch under way is finished first."""
+
+    def __init__(self) -> None:
+        self.signal = ""
+        for number in ENDING:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+
+def _seed(seed: int) -> None:
+    """Every global random stream of the job's process."""
+    from orchestrator.campaign.process import ProcessState
+
+    ProcessState().seed(seed)
+
+
+def outcome_of(folder: Path, number: int) -> str | None:
+    """How attempt `number` at a trial ended, if its job came to say so."""
+    path = folder / OUTCOME
+    if not path.exists():
+        return None
+    written = read_json(path)
+    return str(written["outcome"]) if written["token"][0] == number else None
+
+

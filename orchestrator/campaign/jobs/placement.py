@@ -1,0 +1,57 @@
+"""Placement `job`: the driver holds Tune's controller and nothing of the trials; their jobs come and go with the queue."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.campaign.jobs.board import Board
+from orchestrator.campaign.placement import Placed, a_ray
+from orchestrator.config import CampaignSpec, ResourcesSpec
+from orchestrator.store import CampaignFolder
+from slurm.broker import Broker
+from slurm.journal import Journal
+from slurm.request import Request
+from slurm.site import load_site
+
+MOST = 1000
+"""Trials under way at a time, where nothing else limits them."""
+HOURS = 24.0
+
+
+def request_of(arguments: Mapping[str, Any], resources: ResourcesSpec) -> Request:
+    """What one trial's job asks for."""
+    minutes = math.ceil(60 * (resources.hours or HOURS))
+    cpus = max(resources.cpus, resources.gpus * resources.cpus_per_gpu)
+    asked = cpus if resources.cpus > 1 or resources.cpus_per_gpu > 1 else None
+    further = {k: arguments.get(k) for k in ("gpu_type", "memory_gb", "account")}
+    return Request(minutes, resources.nodes, resources.gpus, cpus=asked, **further)
+
+
+def broker_of(spec: CampaignSpec, folder: CampaignFolder) -> Broker:
+    """The broker of a campaign's jobs."""
+    arguments = spec.placement.arguments
+    site = load_site(arguments.get("site", "generic"))
+    if "poll_s" in arguments:
+        site = site.model_copy(update={"limits": site.limits.model_copy(update={"poll_every_s": float(arguments["poll_s"])})})
+    path = folder.path / "jobs"
+    path.mkdir(exist_ok=True)
+    name = f"coppice-{spec.name}-{folder.identity()}"
+    return Broker(name, path, site, Journal(path / "journal.jsonl"), int(arguments.get("parallel", 256)))
+
+
+@contextlib.contextmanager
+def jobs(spec: CampaignSpec, folder: CampaignFolder) -> Iterator[Placed]:
+    """Every trial is a job. What an earlier driver handed in and nobody knows of is cancelled."""
+    dashboard = bool(spec.placement.arguments.get("dashboard", False))
+    with a_ray(num_cpus=1, num_gpus=0, include_dashboard=dashboard):
+        from orchestrator.campaign.jobs.trainable import JobTrainable
+        from orchestrator.campaign.objects import trials_as_objects
+
+        broker = broker_of(spec, folder)
+        most = min(spec.search.max_concurrent or MOST, broker.site.limits.submitted or MOST)
+        JobTrainable.board = Board(broker, request_of(spec.placement.arguments, spec.resources))
+        with trials_as_objects(most):
+            yield Placed(JobTrainable, most)
