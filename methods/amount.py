@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +51,8 @@ class Amount:
         ((of, value),) = tree.items()
         if isinstance(value, bool) or not isinstance(value, (int, float)) or (value < 0 and of != "above"):
             raise ValueError(f"{told}, at least 0; but got {written!r}.")
+        if not math.isfinite(value):
+            raise ValueError(f"{told}, a finite one; but got {written!r}.")
         if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
             raise ValueError(f"a multiple is a whole number of at least 1; but got {multiple!r}.")
         return Amount(value, of, multiple)

@@ -1,0 +1,43 @@
+"""Amounts as campaign files write them."""
+
+import pytest
+
+from methods.amount import Amount
+
+
+@pytest.mark.parametrize(("written", "amount"), [
+    (0.1, Amount(0.1)), (8, Amount(8)), (8.0, Amount(8.0)), ("advised", Amount(0, "advised")), ({"now": 3}, Amount(3)),
+    ({"seed": 0.25, "multiple": 8}, Amount(0.25, "seed", 8)), ({"above": 1e-3}, Amount(1e-3, "above")),
+    ({"above": -2.0}, Amount(-2.0, "above")), ({"advised": 0, "multiple": 4}, Amount(0, "advised", 4)), (0, Amount(0)),
+])  # fmt: skip
+def test_what_is_written_is_read(written, amount):
+    read = Amount.read(written)
+    assert read == amount and type(read.value) is type(amount.value)
+
+
+@pytest.mark.parametrize(("written", "said"), [
+    (True, "an amount is"), ("all", "an amount is"), ("now", "an amount is"), (-0.1, "at least 0"), ({"seed": -1}, "at least 0"),
+    ({}, "an amount is"), ({"seed": 0.1, "now": 0.1}, "an amount is"), ({"multiple": 8}, "an amount is"),
+    ({"of": 3}, "an amount is"), ({"now": 0.5, "multiple": 0}, "at least 1"), ({"now": 0.5, "multiple": 2.5}, "whole number"),
+    ({"seed": "0.5"}, "at least 0"), ({"now": 0.5, "multiple": True}, "whole number"),
+    (float("nan"), "finite"), ({"above": float("inf")}, "finite"), (None, "amount is"),
+])  # fmt: skip
+def test_what_is_none_is_said(written, said):
+    with pytest.raises(ValueError, match=said):
+        Amount.read(written)
+
+
+def test_what_was_read_is_left_alone():
+    written = {"seed": 0.25, "multiple": 8}
+    Amount.read(written)
+    assert written == {"seed": 0.25, "multiple": 8}
+
+
+@pytest.mark.parametrize(("amount", "value", "scaled"), [
+    (Amount(8), 2.5, Amount(3)), (Amount(8), 0.4, Amount(0)), (Amount(8.0), 0.7, Amount(1)), (Amount(0.5), 0.2, Amount(0.2)),
+    (Amount(1), 0.6, Amount(1)), (Amount(0.5, "seed", 8), 0.1, Amount(0.1, "seed", 8)),
+    (Amount(3.0, "above"), 0.7, Amount(0.7, "above")),
+])  # fmt: skip
+def test_a_schedule_keeps_counts_counts_and_fractions_fractions(amount, value, scaled):
+    found = amount.scaled(value)
+    assert found == scaled and type(found.value) is type(scaled.value)

@@ -1,0 +1,71 @@
+"""Several adaptations of a trial: they act in the order of the campaign file, and each sees the network after those before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.graph.values import Element
+from methods.method import Context, Measurement
+from methods.pruning.magnitude import Magnitude
+from tests.orchestrator.test_adapting import grow, prune, run, tree
+from tests.orchestrator.test_trial import files, structural
+
+
+@dataclass(frozen=True)
+class FanOut(Magnitude):
+    """Importance is the norm of outgoing weights."""
+
+    def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
+        weight = context.network.module.hidden[2].weight.detach()  # type: ignore[index, union-attr]
+        return Measurement({e.name: weight.norm(dim=0) for e in elements})
+
+
+class TestOrder:
+    """Two adaptations that want the same element after the same epoch."""
+
+    def order(self, folder: Path, *adaptations: dict[str, Any]) -> list[tuple[int, str, int, int]]:
+        run(tree(*adaptations), folder)
+        events = [e for e in structural(folder) if e["epoch"] == 2 and e["element"] == "hidden.0.weight:0"]
+        return [(e["adaptation"], e["kind"], e["size_before"], e["size_after"]) for e in events]
+
+    def test_they_act_in_the_order_of_the_file_and_the_second_sees_the_first(self, tmp_path: Path) -> None:
+        more = grow({"periodic": {"every": 2, "until": 2}}, amount=1.0)
+        less = prune({"periodic": {"every": 2, "until": 2}}, how="magnitude", amount=0.5, where="all")
+        for again in ("a", "b"):
+            assert self.order(tmp_path / f"g{again}", more, less) == [(0, "grow", 8, 16), (1, "prune", 16, 8)]
+            assert self.order(tmp_path / f"p{again}", less, more) == [(0, "prune", 8, 4), (1, "grow", 4, 8)]
+        assert files(tmp_path / "ga") == files(tmp_path / "gb") and files(tmp_path / "pa") == files(tmp_path / "pb")
+
+    def test_the_second_measures_the_network_after_the_first(self, tmp_path: Path) -> None:
+        """The new units, whose outgoing weights are zero, are the ones that magnitude removes again."""
+        once = {"periodic": {"every": 2, "until": 2}}
+        more = grow(once, how="random", amount=4, elements=["hidden.0.*"])
+        less = prune(once, how=f"{__name__}:FanOut", amount=4, where="all", elements=["hidden.0.*"])
+        run(tree(more, less), tmp_path / "t")
+        pruned = [e for e in structural(tmp_path / "t") if e["kind"] == "prune"]
+        assert [e["units"] for e in pruned] == [[8, 9, 10, 11]]
+
+    def test_a_refractory_second_waits_for_the_next_epochs(self, tmp_path: Path) -> None:
+        more = grow({"periodic": {"every": 2, "until": 2}}, amount=1.0)
+        less = prune({"periodic": {"every": 1, "refractory": 1}}, how="magnitude", amount=0.1, where="all")
+        trial = run(tree(more, less), tmp_path / "t")
+        assert trial.adaptations[0].acted == [2]
+        assert trial.adaptations[1].acted == [1, 4]
+
+    def test_the_second_is_told_the_costs_after_the_first(self, tmp_path: Path) -> None:
+        """Growth passes the target at once; pruning brings it back after the same epoch."""
+        more = grow({"periodic": {"every": 2, "until": 2}}, amount=40)
+        less = prune({"target": {"size": 700}}, how="magnitude", amount=1.0, where="all")
+        trial = run(tree(more, less), tmp_path / "t")
+        grown, wanted = 64 * 48 + 48 + 48 * 48 + 48 + 48 * 10 + 10, 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
+        assert round(48 * (700 / grown) ** 0.5) == 16
+        assert trial.adaptations[1].acted[0] == 2 and trial.history[1]["parameters"] == wanted
+
+    def test_what_was_shrunk_to_zero_is_a_change(self, tmp_path: Path) -> None:
+        once, shrink = {"periodic": {"every": 2, "until": 2}}, {"shrink": {"steps": 6}}
+        less = prune(once, how="magnitude", amount=0.25, where="all", removal=shrink)
+        more = grow({"periodic": {"every": 1, "from": 3, "refractory": 1}})
+        trial = run(tree(less, more), tmp_path / "t")
+        assert [e["epoch"] for e in structural(tmp_path / "t") if e["kind"] == "prune"] == [4, 4]
+        assert trial.adaptations[1].acted == [3] and trial.changed == [3, 4]
