@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from methods.growth.deepen import Deepen
+from methods.growth.firefly import Firefly
 from methods.growth.gradmax import GradMax
+from methods.growth.gradmax_opt import GradMaxOpt
 from methods.growth.net2wider import Net2Wider
 from methods.growth.random import Random
 from methods.growth.splitting import Splitting
+from methods.growth.tiny import Tiny
 from methods.method import Method
 from methods.parameters import Parameter
 from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights
+from methods.pruning.polarization import Polarization
 from methods.pruning.remove_blocks import RemoveBlocks
 from methods.pruning.slimming import Slimming
 from methods.selection import (
@@ -35,12 +39,16 @@ GROWTH: dict[str, type[Method]] = {
     "random": Random,
     "net2wider": Net2Wider,
     "gradmax": GradMax,
+    "gradmax_opt": GradMaxOpt,
+    "tiny": Tiny,
     "deepen": Deepen,
     "splitting": Splitting,
+    "firefly": Firefly,
 }
 PRUNING: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "magnitude_weights": MagnitudeWeights,
+    "polarization": Polarization,
     "slimming": Slimming,
     "l1": Slimming,
     "remove_blocks": RemoveBlocks,

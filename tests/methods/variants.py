@@ -8,12 +8,16 @@ GROWTH: dict[str, list[Arguments]] = {
     "random": [{}, {"init": "normal"}, {"init": "orthogonal"}, {"zero": "none"}],
     "net2wider": [{}, {"noise": 0.0}],
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
+    "gradmax_opt": [{"steps": 5}, {"steps": 3, "start": "random", "norm": "fixed"}],
+    "tiny": [{}, {"natural_step": True}, {"projection": False, "whitening": False, "line_search": False, "step": 0.1}],
     "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
+    "firefly": [{}, {"splits": False}, {"depth": True}],
     "splitting": [{}, {"form": "fast"}, {"signed": True}],
 }
 PRUNING: dict[str, list[Arguments]] = {
     "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}],
     "magnitude_weights": [{}],
+    "polarization": [{}, {"threshold": "fixed"}, {"reduce": "mean"}],
     "slimming": [{}, {"reduce": "mean"}],
     "l1": [{}],
     "remove_blocks": [{}, {"layers": True}],
