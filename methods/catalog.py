@@ -18,11 +18,13 @@ from methods.growth.splitting import Splitting
 from methods.growth.tiny import Tiny
 from methods.method import Method
 from methods.parameters import Parameter
+from methods.pruning.fisher import Fisher
 from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights
 from methods.pruning.polarization import Polarization
 from methods.pruning.remove_blocks import RemoveBlocks
 from methods.pruning.slimming import Slimming
+from methods.pruning.taylor import Taylor
 from methods.selection import (
     All,
     BestGain,
@@ -51,6 +53,8 @@ PRUNING: dict[str, type[Method]] = {
     "polarization": Polarization,
     "slimming": Slimming,
     "l1": Slimming,
+    "taylor": Taylor,
+    "fisher": Fisher,
     "remove_blocks": RemoveBlocks,
 }
 SELECTIONS: dict[str, type[Selection]] = {
@@ -127,13 +131,15 @@ def _check(name: str, key: str, value: Any, about: Parameter, default: Any) -> N
         raise ValueError(f"{name}: {bounds} must hold, but got {key}={value}.")
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str, kind: str | None = None) -> dict[str, Any]:
     """What a method or selection says about itself: kind, paper, levels, parameters with default, range and help. JSON-able.
+
+    Where a growth and a pruning method have one name, `kind` says which; else the growth method is described.
 
     Raises:
         ValueError: unknown name; the known ones are listed.
     """
-    kinds = [kind for kind, table in TABLES.items() if name in table]
+    kinds = [k for k, table in TABLES.items() if name in table and kind in (None, k)]
     if not kinds:
         raise ValueError(f"name must be one of {sorted(n for t in TABLES.values() for n in t)}, but got {name!r}.")
     cls = resolve(kinds[0], name)

@@ -20,6 +20,8 @@ PRUNING: dict[str, list[Arguments]] = {
     "polarization": [{}, {"threshold": "fixed"}, {"reduce": "mean"}],
     "slimming": [{}, {"reduce": "mean"}],
     "l1": [{}],
+    "taylor": [{}, {"form": "group", "average": "batch"}, {"normaliser": "norm"}],
+    "fisher": [{}, {"form": "weights"}],
     "remove_blocks": [{}, {"layers": True}],
 }
 OWN_SUITE: dict[str, str] = {}
