@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from methods.method import Context, Measurement, Method
 from methods.network import Network
 from methods.pending import PendingPlans
 from methods.plan import Plan
-from methods.selection import Candidate, Limit, Selection
+from methods.selection import Candidate, Choice, Limit, Selection, offered, wanted
 from methods.statistics import NonFiniteStatistics
 from methods.surgery.changes import Follower
 
@@ -90,11 +90,25 @@ def adapt(
     candidates = _candidates(context, method, rooms, measurement, rules, selection.needs_latency)
     choices = selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn)
     if not choices:
+        skipped += [f"{e.name}: {_name(method)} has nothing to offer" for e, _ in rooms if e.name not in measurement.scores]
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
     plans = [method.plan(context, context.network.element(c.element), c.units, measurement) for c in choices]
     kept = [p for p in plans if defer is None or not defer(p)]
     events, went_away = _apply_all(context, method, kept, followers, rules.limit)
-    return AdaptResult(tuple(events), tuple(went_away))
+    return AdaptResult(tuple(events), (*_short_of(method, candidates, choices, amount), *went_away))
+
+
+def _short_of(method: Method, candidates: Sequence[Candidate], choices: Sequence[Choice], amount: Amount) -> list[str]:
+    """Which elements grow by less than the amount asks, because the method offers no more units."""
+    if method.kind != "grow" or amount.of not in ("now", "seed"):
+        return []
+    taken, told = {c.element: len(c.units) for c in choices}, []
+    for c in candidates:
+        count, name = taken.get(c.element.name, 0), c.element.name
+        asked = wanted("grow", replace(c, scores=c.scores[:0]), amount)
+        if count and len(c.scores) < c.room and count == offered("grow", c) < asked:
+            told.append(f"{name}: {count} units instead of {asked}, as {_name(method)} has no more to offer")
+    return told
 
 
 def _apply_all(

@@ -8,6 +8,7 @@ product of the unfolded input and the transposed-unfolded gradient.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,18 @@ def sum_dtype(entries: int, dtype: torch.dtype) -> torch.dtype:
     return dtype if entries > _LARGE else torch.float64
 
 
+def blocks(samples: int, bytes_per_sample: int) -> Iterator[slice]:
+    """Samples a few at a time, so that what is unfolded of them stays small."""
+    rows = max(1, BLOCK_BYTES // max(bytes_per_sample, 1))
+    for start in range(0, samples, rows):
+        yield slice(start, min(start + rows, samples))
+
+
 def add_cross_moment(total: Tensor, view: View, path: Linearised, gradient: Tensor | None = None) -> None:
     """Add A of some samples to `total`, [entries of a producer row, outgoing weights of a unit].
 
     Args:
-        total: where to.
+        total: where to; with one more row, the last one is that of the producer's bias.
         view: the samples at a site.
         path: its derivative.
         gradient: at the consumer's output; the loss's own by default.
@@ -53,10 +61,8 @@ def add_cross_moment(total: Tensor, view: View, path: Linearised, gradient: Tens
     if path.diagonal is None:
         _add_pulled(total, view, path, gradient)
         return
-    bytes_per_sample = sum(total.shape) * path.shape[2:].numel() * gradient.element_size()
-    rows = max(1, BLOCK_BYTES // bytes_per_sample)
-    for start in range(0, len(gradient), rows):
-        _add_pointwise(total, view, path, gradient, slice(start, start + rows))
+    for part in blocks(len(gradient), sum(total.shape) * path.shape[2:].numel() * gradient.element_size()):
+        _add_pointwise(total, view, path, gradient, part)
 
 
 def _add_pointwise(total: Tensor, view: View, path: Linearised, gradient: Tensor, part: slice) -> None:
@@ -76,6 +82,9 @@ def _add_pulled(total: Tensor, view: View, path: Linearised, gradient: Tensor) -
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if len(total) > len(left):
+        total[-1] += right.sum(1).to(total)
+        total = total[:-1]
     if total.dtype == left.dtype and total.device == left.device:
         total.addmm_(left, right.T)
     else:

@@ -31,13 +31,15 @@ def sites_of(context: Context, elements: Sequence[Element]) -> dict[str, Site]:
     return found
 
 
-def grouped(context: Context, sites: Mapping[str, Site]) -> Iterator[dict[str, Site]]:
-    """Sites whose moments are in memory at the same time."""
+def grouped(context: Context, sites: Mapping[str, Site], squares: bool = False) -> Iterator[dict[str, Site]]:
+    """Sites whose moments are in memory at the same time; `squares`: with the second moments of both layers' inputs."""
     sizes = []
     for name, site in sites.items():
         producer, consumer = layers_of(context.network, site)
-        entries = math.prod(moment_shape(producer, consumer, site.taps))
-        sizes.append((name, entries * sum_dtype(entries, producer.weight.dtype).itemsize))
+        shapes = [moment_shape(producer, consumer, site.taps)]
+        if squares:
+            shapes += [(layer.weight[0].numel(),) * 2 for layer in (producer, consumer)]
+        sizes.append((name, sum(math.prod(s) * sum_dtype(math.prod(s), producer.weight.dtype).itemsize for s in shapes)))
     for names in groups(sizes, GROUP_BYTES):
         yield {name: sites[name] for name in names}
 
@@ -102,7 +104,7 @@ def fan_out_gradients(
     Args:
         context: network, data and loss.
         sites: by name.
-        rows: [units, *shape of a row] by name, with a bias at the end of each row where they are [units, entries + 1].
+        rows: [units, *shape of a row] by name, or [units, entries + 1] with a bias at the end of each row.
         num_batches: over how many batches.
 
     Returns:
@@ -119,9 +121,10 @@ def fan_out_gradients(
 
 
 def _both_signs(view: View, rows: Tensor) -> Tensor:
-    weight, bias = rows, None
-    if rows.dim() == 2 and rows.shape[1] > view.producer.weight[0].numel():
-        weight, bias = rows[:, :-1].unflatten(1, view.producer.weight.shape[1:]), rows[:, -1]
+    rows = rows.flatten(1).to(view.before)
+    entries = view.producer.weight[0].numel()
+    weight = rows[:, :entries].unflatten(1, view.producer.weight.shape[1:])
+    bias = rows[:, entries] if rows.shape[1] > entries else None
     units = len(rows)
     z = torch.zeros(view.shape, device=rows.device, dtype=rows.dtype)
     z[:, :units] = run_rows(view.producer, view.before, weight, bias)

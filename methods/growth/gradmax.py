@@ -83,7 +83,7 @@ class GradMax(Method):
                 found[name] = _better_signs(directions, sigma, gradients[name], offered(sites[name], most[name]))
         for name, data in found.items():
             require_finite(f"the gradients of new units of {name}", data["gains"])
-        return Measurement({e.name: found[e.name]["gains"] for e in elements}, found)
+        return Measurement({e.name: found[e.name]["gains"] for e in elements if len(found[e.name]["gains"])}, found)
 
     def _fan_in_zero(self, context: Context, site: Site, moment: Moment, most: int) -> dict[str, Tensor]:
         """The paper's placement."""

@@ -22,11 +22,13 @@ class Linearised:
         diagonal: [n, 1, positions...] where the path acts on each entry alone (activations): its derivative; else None.
         pull: gradients at the consumer's input, [n, units, ...] for at most as many units as the site has -> gradients at the
             entry's output. The path treats all units alike.
+        exact: whether it is the derivative at 0.
     """
 
     shape: torch.Size
     diagonal: Tensor | None
     pull: Callable[[Tensor], Tensor]
+    exact: bool
 
 
 def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Linearised:
@@ -51,7 +53,7 @@ def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Lineari
             (found,) = torch.autograd.grad(run(other), other, torch.ones_like(h))
             diagonal = (diagonal + found) / 2
         diagonal = diagonal.mean(1, keepdim=True)
-        return Linearised(h.shape, diagonal, lambda g: g * diagonal)
+        return Linearised(h.shape, diagonal, lambda g: g * diagonal, exact)
 
     def pull(gradients: Tensor) -> Tensor:
         n, units = gradients.shape[:2]
@@ -60,7 +62,7 @@ def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Lineari
         (found,) = torch.autograd.grad(h, z, padded.reshape(h.shape), retain_graph=True)
         return found[:, :units]
 
-    return Linearised(h.shape, None, pull)
+    return Linearised(h.shape, None, pull, exact)
 
 
 def _diagonal(h: Tensor, z: Tensor) -> Tensor | None:

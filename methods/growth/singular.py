@@ -17,10 +17,11 @@ def leading(matrix: Tensor, count: int, threshold: float = 1e-7) -> tuple[Tensor
     Tropp 2011, algorithm 4.4) finds the triplets: its vectors are exactly orthonormal and its sigma the exact norms of the
     matrix times the right vectors, but vectors of nearly equal singular values may be mixed.
     """
-    if min(matrix.shape) <= _FULL or 2 * count > min(matrix.shape):
-        left, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
-    else:
-        left, sigma, right = _randomised(matrix, count)
+    with torch.autocast(matrix.device.type, enabled=False):
+        if min(matrix.shape) <= _FULL or 2 * count > min(matrix.shape):
+            left, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
+        else:
+            left, sigma, right = _randomised(matrix, count)
     eps = torch.finfo(matrix.dtype).eps * max(matrix.shape)
     kept = int((sigma > sigma[:1] * max(threshold, eps)).sum())
     kept = min(kept, count)

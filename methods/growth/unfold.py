@@ -1,4 +1,4 @@
-"""Inputs as a layer multiplies its rows with, and gradients as single outgoing weights see them. Units are the first dimension."""
+"""Inputs as a layer multiplies its rows with, and gradients as single outgoing weights see them; units come first."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ def unfolded_back(module: nn.Module, gradient: Tensor, shape: torch.Size) -> Ten
 def _geometry(module: nn.Module) -> tuple[tuple[int, int], ...]:
     """Kernel, stride, padding and dilation."""
     assert isinstance(module, nn.Conv2d)
-    return tuple(v for v in (module.kernel_size, module.stride, module.padding, module.dilation) if isinstance(v, tuple))
+    return tuple(v for v in (module.kernel_size, module.stride, module.padding, module.dilation) if isinstance(v, tuple))  # type: ignore[misc]

@@ -36,11 +36,11 @@ class Pool(nn.Module):
         return (x * torch.linspace(-1, 1, x.shape[2], dtype=x.dtype)).sum(2) + x.square().mean(2)
 
 
-def double(module: nn.Module, *shape: int, classes: int = 3) -> Context:
+def double(module: nn.Module, *shape: int, classes: int = 3, n: int = 6) -> Context:
     torch.manual_seed(1)
     for p in module.parameters():
         nn.init.normal_(p, 0, 0.4)
-    return context(module.double(), torch.randn(6, *shape, dtype=torch.float64), torch.randint(classes, (6,)))
+    return context(module.double(), torch.randn(n, *shape, dtype=torch.float64), torch.randint(classes, (n,)))
 
 
 def grown_gradients(ctx: Context, element: str, count: int, method) -> tuple[Tensor, Tensor, dict]:

@@ -1,0 +1,115 @@
+"""Second moments of what two layers multiply their rows with, and what is solved with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.growth.cross_moment import add_cross_moment, blocks, moment_shape, sum_dtype
+from methods.growth.linearised import Linearised
+from methods.growth.sweep import View
+from methods.growth.unfold import unfolded, unfolded_back
+
+
+def inputs_of(module: nn.Module, inputs: Tensor, bias: bool) -> Tensor:
+    """[entries of a row (with a bias one more, all ones), samples and positions]."""
+    found = unfolded(module, inputs).flatten(1)
+    return torch.cat([found, found.new_ones(1, found.shape[1])]) if bias else found
+
+
+@dataclass
+class Moments:
+    """Sums over samples at one site.
+
+    With x the unfolded inputs of the producer (and 1 where new rows have a bias), h those of the consumer (and 1 where it has a
+    bias), g the gradient at its output:
+
+    Attributes:
+        bias: whether new rows of the producer have a bias of their own to choose.
+        cross: sum of x times g seen back through the consumer's taps and the path, [x, outgoing weights of a unit].
+        before: sum of w x x^T over positions of the producer's output, w the number of the consumer's taps that read a position
+            (times the square of the path's derivative, which is the derivative itself for ReLU), [x, x].
+        mean: sum of x over positions, unweighted, [x].
+        positions: how many of them.
+        plain: sum of x x^T, unweighted, where a BatchNorm lies between; else None.
+        behind: sum of h h^T, [h, h]; None when not wanted.
+        product: sum of h g^T, [h, out]; None when not wanted.
+    """
+
+    bias: bool
+    cross: Tensor
+    before: Tensor
+    mean: Tensor
+    positions: int
+    plain: Tensor | None
+    behind: Tensor | None
+    product: Tensor | None
+
+    @staticmethod
+    def of(view: View, bias: bool, existing: bool) -> Moments:
+        """All zero; `existing` says whether those of the consumer's own weights are wanted."""
+        rows, columns = moment_shape(view.producer, view.consumer, view.site.taps)
+        rows, own = rows + bias, view.consumer.weight[0].numel() + (view.consumer.bias is not None)
+
+        def zeros(*shape: int) -> Tensor:
+            dtype = sum_dtype(torch.Size(shape).numel(), view.before.dtype)
+            return torch.zeros(shape, dtype=dtype, device=view.before.device)
+
+        plain = zeros(rows, rows) if view.site.batch_norm is not None else None
+        behind, product = (zeros(own, own), zeros(own, len(view.consumer.weight))) if existing else (None, None)
+        return Moments(bias, zeros(rows, columns), zeros(rows, rows), zeros(rows), 0, plain, behind, product)
+
+    def add(self, view: View, path: Linearised) -> None:
+        """Those of some more samples."""
+        add_cross_moment(self.cross, view, path)
+        size = view.before.element_size()
+        for part in blocks(len(view.before), len(self.before) * view.shape[2:].numel() * size * 2):
+            x = inputs_of(view.producer, view.before[part], self.bias)
+            self.before += ((x * _coverage(view, path, part)) @ x.T).to(self.before)
+            self.mean += x.sum(1).to(self.mean)
+            self.positions += x.shape[1]
+            if self.plain is not None:
+                self.plain += (x @ x.T).to(self.plain)
+        if self.behind is None or self.product is None:
+            return
+        for part in blocks(len(view.behind), len(self.behind) * view.gradient.shape[2:].numel() * size):
+            h = inputs_of(view.consumer, view.behind[part], view.consumer.bias is not None)
+            self.behind += (h @ h.T).to(self.behind)
+            g = view.gradient[part].movedim(1, 0).reshape(view.gradient.shape[1], -1)
+            self.product += (h @ g.T).to(self.product)
+
+
+def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
+    """How much the consumer reads of each sample and position of the producer's output: [samples and positions of `part`]."""
+    site = view.site
+    if isinstance(view.consumer, nn.Linear):
+        read = view.behind.new_ones(len(view.before), 1, *([site.taps] if len(path.shape) == 2 and site.taps > 1 else []))
+    else:
+        one = view.gradient[:, :1].new_ones(1, 1, *view.gradient.shape[2:])
+        read = unfolded_back(view.consumer, one, path.shape).sum((0, 1)).unsqueeze(1)
+        read = read.expand(len(view.before), *read.shape[1:])
+    if path.diagonal is not None:
+        derivative = path.diagonal[part]
+        return (read[part] * (derivative.square() if path.exact else derivative)).reshape(-1)
+    return path.pull(read)[part].reshape(-1)
+
+
+def inverse_root(matrix: Tensor, threshold: float) -> Tensor:
+    """matrix^(-1/2) of a symmetric matrix on the space of its eigenvalues above `threshold` times the largest."""
+    values, vectors = _spectrum(matrix, threshold)
+    return (vectors * values.rsqrt()) @ vectors.T
+
+
+def solved(matrix: Tensor, right: Tensor, threshold: float) -> Tensor:
+    """matrix^-1 right on the space of the eigenvalues above `threshold` times the largest: the smallest solution."""
+    values, vectors = _spectrum(matrix, threshold)
+    return (vectors / values) @ (vectors.T @ right)
+
+
+def _spectrum(matrix: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    least = max(threshold, torch.finfo(matrix.dtype).eps * len(matrix))
+    kept = values > values[-1:] * least
+    return values[kept], vectors[:, kept]

@@ -1,0 +1,174 @@
+"""New units whose gradients are made as large as possible by gradient ascent, where no singular vectors give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.graph.values import Element
+from methods.growth.cross_moment import fan_out_gradient, run_rows
+from methods.growth.gradients import moments, offered, sites_of
+from methods.growth.singular import leading
+from methods.growth.site import Site, find_site
+from methods.growth.sweep import View, layers_of, sweep
+from methods.method import Context, Measurement, Method, parameter
+from methods.plan import GrowPlan
+from methods.statistics import require_finite
+
+SAME = 0.95
+"""Cosine of the incoming weights from which on two units count as copies of each other."""
+
+
+@dataclass(frozen=True)
+class GradMaxOpt(Method):
+    """Ascends the gradient norm of the zero outgoing weights of new units by Adam on their incoming weights of fixed norm.
+
+    Each unit starts at a singular vector as in GradMax with `zero: fan_out`, or at random, and ends at the best point that it
+    came by; so it is never worse than that. Units that end as copies of a better one go back to their start, as copies would
+    learn the same for ever (ours). Scores are squared gradient norms.
+    """
+
+    kind = "grow"
+    levels = ("channel",)
+    why = "new units whose gradients are as large as possible with any activation, pooling and BatchNorm behind them"
+    paper = "Evci et al. 2022, GradMax, section 3 and appendix (GradMax-Opt; arXiv 2201.05125), with zero fan-out"
+    preserves = True
+    batch_norm = "zero fan-out: new rows are scale 1, shift 0, mean 0, variance 1"
+    cost = "one forward and backward per element and batch, then `steps` double backward passes from one layer to the next"
+
+    scale: float = parameter(0.5, "norm of a new unit's incoming weights", low=1e-3, high=10.0, log=True)
+    norm: str = parameter(
+        "mean_norm", "scale times the mean norm of the existing units' weights, or scale itself", choices=("mean_norm", "fixed")
+    )
+    start: str = parameter("singular", "where ascent begins", choices=("singular", "random"))
+    steps: int = parameter(100, "steps of Adam", low=1, high=10000)
+    lr: float = parameter(0.05, "learning rate of Adam, relative to the norm", low=1e-4, high=1.0, log=True)
+    num_batches: int = parameter(1, "batches that gradients are taken over", low=1, high=1000)
+
+    def accepts(self, context: Context, element: Element) -> str | None:
+        """See `Method.accepts`."""
+        reason = super().accepts(context, element)
+        if reason is not None:
+            return reason
+        if element.grow != "exact":
+            return "new units would change the function"
+        site = find_site(context.network, element)
+        return site if isinstance(site, str) else None
+
+    def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
+        """Incoming weights of new units and the squared norms of the gradients that their outgoing ones get."""
+        scores, data = {}, {}
+        for name, site in sites_of(context, elements).items():
+            views: list[View] = []
+            samples = sweep(context, {name: site}, lambda _, view: views.append(view), self.num_batches)  # noqa: B023
+            start = self._start(context, name, site, offered(site, most[name]))
+            if not len(start):
+                continue
+            with torch.autocast(start.device.type, enabled=False):
+                rows, gains = self._best(views, start, samples)
+            require_finite(f"the gradients of new units of {name}", gains)
+            scores[name], data[name] = gains.cpu(), {"rows": rows.cpu()}
+        return Measurement(scores, data)
+
+    def _best(self, views: Sequence[View], start: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+        found = [self._ascend(views, part, samples) for part in start.split(views[0].site.size)]
+        rows, gains = torch.cat([r for r, _ in found]), torch.cat([g for _, g in found])
+        return _distinct(rows, gains, start, _gains(views, start, samples))
+
+    def _start(self, context: Context, name: str, site: Site, count: int) -> Tensor:
+        """[units, *shape of a row], each of the norm that new units have."""
+        weight = layers_of(context.network, site)[0].weight
+        if self.start == "random":
+            rows = torch.randn(count, *weight.shape[1:], generator=context.generator).to(weight)
+        else:
+            moment = moments(context, {name: site}, self.num_batches, exact=False)[name]
+            rows = leading(moment.matrix, count)[0].T.unflatten(1, weight.shape[1:]).to(weight)
+        return _of_norm(rows, self._length(weight))
+
+    def _length(self, weight: Tensor) -> float:
+        mean = 1.0 if self.norm == "fixed" else float(weight.detach().flatten(1).norm(dim=1).mean())
+        return self.scale * mean
+
+    def _ascend(self, views: Sequence[View], start: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+        """The best point of each unit and its squared gradient norm."""
+        length = float(start[0].norm())
+        rows = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([rows], lr=self.lr * length, maximize=True)
+        best, gains = start.clone(), _gains(views, start, samples)
+        for _ in range(self.steps):
+            rows.grad = _slope(views, rows, samples)
+            optimizer.step()
+            with torch.no_grad():
+                rows.copy_(_of_norm(rows, length))
+                found = _gains(views, rows, samples)
+                better = found > gains
+                best[better], gains[better] = rows[better], found[better]
+        return best, gains
+
+    def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
+        """See `Method.plan`."""
+        site = find_site(context.network, element)
+        assert isinstance(site, Site), "accepted before"
+        chosen = torch.tensor(list(units))
+        values = {f"{site.producer}.weight:0": measurement.data[element.name]["rows"][chosen]}
+        gain = float(measurement.scores[element.name][chosen].sum())
+        return GrowPlan(element.name, len(chosen), produce="zero", consume="zero", values=values, predicted_gain=gain)
+
+
+def _of_norm(rows: Tensor, length: float) -> Tensor:
+    norms = rows.flatten(1).norm(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
+    return rows * (length / norms).view(-1, *[1] * (rows.dim() - 1))
+
+
+def _entries(view: View, rows: Tensor) -> Tensor:
+    """The path's output for units with these incoming weights, with 0 for the rest of the site's units."""
+    made = run_rows(view.producer, view.before, rows)
+    rest = made.new_zeros(len(made), view.site.size - len(rows), *made.shape[2:])
+    return view.run(torch.cat([made, rest], 1))
+
+
+@torch.no_grad()
+def _gradient(views: Sequence[View], rows: Tensor, samples: int) -> Tensor:
+    """Gradient of the outgoing weights, mean over samples: [units, outgoing weights], for any number of units."""
+    found = []
+    for part in rows.split(views[0].site.size):
+        found.append(torch.stack([fan_out_gradient(v, _entries(v, part), len(part)) for v in views]).sum(0) / samples)
+    return torch.cat(found)
+
+
+def _gains(views: Sequence[View], rows: Tensor, samples: int) -> Tensor:
+    """Squared gradient norm of each unit, float64."""
+    return _gradient(views, rows, samples).double().square().sum(1)
+
+
+def _slope(views: Sequence[View], rows: Tensor, samples: int) -> Tensor:
+    """Derivative of the summed squared gradient norms with respect to the incoming weights, by double backward."""
+    direction = 2 * _gradient(views, rows, samples) / samples
+    total = torch.zeros_like(rows)
+    with torch.enable_grad():
+        for view in views:
+            weight = view.consumer.weight
+            columns = (len(weight), view.site.size * view.site.taps, *weight.shape[2:])
+            outgoing = torch.zeros(columns, device=weight.device, dtype=weight.dtype, requires_grad=True)
+            made = run_rows(view.consumer, _entries(view, rows), outgoing)
+            (gradient,) = torch.autograd.grad((made * view.gradient).sum(), outgoing, create_graph=True)
+            per_unit = gradient.unflatten(1, (view.site.size, view.site.taps)).movedim(1, 0)[: len(rows)].flatten(1)
+            (slope,) = torch.autograd.grad((per_unit * direction).sum(), rows)
+            total += slope
+    return total
+
+
+def _distinct(rows: Tensor, gains: Tensor, start: Tensor, start_gains: Tensor) -> tuple[Tensor, Tensor]:
+    """The best first; of units that have become copies of a better one, those that started elsewhere are taken back there."""
+    directions = nn.functional.normalize(rows.flatten(1), dim=1)
+    kept: list[int] = []
+    copies: list[int] = []
+    for i in gains.argsort(descending=True, stable=True).tolist():
+        same = bool(kept) and float((directions[kept] @ directions[i]).max()) > SAME
+        (copies if same else kept).append(i)
+    rows, gains = torch.cat([rows[kept], start[copies]]), torch.cat([gains[kept], start_gains[copies]])
+    order = gains.argsort(descending=True, stable=True)
+    return rows[order], gains[order]
