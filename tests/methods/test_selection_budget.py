@@ -19,6 +19,11 @@ class TestBestGain:
     def test_growing_divides_by_the_cost(self, per, name):
         assert list(chosen(BestGain(per).choose("grow", self.found(), Amount(2), Limit(), 0))) == [name]
 
+    def test_the_cost_is_that_of_all_units_of_the_act(self):
+        found = [candidate("many", 8, [3.0] * 8), candidate("few", 2, [4.0] * 2)]
+        assert list(chosen(BestGain().choose("grow", found, Amount(0.5), Limit(), 0))) == ["many"]
+        assert list(chosen(BestGain("parameter").choose("grow", found, Amount(0.5), Limit(), 0))) == ["few"]
+
     @pytest.mark.parametrize(("per", "name"), [("unit", "b"), ("parameter", "a"), ("flop", "b")])
     def test_pruning_loses_least_for_what_it_frees(self, per, name):
         found = [candidate("a", 4, [2.0] * 4, parameters=100.0, flops=1.0), candidate("b", 4, [1.0] * 4)]
@@ -49,6 +54,11 @@ class TestRanking:
         found = [candidate("a", 4, [4.0, 3, 1, 0], room=4), candidate("b", 4, [40.0, 10, 0, 0], room=4)]
         assert chosen(GlobalRanking().choose("grow", found, Amount(2.0, "above"), Limit(), 0)) == {"a": (0, 1), "b": (0, 1)}
         assert chosen(GlobalRanking("max").choose("grow", found, Amount(0.5, "above"), Limit(), 0)) == {"a": (0, 1), "b": (0,)}
+
+    def test_quanta_are_not_rounded_beyond_the_threshold(self):
+        found = [candidate("a", 8, [4.0, 3, 2, 1, 0, 0], room=6, quantum=2)]
+        assert chosen(GlobalRanking().choose("grow", found, Amount(1.5, "above"), Limit(), 0)) == {"a": (0, 1)}
+        assert chosen(GlobalRanking().choose("grow", found, Amount(0.5, "above"), Limit(), 0)) == {"a": (0, 1, 2, 3)}
 
     def test_advice_is_the_number_of_units_of_all_together(self):
         found = [candidate("a", 4, [4.0, 3, 1, 0], room=4, advised=1), candidate("b", 4, [0.1] * 4, room=4, advised=1)]
@@ -110,6 +120,14 @@ class TestBudgetOptimal:
         found = [candidate("a", 4, [9.0] * 20, room=20), candidate("b", 4, [1.0] * 20, room=20)]
         assert chosen(BudgetOptimal().choose("grow", found, Amount(1.0), Limit(), 0)) == dict.fromkeys("ab", (0, 1, 2, 3))
         assert chosen(BudgetOptimal(most=2.0).choose("grow", found, Amount(1.0), Limit(), 0)) == {"a": tuple(range(8))}
+
+        advised = [candidate("a", 4, [9.0] * 20, room=20, advised=7), candidate("b", 4, [1.0] * 20, room=20, advised=3)]
+        taken = BudgetOptimal().choose("grow", advised, Amount(0, "advised"), Limit(), 0)
+        assert chosen(taken) == {"a": (0, 1, 2, 3), "b": (0, 1, 2)}
+
+    def test_quanta_count_with_all_their_units(self):
+        found = [candidate("a", 4, [3.0] * 4, room=4, quantum=2), candidate("b", 4, [2.0] * 4, room=4)]
+        assert chosen(BudgetOptimal().choose("grow", found, Amount(2), Limit(), 0)) == {"a": (0, 1)}
 
     def test_tiny_gains_are_told_apart(self):
         found = [candidate("a", 4, [1e-12] * 4), candidate("b", 4, [3e-12] * 4)]

@@ -1,5 +1,6 @@
 """From an amount to a number of units: against a search through all numbers."""
 
+import math
 import random
 
 import pytest
@@ -45,6 +46,7 @@ class TestCounting:
         for _ in range(3000):
             cost = draws.choice([0.1, 0.3, 1 / 3, 7.7])
             budget = Budget(cost * draws.randint(0, 50), None)
+            budget.parameters = draws.choice([budget.parameters, math.nextafter(budget.parameters, 0.0)])
             left, c = budget.parameters, candidate("a", 60, parameters=cost)
             count = budget.spend(c, 60)
             assert count * cost <= left < (count + 1) * cost * (1 + 1e-12) or count == 60

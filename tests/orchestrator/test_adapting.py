@@ -118,7 +118,8 @@ def test_stopped_after_any_epoch_it_goes_on_bit_by_bit(tmp_path: Path, name: str
         pieces.step()
         pieces.close()
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
-    assert [a.state() for a in pieces.adaptations] == [a.state() for a in whole.adaptations]
+    for piece, one in zip(pieces.adaptations, whole.adaptations, strict=True):
+        assert piece.signals == one.signals and piece.acted == one.acted
     assert pieces.changed == whole.changed and pieces.adaptations[0].acted
 
 
@@ -139,6 +140,31 @@ def test_the_target_is_reached_and_held_from_both_sides(tmp_path: Path) -> None:
         trial = run(tree(*both, network_args={"hidden": hidden}), tmp_path / str(hidden[0]))
         assert abs(trial.network.num_parameters() - 1000) < 120, trial.network.num_parameters()
         assert structural(tmp_path / str(hidden[0]))
+
+
+WHERE = [
+    "all", "round_robin", {"best_gain": {"per": "flop"}}, "largest_score", {"global": {"normalise": "mean"}}, "random_element",
+    {"budget": {"cost": "parameters"}}, {"budget": {"cost": "latency", "most": 2.0}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", WHERE, ids=str)
+@pytest.mark.parametrize("amount", [0.5, 4, {"seed": 0.5, "multiple": 4}, {"above": 1e-9}], ids=str)
+def test_every_selection_grows_and_prunes_by_every_amount(tmp_path: Path, where: Any, amount: Any) -> None:
+    once, later = {"periodic": {"every": 1, "until": 1}}, {"periodic": {"every": 1, "from": 2, "until": 2}}
+    least = {"above": 3.0} if isinstance(amount, dict) and "above" in amount else amount
+    spec = tree(
+        grow(once, how="gradmax", amount=amount, where=where, limit={"width": 3}),
+        prune(later, how="magnitude", amount=least, minimum=4),
+    )
+    spec["training"]["epochs"] = 3
+    spec["adaptations"][1]["prune"]["where"] = where
+    assert check(yaml.safe_dump({"name": "x", **{k: v for k, v in spec.items() if k != "seed"}})) == []
+    run(spec, tmp_path / "t")
+    events = structural(tmp_path / "t")
+    assert {e["kind"] for e in events} == {"grow", "prune"}
+    multiple = amount.get("multiple", 1) if isinstance(amount, dict) else 1
+    assert all(e["size_after"] % multiple == 0 and 4 <= e["size_after"] <= 24 for e in events)
 
 
 def test_a_metric_that_is_not_reported_says_what_is(tmp_path: Path) -> None:

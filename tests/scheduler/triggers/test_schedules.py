@@ -92,6 +92,9 @@ class TestCosine(TriggerContract):
             wanted = 0.3 / 2 * (1 + math.cos(math.pi * epoch / 30))
             assert trigger.amount(flat(trigger, epoch, 40), 0.3) == pytest.approx(wanted)
         assert trigger.amount(flat(trigger, 15, 40), 0.3) == pytest.approx(0.15)
+        later = build_trigger("cosine", {"every": 5, "from": 20, "until": 30})
+        assert acts(later, 40) == [20, 25]
+        assert [later.amount(flat(later, epoch, 40), 0.3) for epoch in (20, 25)] == pytest.approx([0.3, 0.15])
 
     def test_takes_counts_and_fractions_only(self) -> None:
         trigger = build_trigger("cosine", {})

@@ -58,14 +58,16 @@ class TestScore(TriggerContract):
         assert self.fires({"score_worst": 0.1}, signal="score_worst", mode="below", threshold=0.2)
         assert not self.fires({"score_worst": 0.2}, signal="score_worst", mode="below", threshold=0.2)
 
-    @pytest.mark.parametrize(
-        ("gain", "eta", "acts"), [(0.04, 1.0, True), (0.02, 1.0, False), (0.002, 0.001, False), (3.1, 100.0, True)])
+    @pytest.mark.parametrize(("gain", "eta", "acts"), [
+        (0.04, 1.0, True), (0.02, 1.0, False), (0.002, 0.001, False), (3.1, 100.0, True), (2.5e-3, 1e-3, False),
+    ])  # fmt: skip
     def test_senn_wants_a_relative_and_an_absolute_gain(self, gain: float, eta: float, acts: bool) -> None:
         senn = {"signal": "signal_gain", "threshold": 0.03, "relative_to": "signal_eta", "least": 2.5e-3}
         assert self.fires({"signal_gain": gain, "signal_eta": eta}, **senn) == acts
 
     def test_nothing_offered_is_no_act_but_a_method_without_scores_is_an_error(self) -> None:
         assert not self.fires({"advised": 0.0, "offered": 0.0})
+        assert not self.fires({"signal_gain": 1.0, "offered": 0.0}, signal="signal_gain", relative_to="score_best")
         with pytest.raises(KeyError, match=r"score_best.*only \['advised', 'offered'\]"):
             self.fires({"advised": 0.0, "offered": 3.0})
         with pytest.raises(KeyError, match="signal_eta"):
