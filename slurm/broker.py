@@ -18,6 +18,9 @@ from slurm.submission import executor, hand_in
 
 FORGOTTEN_AFTER_S = 60.0
 """A job that Slurm does not know so long after it was handed in never existed, or is forgotten."""
+MAY_RETURN = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
+RETURNS_WITHIN_S = 10.0
+"""Slurm requeues jobs that ended in such states by itself, where the site allows it, some seconds later and under the same id."""
 SLOWEST = 10
 """While Slurm does not answer it is asked less often, down to one in this many times."""
 
@@ -44,6 +47,7 @@ class Tracked:
     Attributes:
         job: as last seen; None before Slurm has been asked about it.
         seen_s: when it was last seen, by the broker's clock.
+        since_s: since when it has been in its state.
         over: whether the attempt has ended and nobody has taken note yet.
     """
 
@@ -51,6 +55,7 @@ class Tracked:
     attempt: Attempt | None = None
     job: Job | None = None
     seen_s: float = 0.0
+    since_s: float = 0.0
     over: bool = False
 
 
@@ -80,22 +85,15 @@ class Broker:
     _waiting: list[str] = field(default_factory=list)
     _next_poll: float = 0.0
     _slowness: int = 1
-    _live: dict[str, Job] | None = None
     _accounts: bool = True
 
     def add(self, work: Work) -> None:
-        """Take on work: its job of an earlier driver if that is still there, else a new one, handed in by the next poll."""
+        """Take on work: the job that an earlier driver handed in for it, else a new one, handed in by the next poll."""
         tracked = self._works[work.key] = Tracked(work, seen_s=self.clock())
         earlier = self.journal.attempts().get(work.key, [])
         tracked.attempt = earlier[-1] if earlier else None
-        if tracked.attempt is None or not tracked.attempt.job or self._ended_before(tracked.attempt):
+        if tracked.attempt is None or not tracked.attempt.job:
             self._waiting.append(work.key)
-
-    def _ended_before(self, attempt: Attempt) -> bool:
-        if self._live is None:
-            self._live = self.client.live()
-        job = self._live.get(attempt.job)
-        return job is None or job.ended
 
     def again(self, key: str, options: Mapping[str, str] | None = None) -> None:
         """Hand in another job for work whose attempt is over, with other options where they are given."""
@@ -157,13 +155,15 @@ class Broker:
         self._waiting = [k for k in self._waiting if k not in set(keys)]
 
     def _look(self) -> None:
-        live = self._live = self.client.live()
+        live = self.client.live()
         gone = []
         for tracked in self._under_way():
             assert tracked.attempt is not None
             job = live.get(tracked.attempt.job)
             if job is not None:
-                tracked.job, tracked.seen_s, tracked.over = job, self.clock(), job.ended
+                since = tracked.since_s if tracked.job and tracked.job.state == job.state else self.clock()
+                tracked.job, tracked.seen_s, tracked.since_s = job, self.clock(), since
+                tracked.over = job.ended and (job.state not in MAY_RETURN or self.clock() - since > RETURNS_WITHIN_S)
             else:
                 gone.append(tracked)
         self._account_for(gone)
@@ -191,8 +191,8 @@ class Broker:
                 tracked.job, tracked.over = Job(tracked.attempt.job, "", "UNKNOWN", "Slurm does not know it any more"), True
 
     def orphans(self) -> list[str]:
-        """Live jobs of this name that belong to no work: an earlier driver handed them in and died before it wrote that down."""
-        ours = {t.attempt.job for t in self._works.values() if t.attempt}
+        """Live jobs of this name that are nobody's newest attempt: an earlier driver died before it wrote them down."""
+        ours = {attempts[-1].job for attempts in self.journal.attempts().values()}
         return sorted(j.id for j in self.client.live().values() if j.name == self.name and not j.ended and j.id not in ours)
 
 

@@ -51,6 +51,7 @@ def jobs(spec: CampaignSpec, folder: CampaignFolder) -> Iterator[Placed]:
         from orchestrator.campaign.objects import trials_as_objects
 
         broker = broker_of(spec, folder)
+        broker.client.cancel(broker.orphans())
         most = min(spec.search.max_concurrent or MOST, broker.site.limits.submitted or MOST)
         JobTrainable.board = Board(broker, request_of(spec.placement.arguments, spec.resources))
         with trials_as_objects(most):
