@@ -26,9 +26,9 @@ SAME = 0.95
 class GradMaxOpt(Method):
     """Ascends the gradient norm of the zero outgoing weights of new units by Adam on their incoming weights of fixed norm.
 
-    Each unit starts at a singular vector as in GradMax with `zero: fan_out`, or at random, and ends at the best point that it
-    came by; so it is never worse than that. Units that end as copies of a better one go back to their start, as copies would
-    learn the same for ever (ours). Scores are squared gradient norms.
+    Units start at the best of GradMax's singular vectors for `zero: fan_out`, their opposites, and random draws, as there are
+    local maxima; each ends at the best point that it came by. Units that end as copies of a better one go back to their start,
+    as copies would learn the same for ever (both ours). Scores are squared gradient norms.
     """
 
     kind = "grow"
@@ -43,7 +43,7 @@ class GradMaxOpt(Method):
     norm: str = parameter(
         "mean_norm", "scale times the mean norm of the existing units' weights, or scale itself", choices=("mean_norm", "fixed")
     )
-    start: str = parameter("singular", "where ascent begins", choices=("singular", "random"))
+    draws: int = parameter(64, "random weights among which starts are looked for, beside singular vectors", low=0, high=10000)
     steps: int = parameter(100, "steps of Adam", low=1, high=10000)
     lr: float = parameter(0.05, "learning rate of Adam, relative to the norm", low=1e-4, high=1.0, log=True)
     num_batches: int = parameter(1, "batches that gradients are taken over", low=1, high=1000)
@@ -64,29 +64,30 @@ class GradMaxOpt(Method):
         for name, site in sites_of(context, elements).items():
             views: list[View] = []
             samples = sweep(context, {name: site}, lambda _, view: views.append(view), self.num_batches)  # noqa: B023
-            start = self._start(context, name, site, offered(site, most[name]))
-            if not len(start):
+            pool = self._pool(context, name, site, offered(site, most[name]))
+            if not len(pool):
                 continue
-            with torch.autocast(start.device.type, enabled=False):
-                rows, gains = self._best(views, start, samples)
+            with torch.autocast(pool.device.type, enabled=False):
+                rows, gains = self._best(views, pool, offered(site, most[name]), samples)
             require_finite(f"the gradients of new units of {name}", gains)
             scores[name], data[name] = gains.cpu(), {"rows": rows.cpu()}
         return Measurement(scores, data)
 
-    def _best(self, views: Sequence[View], start: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    def _best(self, views: Sequence[View], pool: Tensor, count: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Incoming weights of new units and their squared gradient norms, descending."""
+        start, before = _distinct(pool, _gains(views, pool, samples))
+        start, before = start[:count], before[:count]
         found = [self._ascend(views, part, samples) for part in start.split(views[0].site.size)]
         rows, gains = torch.cat([r for r, _ in found]), torch.cat([g for _, g in found])
-        return _distinct(rows, gains, start, _gains(views, start, samples))
+        return _distinct(rows, gains, start, before)
 
-    def _start(self, context: Context, name: str, site: Site, count: int) -> Tensor:
-        """[units, *shape of a row], each of the norm that new units have."""
+    def _pool(self, context: Context, name: str, site: Site, count: int) -> Tensor:
+        """Where ascent may begin, [candidates, *shape of a row], each of the norm that new units have; none where A is 0."""
         weight = layers_of(context.network, site)[0].weight
-        if self.start == "random":
-            rows = torch.randn(count, *weight.shape[1:], generator=context.generator).to(weight)
-        else:
-            moment = moments(context, {name: site}, self.num_batches, exact=False)[name]
-            rows = leading(moment.matrix, count)[0].T.unflatten(1, weight.shape[1:]).to(weight)
-        return _of_norm(rows, self._length(weight))
+        moment = moments(context, {name: site}, self.num_batches, exact=False)[name]
+        rows = leading(moment.matrix, count)[0].T.unflatten(1, weight.shape[1:]).to(weight)
+        draws = torch.randn(self.draws * bool(len(rows)), *weight.shape[1:], generator=context.generator).to(weight)
+        return _of_norm(torch.cat([rows, -rows, draws]), self._length(weight))
 
     def _length(self, weight: Tensor) -> float:
         mean = 1.0 if self.norm == "fixed" else float(weight.detach().flatten(1).norm(dim=1).mean())
@@ -161,14 +162,18 @@ def _slope(views: Sequence[View], rows: Tensor, samples: int) -> Tensor:
     return total
 
 
-def _distinct(rows: Tensor, gains: Tensor, start: Tensor, start_gains: Tensor) -> tuple[Tensor, Tensor]:
-    """The best first; of units that have become copies of a better one, those that started elsewhere are taken back there."""
+def _distinct(
+    rows: Tensor, gains: Tensor, instead: Tensor | None = None, instead_gains: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The best first, without copies of better ones; or, where `instead` is given, with what it says in their place."""
     directions = nn.functional.normalize(rows.flatten(1), dim=1)
     kept: list[int] = []
     copies: list[int] = []
     for i in gains.argsort(descending=True, stable=True).tolist():
         same = bool(kept) and float((directions[kept] @ directions[i]).max()) > SAME
         (copies if same else kept).append(i)
-    rows, gains = torch.cat([rows[kept], start[copies]]), torch.cat([gains[kept], start_gains[copies]])
+    if instead is None or instead_gains is None:
+        return rows[kept], gains[kept]
+    rows, gains = torch.cat([rows[kept], instead[copies]]), torch.cat([gains[kept], instead_gains[copies]])
     order = gains.argsort(descending=True, stable=True)
     return rows[order], gains[order]

@@ -8,23 +8,27 @@ GROWTH: dict[str, list[Arguments]] = {
     "random": [{}, {"init": "normal"}, {"init": "orthogonal"}, {"zero": "none"}],
     "net2wider": [{}, {"noise": 0.0}],
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
-    "gradmax_opt": [{"steps": 5}, {"steps": 3, "start": "random", "norm": "fixed"}],
+    "gradmax_opt": [{"steps": 5}, {"steps": 3, "draws": 0, "norm": "fixed"}],
     "tiny": [{}, {"natural_step": True}, {"projection": False, "whitening": False, "line_search": False, "step": 0.1}],
     "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
     "firefly": [{}, {"splits": False}, {"depth": True}],
     "splitting": [{}, {"form": "fast"}, {"signed": True}],
 }
 PRUNING: dict[str, list[Arguments]] = {
-    "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}],
+    "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}, {"removal": "merge"}],
     "magnitude_weights": [{}],
     "polarization": [{}, {"threshold": "fixed"}, {"reduce": "mean"}],
     "slimming": [{}, {"reduce": "mean"}],
     "l1": [{}],
     "taylor": [{}, {"form": "group", "average": "batch"}, {"normaliser": "norm"}],
     "fisher": [{}, {"form": "weights"}],
+    "condense": [{}],
     "remove_blocks": [{}, {"layers": True}],
 }
-OWN_SUITE: dict[str, str] = {}
+OWN_SUITE: dict[str, str] = {
+    "size_weight": "growth/test_size_weight.py",
+    "controller": "growth/test_controller.py",
+}
 """Methods that need another network or a state of training: name -> the test file with a subclass of the contract for them."""
 SILENT = ("random", "net2wider", "deepen")
 """Growth methods that measure nothing."""
