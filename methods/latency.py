@@ -5,22 +5,24 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
 
 import torch
 
 from methods.apply import apply
+from methods.cost import flops, flops_per_unit
 from methods.graph.values import Element
 from methods.network import Network
 from methods.plan import GrowPlan, PrunePlan, RemovePlan
 from methods.statistics import frozen_modes
 
-REPEATS = 20
-WARM_UP = 3
+REPEATS = 10
+WARM_UP = 2
 MEASURED = ("channel", "head", "group", "layer", "block")
 """Levels of elements that can be measured."""
-STEP = 0.25
+STEP = 0.5
 """Part of an element's units that is added or removed for the measurement: one unit alone drowns in the noise."""
+FLOOR = 0.1
+"""A unit costs at least this part of what its share of the network's FLOPs suggests: nothing is free because of noise."""
 
 
 def latency_per_unit(
@@ -33,8 +35,8 @@ def latency_per_unit(
     """Seconds of one forward of the example inputs, in eval mode, that one unit of each element costs.
 
     Each element is resized in a copy of the network (a layer or block is taken out), and both are timed in turns. The
-    difference of the medians, divided by the units, is what a unit costs: at least 0, as noise may make it negative. Not
-    reproducible bit by bit.
+    difference of the fastest forwards (noise only ever adds), divided by the units, is what a unit costs. Not reproducible bit
+    by bit.
 
     Args:
         network: stays as it is.
@@ -47,16 +49,21 @@ def latency_per_unit(
         ValueError: an element at another level: masks do not make a dense network faster, and what an insertion costs is not
             known before.
     """
-    return {element.name: _of(network, element, kind, repeats, clock) for element in elements}
+    module, inputs = network.module, network.example_inputs
+    total, per_unit = flops(module, inputs), flops_per_unit(module, inputs, network.graph(), elements)
+    found = {}
+    for element in elements:
+        seconds, now = _of(network, element, kind, repeats, clock)
+        found[element.name] = max(seconds, FLOOR * now * per_unit[element.name] / total if total else 0.0)
+    return found
 
 
-def _of(network: Network, element: Element, kind: str, repeats: int, clock: Callable[[], float]) -> float:
+def _of(network: Network, element: Element, kind: str, repeats: int, clock: Callable[[], float]) -> tuple[float, float]:
+    """Seconds of one unit, and of the whole network."""
     other = copy.deepcopy(network)
     units = _change(other, element, kind)
-    if units == 0:
-        return 0.0
     now, changed = _times([network, other], repeats, clock)
-    return max(0.0, (changed - now) / units)
+    return (changed - now) / units if units else 0.0, now
 
 
 def _change(network: Network, element: Element, kind: str) -> int:
@@ -78,7 +85,7 @@ def _change(network: Network, element: Element, kind: str) -> int:
 
 
 def _times(networks: Sequence[Network], repeats: int, clock: Callable[[], float]) -> list[float]:
-    """Median seconds of a forward of each network, taken in turns so that a slower moment of the machine meets all of them."""
+    """Fastest forward of each network in seconds, taken in turns so that a slower moment of the machine meets all of them."""
     found: list[list[float]] = [[] for _ in networks]
     for turn in range(WARM_UP + repeats):
         for network, times in zip(networks, found, strict=True):
@@ -89,7 +96,7 @@ def _times(networks: Sequence[Network], repeats: int, clock: Callable[[], float]
                 _wait(network)
                 if turn >= WARM_UP:
                     times.append(clock() - began)
-    return [median(times) for times in found]
+    return [min(times) for times in found]
 
 
 def _wait(network: Network) -> None:
