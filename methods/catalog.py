@@ -8,16 +8,19 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from methods.growth.controller import Controller, ControllerPruning
 from methods.growth.deepen import Deepen
 from methods.growth.firefly import Firefly
 from methods.growth.gradmax import GradMax
 from methods.growth.gradmax_opt import GradMaxOpt
 from methods.growth.net2wider import Net2Wider
 from methods.growth.random import Random
+from methods.growth.size_weight import SizeWeight, SizeWeightPruning
 from methods.growth.splitting import Splitting
 from methods.growth.tiny import Tiny
 from methods.method import Method
 from methods.parameters import Parameter
+from methods.pruning.condense import Condense
 from methods.pruning.fisher import Fisher
 from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights
@@ -45,6 +48,8 @@ GROWTH: dict[str, type[Method]] = {
     "tiny": Tiny,
     "deepen": Deepen,
     "splitting": Splitting,
+    "size_weight": SizeWeight,
+    "controller": Controller,
     "firefly": Firefly,
 }
 PRUNING: dict[str, type[Method]] = {
@@ -55,7 +60,10 @@ PRUNING: dict[str, type[Method]] = {
     "l1": Slimming,
     "taylor": Taylor,
     "fisher": Fisher,
+    "condense": Condense,
     "remove_blocks": RemoveBlocks,
+    "size_weight": SizeWeightPruning,
+    "controller": ControllerPruning,
 }
 SELECTIONS: dict[str, type[Selection]] = {
     "all": All,

@@ -13,6 +13,7 @@ from methods.graph.values import Element, Occurrence, Role
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import PrunePlan
+from methods.pruning.merging import fan, why_not_merge
 from methods.statistics import channel_means
 
 
@@ -41,8 +42,9 @@ class UnitPruning(Method):
 
     removal: str = parameter(
         "immediate",
-        "absorb folds the mean of what a removed unit sends on into the consumer's bias",
-        choices=("immediate", "absorb"),
+        "absorb folds the mean of what a removed unit sends on into the consumer's bias; merge adds its outgoing weights, "
+        "scaled, to those of the kept unit most like it",
+        choices=("immediate", "absorb", "merge"),
     )
     num_batches: int = parameter(4, "batches over which absorbed means are taken", low=1, high=1000)
 
@@ -51,6 +53,8 @@ class UnitPruning(Method):
         reason = super().accepts(context, element)
         if reason is None and self.removal == "absorb":
             reason = self._cannot_absorb(context, element)
+        if reason is None and self.removal == "merge":
+            reason = why_not_merge(context, element)
         return reason
 
     def _cannot_absorb(self, context: Context, element: Element) -> str | None:
@@ -83,7 +87,9 @@ class UnitPruning(Method):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> PrunePlan:
         """See `Method.plan`."""
-        if self.removal != "absorb":
+        if self.removal == "merge":
+            return PrunePlan(element.name, tuple(units), "merge", merge=fan(context, element).nearest(units))
+        if self.removal == "immediate":
             return PrunePlan(element.name, tuple(units))
         means = measurement.data[element.name]["means"]
         return PrunePlan(element.name, tuple(units), "absorb", tuple(float(means[u]) for u in units))
