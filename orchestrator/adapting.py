@@ -57,14 +57,17 @@ class Adaptation:
         if refused or spec.kind not in trigger.kinds:
             raise ValueError(refused or f"{spec.when.name} is for {' and '.join(trigger.kinds)} only.")
         method = dict(spec.how.arguments)
-        if spec.removal.name == "absorb":
-            method["removal"] = "absorb"
+        if spec.removal.name in ("absorb", "merge"):
+            method["removal"] = spec.removal.name
+        how = build(spec.kind, spec.how.name, method)
+        if spec.removal.name == "shrink" and getattr(how, "removal", "immediate") != "immediate":
+            raise ValueError(f"units that shrink to zero cannot be removed by {how.removal} as well.")
         return Adaptation(
             index,
             spec,
             trigger,
             build("selection", spec.where.name, spec.where.arguments),
-            build(spec.kind, spec.how.name, method),
+            how,
         )
 
     def progress(

@@ -27,7 +27,7 @@ from scheduler.triggers import build_trigger
 Found = Iterator[tuple[tuple[Any, ...], str]]
 METRICS = ("loss", "accuracy", "r2", "rmse")
 COSTS = ("parameters", "flops", "compute", "seconds", "train_loss")
-REMOVALS = {"immediate": (), "absorb": (), "shrink": ("steps",)}
+REMOVALS = {"immediate": (), "absorb": (), "merge": (), "shrink": ("steps",)}
 TRIAL_SCHEDULERS = {"none": (), "asha": ("max_compute", "max_epochs", "grace", "reduction_factor")}
 
 

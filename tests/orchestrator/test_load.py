@@ -78,12 +78,19 @@ def test_the_error_names_the_file_and_says_that_nothing_started(tmp_path: Path) 
         (("epochs: 2, ", ""), 3, "missing"),
         (("network: mlp", "network: mlp, network_args: {hiden: [3]}"), 2, "hiden"),
         (("how: random, amount: 0.5}", "how: deepen, amount: 1, removal: absorb}"), 5, "does not go with removal absorb"),
+        (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: condense, removal: shrink"), 6, "by merge as well"),
+        (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: magnitude_weights, removal: merge"), 6, "immediate"),
         (("when: never", "when: {never: 1, periodic: 2}"), 6, "one name"),
     ],
 )
 def test_single_faults(change: tuple[str, str], line: int, said: str) -> None:
     problems = check(GOOD.replace(*change))
     assert any(p.line == line and said in str(p) for p in problems), problems
+
+
+@pytest.mark.parametrize("removal", ["immediate", "absorb", "merge", "{shrink: {steps: 5}}"])
+def test_units_go_in_every_style(removal: str) -> None:
+    assert check(GOOD.replace("where: global, how", f"where: global, removal: {removal}, how")) == []
 
 
 def test_a_file_that_is_no_mapping() -> None:
