@@ -23,6 +23,9 @@ class Companion(Follower):
     `after_backward`, takes over the optimizer's step in `after_step` and writes the gated weights again.
     """
 
+    def begin(self, network: Network) -> None:
+        """Once, before the first step of a new training; not where one is resumed. May change the network's weights."""
+
     def after_backward(self, network: Network) -> None:
         """After each backward pass, before masks, clipping and the optimizer's step: penalties add to gradients here."""
 

@@ -77,6 +77,7 @@ class Method(ABC):
         when: triggers that its paper uses, by name.
         where: selections that its paper uses, by name.
         advises: whether it says itself how many units to change (`Measurement.advised`).
+        companion_key: adaptations of a trial whose methods have the same one share one companion; None: each has its own.
     """
 
     kind: ClassVar[Literal["grow", "prune"]]
@@ -89,6 +90,7 @@ class Method(ABC):
     when: ClassVar[tuple[str, ...]] = ("periodic",)
     where: ClassVar[tuple[str, ...]] = ("all",)
     advises: ClassVar[bool] = False
+    companion_key: ClassVar[str | None] = None
 
     def promises(self) -> bool:
         """Whether plans of this method, with these parameters, leave the function unchanged; broken promises are rolled back."""

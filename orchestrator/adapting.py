@@ -13,6 +13,7 @@ from methods.catalog import build
 from methods.companion import Companion
 from methods.event import Event
 from methods.method import Context, Method
+from methods.network import Network
 from methods.plan import Plan, PrunePlan
 from methods.selection import Limit, Selection
 from methods.signals import measure_signals
@@ -21,6 +22,27 @@ from methods.surgery.shrink import Shrinking, advance
 from orchestrator.config import AdaptationSpec
 from scheduler.triggers import build_trigger
 from scheduler.triggers.base import Progress, Trigger
+
+
+def build_companions(adaptations: Sequence[Adaptation], network: Network) -> None:
+    """Give every adaptation what its method keeps beside the network; one and the same where methods share it.
+
+    Raises:
+        ValueError: methods that share a companion have different parameters.
+    """
+    first: dict[str, Adaptation] = {}
+    for adaptation in adaptations:
+        method, key = adaptation.method, adaptation.method.companion_key
+        holder = adaptation if key is None else first.setdefault(key, adaptation)
+        if holder is adaptation:
+            adaptation.companion = method.companion(network)
+        elif vars(holder.method) != vars(method):
+            raise ValueError(
+                f"adaptations {holder.index} and {adaptation.index} share one trained state ({key}) and must have the same "
+                f"parameters, but have {vars(holder.method)} and {vars(method)}."
+            )
+        else:
+            adaptation.companion = holder.companion
 
 
 @dataclass

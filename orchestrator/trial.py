@@ -21,7 +21,7 @@ from methods.network import Network
 from methods.surgery.optimizer_state import load_optimizer_state
 from orchestrator import checkpoint as checkpoints
 from orchestrator import fence
-from orchestrator.adapting import Adaptation
+from orchestrator.adapting import Adaptation, build_companions
 from orchestrator.config import TrialSpec
 from orchestrator.seeds import derive, generator
 from orchestrator.setup import Staging, build_network, build_task, capture, count_flops, restore_network
@@ -61,7 +61,7 @@ class Trial:
         trial = cls(spec, folder, clock)
         found = checkpoints.latest(trial.folder.checkpoints)
         if found is None:
-            trial._begin(build_network(spec, trial.dataset))
+            trial._begin(build_network(spec, trial.dataset), fresh=True)
             trial.folder.truncate_events(0)
             trial._event("status", status="started")
         else:
@@ -71,15 +71,22 @@ class Trial:
             trial._event("status", status="resumed", checkpoint=path.name, damaged=problems)
         return trial
 
-    def _begin(self, network: Network) -> None:
+    def _begin(self, network: Network, fresh: bool = False) -> None:
         self.seed_sizes = {e.name: e.size for e in network.elements() if e.permissible and e.moves}
+        build_companions(self.adaptations, network)
+        if fresh:
+            for companion in self._companions().values():
+                companion.begin(network)
         self.trainer = Trainer(network, self.dataset, self.loss, self.spec.training, self.spec.seed)
-        for adaptation in self.adaptations:
-            adaptation.companion = adaptation.method.companion(network)
-        self.trainer.followers += self._companions()
+        self.trainer.followers += self._companions().values()
 
-    def _companions(self) -> list[Companion]:
-        return [a.companion for a in self.adaptations if a.companion is not None]
+    def _companions(self) -> dict[int, Companion]:
+        """By the index of the first adaptation that has it."""
+        found: dict[int, Companion] = {}
+        for a in self.adaptations:
+            if a.companion is not None and all(a.companion is not c for c in found.values()):
+                found[a.index] = a.companion
+        return found
 
     def _resume(self, checkpoint: checkpoints.Checkpoint) -> None:
         state = checkpoint.state
@@ -94,8 +101,8 @@ class Trial:
         self.changed = list(state["changed"])
         for adaptation, saved in zip(self.adaptations, state["adaptations"], strict=True):
             adaptation.load_state(saved)
-            if adaptation.companion is not None:
-                adaptation.companion.load(checkpoints.under(f"{checkpoints.COMPANION}{adaptation.index}|", checkpoint.tensors))
+        for index, companion in self._companions().items():
+            companion.load(checkpoints.under(f"{checkpoints.COMPANION}{index}|", checkpoint.tensors))
 
     @property
     def network(self) -> Network:
@@ -118,7 +125,7 @@ class Trial:
         epoch = self.epoch + 1
         context = self._context(epoch)
         flops = self._flops()
-        trained = self.trainer.train_epoch(epoch, self._companions(), lambda: self._after_step(context, epoch))
+        trained = self.trainer.train_epoch(epoch, list(self._companions().values()), lambda: self._after_step(context, epoch))
         self.num_steps += trained.steps
         self.compute += 3.0 * flops * trained.samples
         metrics = {"epoch": float(epoch), "train_loss": trained.loss, "lr": trained.lr, **self._evaluate("val")}
@@ -228,7 +235,7 @@ class Trial:
             self._settle()
 
     def _companion_tensors(self) -> dict[str, Tensor]:
-        held = [(a.index, a.companion) for a in self.adaptations if a.companion is not None]
+        held = self._companions().items()
         return {f"{i}|{name}": tensor for i, companion in held for name, tensor in companion.tensors().items()}
 
     def _settle(self) -> None:
