@@ -19,7 +19,7 @@ class Mine(Random):
 def test_every_entry_builds_and_describes_itself(kind, name):
     made = build(kind, name, {})
     assert made == build(kind, name, {}) and hash(made) == hash(build(kind, name, {}))
-    about = describe(name)
+    about = describe(name, kind)
     json.dumps(about)
     assert about["kind"] == kind and about["about"]
     if kind != "selection":
