@@ -180,6 +180,16 @@ class CampaignFolder:
         """Lock file: held by the process that runs the campaign."""
         return self.path / ".in-use"
 
+    @property
+    def jobs(self) -> Path:
+        """What concerns Slurm: scripts, logs, the journal of jobs."""
+        return self.path / "jobs"
+
+    @property
+    def driver_script(self) -> Path:
+        """The sbatch script of the campaign's driver."""
+        return self.jobs / "driver.sh"
+
     def identity(self) -> str:
         """A few letters that tell this campaign from others of its name."""
         return f"{zlib.crc32(str(self.path.absolute()).encode()):08x}"

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -143,8 +143,15 @@ JOB = ("site", "account", "gpu_type", "memory_gb", "poll_s", "parallel", "cpus",
 PLACEMENTS: dict[str, Sequence[str]] = {"local": LOCAL, "job": JOB}
 
 
-def placed(spec: CampaignSpec, folder: CampaignFolder) -> AbstractContextManager[Placed]:
+def placed(
+    spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool] = lambda: False
+) -> AbstractContextManager[Placed]:
     """The placement of a campaign.
+
+    Args:
+        spec: the campaign.
+        folder: its folder.
+        leaving: whether this process must end before the campaign does.
 
     Raises:
         ValueError: see `check_placement`.
@@ -154,4 +161,4 @@ def placed(spec: CampaignSpec, folder: CampaignFolder) -> AbstractContextManager
         return local(spec.placement.arguments, spec.resources)
     from orchestrator.campaign.jobs.placement import jobs
 
-    return jobs(spec, folder)
+    return jobs(spec, folder, leaving)

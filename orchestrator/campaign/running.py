@@ -95,7 +95,7 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
     feed = Feed(spec, ledger, asker, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
     interrupt = Interrupt()
     if not feed.complete:
-        with placed(spec, folder) as place, interrupt.listening():
+        with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
             feed.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
             _tune(folder, feed, trial_scheduler, interrupt, on_progress, place)
     if not feed.complete:

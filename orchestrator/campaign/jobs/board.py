@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import fence
-from orchestrator.campaign.jobs.call import OUTCOME, STOP, TrialJob, outcome_of
+from orchestrator.campaign.jobs.call import STOP, TrialJob
 from orchestrator.checkpoint import available
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import TrialFolder, append_event, read_events
@@ -60,11 +60,13 @@ class Board:
     Attributes:
         broker: of their jobs.
         request: what each job gets.
+        leaving: whether this driver must end before its campaign.
         clock: seconds.
     """
 
     broker: Broker
     request: Request
+    leaving: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     _trials: dict[str, Watched] = field(default_factory=dict)
     _arrived: bool = False
@@ -81,9 +83,9 @@ class Board:
         self.broker.add(Work(key, TrialJob(task), self._options(watched)))
 
     def drop(self, key: str) -> None:
-        """Nothing more of a trial is wanted: its job ends after its epoch, or at once where it waits."""
+        """Nothing more of a trial is wanted: its job ends. Where the driver itself must end, jobs go on without it."""
         watched = self._trials.pop(key, None)
-        if watched is None:
+        if watched is None or self.leaving():
             return
         (watched.folder / STOP).touch()
         if not watched.over:
@@ -112,7 +114,7 @@ class Board:
         state = state_of(read_events(folder / "events.jsonl"))
         began = (token := fence.newest(folder)) is not None and token[0] == number
         self._arrived |= began
-        if state in FINAL or outcome_of(folder, number) == "stopped":
+        if state in FINAL:
             watched.over = True
             return
         job = tracked.job
@@ -190,5 +192,3 @@ def _newest(folder: Path) -> str:
     found = available(folder / "checkpoints")
     return found[-1].name if found else ""
 
-
-__all__ = ["Board", "JobsDie", "OUTCOME", "STOP"]

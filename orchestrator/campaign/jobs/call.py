@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -12,10 +11,9 @@ from typing import Any
 
 from orchestrator import fence
 from orchestrator.campaign.body import Runner
-from orchestrator.store import read_json, write_json
 
-OUTCOME, STOP = "outcome.json", "stop"
-"""Files in a trial's folder: how its newest job ended; its presence asks the job to end after the epoch."""
+STOP = "stop"
+"""A file in a trial's folder: while it is there, the trial's job ends after the epoch."""
 ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
 
 
@@ -36,14 +34,11 @@ class TrialJob:
         told = _Told()
         try:
             fence.claim(folder, token)
-            outcome = self._run(folder, told)
-            fence.check(folder)
+            return self._run(folder, told)
         except fence.Superseded:
             return "superseded"
         finally:
             fence.release(folder)
-        write_json(folder / OUTCOME, {"token": list(token), "outcome": outcome, "time": time.time()})
-        return outcome
 
     def _run(self, folder: Path, told: _Told) -> str:
         runner = Runner(self.task, _seed)
@@ -78,14 +73,3 @@ def _seed(seed: int) -> None:
     from orchestrator.campaign.process import ProcessState
 
     ProcessState().seed(seed)
-
-
-def outcome_of(folder: Path, number: int) -> str | None:
-    """How attempt `number` at a trial ended, if its job came to say so."""
-    path = folder / OUTCOME
-    if not path.exists():
-        return None
-    written = read_json(path)
-    return str(written["outcome"]) if written["token"][0] == number else None
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.campaign.jobs.board import Board
@@ -36,14 +36,13 @@ def broker_of(spec: CampaignSpec, folder: CampaignFolder) -> Broker:
     site = load_site(arguments.get("site", "generic"))
     if "poll_s" in arguments:
         site = site.model_copy(update={"limits": site.limits.model_copy(update={"poll_every_s": float(arguments["poll_s"])})})
-    path = folder.path / "jobs"
-    path.mkdir(exist_ok=True)
+    folder.jobs.mkdir(exist_ok=True)
     name = f"coppice-{spec.name}-{folder.identity()}"
-    return Broker(name, path, site, Journal(path / "journal.jsonl"), int(arguments.get("parallel", 256)))
+    return Broker(name, folder.jobs, site, Journal(folder.jobs / "journal.jsonl"), int(arguments.get("parallel", 256)))
 
 
 @contextlib.contextmanager
-def jobs(spec: CampaignSpec, folder: CampaignFolder) -> Iterator[Placed]:
+def jobs(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[Placed]:
     """Every trial is a job. What an earlier driver handed in and nobody knows of is cancelled."""
     dashboard = bool(spec.placement.arguments.get("dashboard", False))
     with a_ray(num_cpus=1, num_gpus=0, include_dashboard=dashboard):
@@ -53,6 +52,6 @@ def jobs(spec: CampaignSpec, folder: CampaignFolder) -> Iterator[Placed]:
         broker = broker_of(spec, folder)
         broker.client.cancel(broker.orphans())
         most = min(spec.search.max_concurrent or MOST, broker.site.limits.submitted or MOST)
-        JobTrainable.board = Board(broker, request_of(spec.placement.arguments, spec.resources))
+        JobTrainable.board = Board(broker, request_of(spec.placement.arguments, spec.resources), leaving)
         with trials_as_objects(most):
             yield Placed(JobTrainable, most)

@@ -1,0 +1,81 @@
+"""The campaign as a job: runs it until it is done or the job must end, and sees to it that another job goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from orchestrator.campaign.ledger import Ledger
+from orchestrator.campaign.lock import create, load_spec
+from orchestrator.campaign.running import Progress, run
+from orchestrator.config import CampaignSpec
+from orchestrator.store import CampaignFolder, write_atomic, write_json
+from slurm.client import Client
+from slurm.request import Request, options
+from slurm.script import driver_script
+from slurm.site import Site
+from slurm.succession import NOT_DONE, Succession
+
+IDLE_DRIVERS = 3
+"""After so many drivers in a row that brought nothing on, there is no further one."""
+
+
+def script_text(spec: CampaignSpec, folder: CampaignFolder, site: Site, request: Request) -> str:
+    """The sbatch script of the driver."""
+    command = [sys.executable, "-m", "orchestrator", "drive", str(folder.path)]
+    name = f"coppice-driver-{spec.name}-{folder.identity()}"
+    return driver_script(site, options(site, request), name, folder.jobs / "driver.log", command)
+
+
+def submit(spec: CampaignSpec, site: Site, request: Request, client: Client) -> tuple[CampaignFolder, str]:
+    """Make the campaign's folder and hand in its driver; returns the folder and the driver's job.
+
+    Raises:
+        FileExistsError: there is a campaign of that name.
+        SlurmError: Slurm refused; the folder is there, and `coppice drive` in a job of one's own would run it.
+    """
+    folder = CampaignFolder((spec.root / spec.name).absolute())
+    text = script_text(spec, folder, site, request)
+    create(folder, spec)
+    folder.jobs.mkdir(exist_ok=True)
+    write_atomic(folder.driver_script, text.encode())
+    return folder, client.run("sbatch", "--parsable", str(folder.driver_script)).strip().split(";")[0]
+
+
+def drive(path: Path, client: Client, on_progress: Progress | None = None) -> int:
+    """Run the campaign in a folder as the job that this process is; returns the exit code.
+
+    Raises:
+        RuntimeError: several drivers in a row have brought nothing on.
+    """
+    folder = CampaignFolder(path.absolute())
+    spec = load_spec(folder).model_copy(update={"name": folder.path.name, "root": folder.path.parent})
+    succession = Succession.of_this_job(folder.driver_script, client)
+    succession.prepare()
+    if _idle(folder) >= IDLE_DRIVERS:
+        succession.done()
+        raise RuntimeError(
+            f"a driver must bring its campaign on, but the last {IDLE_DRIVERS} did not; see {folder.jobs / 'driver.log'}, "
+            f"delete {_count(folder)} and start again: coppice drive {folder.path} in a job of your own."
+        )
+    outcome = run(spec, resume=True, on_progress=on_progress)
+    if outcome.state == "finished":
+        succession.done()
+        return 0
+    succession.hand_over()
+    return NOT_DONE
+
+
+def _count(folder: CampaignFolder) -> Path:
+    return folder.jobs / "drivers.json"
+
+
+def _idle(folder: CampaignFolder) -> int:
+    """How many drivers in a row, up to now, have ended without a single new epoch."""
+    epochs = sum(len(e.reports) for e in Ledger(folder).entries())
+    path = _count(folder)
+    before = json.loads(path.read_bytes()) if path.exists() else {"epochs": -1, "idle": -1}
+    idle = before["idle"] + 1 if before["epochs"] == epochs else 0
+    write_json(path, {"epochs": epochs, "idle": idle})
+    return int(idle)

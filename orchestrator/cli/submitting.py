@@ -1,0 +1,86 @@
+"""`coppice submit` and `coppice drive`: a campaign as a Slurm job of its own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.output import say
+
+if TYPE_CHECKING:
+    from orchestrator.config import CampaignSpec
+    from slurm.request import Request
+    from slurm.site import Site
+
+SiteOption = Annotated[str, typer.Option("--site", help="Name of a site, or a site file of your own.")]
+AccountOption = Annotated[str | None, typer.Option("--account", help="Project to be billed.")]
+Hours = Annotated[float, typer.Option("--hours", help="Time limit of the driver's job; it hands over to the next one.", min=0.02)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(submit)
+    app.command(hidden=True)(drive)
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(help="A campaign file.", metavar="FILE")],
+    *,
+    site: SiteOption,
+    account: AccountOption = None,
+    hours: Hours = 24.0,
+) -> None:
+    """Hand in the campaign: a small job drives it, and each trial is a job of its own (placement: job)."""
+    from orchestrator.campaign.driver import submit as hand_in
+    from orchestrator.load import load_campaign
+    from slurm.client import Client
+    from slurm.site import load_site
+
+    spec = at_site(load_campaign(file), site, account)
+    folder, job = hand_in(spec, load_site(site), driver_request(account, hours), Client())
+    say(f"The driver of {spec.name} is job {job}; its log: {folder.jobs / 'driver.log'}")
+    say(f"Watch it: coppice status {folder.path}")
+
+
+def at_site(spec: CampaignSpec, site: str, account: str | None) -> CampaignSpec:
+    """The campaign with its trials as jobs at a site, unless its file places them already.
+
+    Raises:
+        ValueError: a trial's job does not fit the site.
+    """
+    from orchestrator.campaign.placement import check_placement
+    from orchestrator.config import Named
+
+    if spec.placement.name == "local":
+        arguments = {"site": site, **({"account": account} if account else {})}
+        spec = spec.model_copy(update={"placement": Named(name="job", arguments=arguments)})
+    check_placement(spec.placement, spec.resources)
+    return spec.model_copy(update={"root": spec.root.absolute()})
+
+
+def driver_request(account: str | None, hours: float) -> Request:
+    """What the driver's job asks for: it only waits and decides."""
+    from slurm.request import Request
+
+    return Request(math.ceil(60 * hours), cpus=2, memory_gb=4.0, account=account)
+
+
+def drive(
+    folder: Annotated[Path, typer.Argument(help="Folder of a campaign.", metavar="FOLDER")],
+) -> None:
+    """Drive a campaign from within a job; `coppice submit` writes the script that does this."""
+    from orchestrator.campaign.driver import drive as run
+    from slurm.client import Client
+
+    raise typer.Exit(run(folder, Client()))
+
+
+def script_of(spec: CampaignSpec, site: Site, request: Request) -> str:
+    """The driver's script, for `coppice plan`."""
+    from orchestrator.campaign.driver import script_text
+    from orchestrator.store import CampaignFolder
+
+    return script_text(spec, CampaignFolder((spec.root / spec.name).absolute()), site, request)
