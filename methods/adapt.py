@@ -182,7 +182,10 @@ def offers(context: Context, method: Method, rules: Rules, skipped: list[str]) -
         if rules.elements and not any(fnmatch.fnmatchcase(element.name, p) for p in rules.elements):
             continue
         named += 1
-        if element.name in rules.exclude or element.level not in method.levels:
+        if element.level not in method.levels:
+            continue
+        if _is_busy(element, rules.exclude):
+            skipped.append(f"{element.name}: units are being shrunk to zero")
             continue
         reason = method.accepts(context, element)
         if reason is not None:
@@ -198,6 +201,12 @@ def offers(context: Context, method: Method, rules: Rules, skipped: list[str]) -
     if not named:
         skipped.append(f"no element is named like {', '.join(rules.elements)}")
     return rooms
+
+
+def _is_busy(element: Element, busy: Collection[str]) -> bool:
+    """Whether the element, or one inside the layer or block that it is, is among the busy ones."""
+    inside = element.level in ("layer", "block") and any(name.startswith(f"{element.name}.") for name in busy)
+    return inside or element.name in busy
 
 
 def _room(network: Network, element: Element, method: Method, rules: Rules) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -100,20 +100,29 @@ class Adaptation:
             epoch, epochs, tuple(history), tuple(self.acted), tuple(changed), tuple(self.signals), self.spec.kind
         )
 
-    def look(self, context: Context, seed_sizes: Mapping[str, int]) -> None:
-        """Measure what the trigger wants to know after this epoch."""
-        if self.trigger.wants:
+    def look(self, progress: Progress, context: Context, seed_sizes: Mapping[str, int], busy: Collection[str] = ()) -> None:
+        """Measure what the trigger wants to know after this epoch, where it may act or remembers it."""
+        if not self.trigger.wants:
+            return
+        found: dict[str, float] = {}
+        if self.trigger.remembers or (progress.epoch < progress.epochs and self.trigger.awake(progress)):
             context = replace(context, companion=self.companion)
-            self.signals.append(measure_signals(context, self.method, self._rules(seed_sizes), self.trigger.wants))
+            found = measure_signals(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
+        self.signals.append(found)
 
     def due(self, progress: Progress) -> bool:
         """Whether it acts after this epoch. Never after the last one: what it changed would not be trained."""
         return progress.epoch < progress.epochs and self.trigger.fires(progress)
 
     def act(
-        self, progress: Progress, context: Context, followers: Sequence[Follower], seed_sizes: Mapping[str, int]
+        self,
+        progress: Progress,
+        context: Context,
+        followers: Sequence[Follower],
+        seed_sizes: Mapping[str, int],
+        busy: Collection[str] = (),
     ) -> AdaptResult:
-        """Measure, choose, plan and apply."""
+        """Measure, choose, plan and apply; elements that are `busy` (being shrunk, by any adaptation) are left alone."""
         written = Amount.read(self.spec.amount)
         amount = written.scaled(self.trigger.amount(progress, written.value))
         self.acted.append(progress.epoch)
@@ -121,14 +130,14 @@ class Adaptation:
             return AdaptResult((), (f"the trigger {self.spec.when.name} asks for nothing yet",))
         defer = self._defer if self.spec.removal.name == "shrink" else None
         context = replace(context, companion=self.companion)
-        rules = self._rules(seed_sizes)
+        rules = self._rules(seed_sizes, busy)
         return adapt(context, self.method, self.selection, amount, rules, followers, len(self.acted) - 1, defer)
 
-    def _rules(self, seed_sizes: Mapping[str, int]) -> Rules:
+    def _rules(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Rules:
         spec = self.spec
         return Rules(
             elements=spec.elements,
-            exclude={s.element for s in self.shrinking},
+            exclude={*busy, *(s.element for s in self.shrinking)},
             limit=Limit(spec.limit.parameters, spec.limit.flops),
             width=spec.limit.width,
             minimum=spec.minimum,
@@ -142,18 +151,26 @@ class Adaptation:
         self.shrinking.append(Shrinking(plan.element, plan.units, steps, 0))
         return True
 
-    def after_step(self, context: Context, followers: Sequence[Follower]) -> list[Event]:
-        """Shrink what is to be removed by one step; remove what has reached zero."""
-        events = []
+    def after_step(self, context: Context, followers: Sequence[Follower]) -> tuple[list[Event], list[str]]:
+        """Shrink what is to be removed by one step; remove what has reached zero.
+
+        Returns:
+            Events of what was removed, and reasons for what cannot be removed any more.
+        """
+        events, gone = [], []
         remaining = []
+        known = {e.name for e in context.network.elements()} if self.shrinking else set()
         for shrinking in self.shrinking:
+            if shrinking.element not in known:
+                gone.append(f"{shrinking.element} is gone: another change took it away while its units were being shrunk to zero")
+                continue
             moved = advance(context.network, shrinking)
             if moved.done < moved.steps:
                 remaining.append(moved)
             else:
                 events.append(apply(context.network, PrunePlan(moved.element, moved.units), followers))
         self.shrinking = remaining
-        return events
+        return events, gone
 
     def state(self) -> dict[str, Any]:
         """JSON-able state for a checkpoint."""

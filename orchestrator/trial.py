@@ -171,14 +171,15 @@ class Trial:
     def _adapt(self, epoch: int, context: Context, metrics: dict[str, float]) -> bool:
         """Let every adaptation that is due act, in the order of the campaign file; whether the network changed."""
         changed = False
-        for adaptation in self.adaptations:
-            adaptation.look(context, self.seed_sizes)
         history = [*self.history, metrics | self._costs()]
+        epochs = self.spec.training.epochs
         for adaptation in self.adaptations:
-            progress = adaptation.progress(epoch, self.spec.training.epochs, history, self.changed)
+            adaptation.look(adaptation.progress(epoch, epochs, history, self.changed), context, self.seed_sizes, self._busy())
+        for adaptation in self.adaptations:
+            progress = adaptation.progress(epoch, epochs, history, self.changed)
             if not adaptation.due(progress):
                 continue
-            result = adaptation.act(progress, context, self.trainer.followers, self.seed_sizes)
+            result = adaptation.act(progress, context, self.trainer.followers, self.seed_sizes, self._busy())
             for event in result.events:
                 self._structural(epoch, adaptation.index, event)
                 changed |= event.accepted
@@ -189,11 +190,18 @@ class Trial:
                 self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
         return changed
 
+    def _busy(self) -> set[str]:
+        """Elements with units that are being shrunk to zero, by whichever adaptation."""
+        return {s.element for adaptation in self.adaptations for s in adaptation.shrinking}
+
     def _after_step(self, context: Context, epoch: int) -> None:
         for adaptation in self.adaptations:
-            for event in adaptation.after_step(context, self.trainer.followers):
+            events, gone = adaptation.after_step(context, self.trainer.followers)
+            for event in events:
                 self._structural(epoch, adaptation.index, event)
                 self.changed = sorted({*self.changed, epoch})
+            for reason in gone:
+                self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
 
     def _say_what_stays(self, epoch: int) -> None:
         """Removals that training was too short for."""

@@ -22,7 +22,7 @@ class Progress:
         acted: epochs after which this adaptation acted before, oldest first.
         changed: epochs after which any adaptation of the trial changed the network, oldest first.
         signals: what was measured on the network for this trigger (see `Trigger.wants`) after each epoch, oldest first; as
-            long as `history`, or empty. A mapping is empty where nothing could be measured.
+            long as `history`, or empty. A mapping is empty where nothing was or could be measured.
         kind: `grow` or `prune`: what the adaptation does.
     """
 
@@ -83,7 +83,8 @@ class Trigger(ABC):
     Class attributes:
         why: what it is good for, in a sentence.
         paper: where it comes from.
-        wants: names of `methods.signals.SIGNALS` that it looks at; they are measured after each epoch.
+        wants: names of `methods.signals.SIGNALS` that it looks at; they are measured after each epoch in which it may act.
+        remembers: whether it looks at what was measured earlier as well: then every epoch is measured.
         kinds: kinds of adaptations it is for.
         needs_advice: whether it is for methods only that say themselves how many units to change.
     """
@@ -91,6 +92,7 @@ class Trigger(ABC):
     why: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     wants: ClassVar[tuple[str, ...]] = ()
+    remembers: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("grow", "prune")
     needs_advice: ClassVar[bool] = False
 
@@ -101,13 +103,15 @@ class Trigger(ABC):
 
     def fires(self, progress: Progress) -> bool:
         """Whether the adaptation acts now. A pure function of `progress`."""
+        return self.awake(progress) and self.decides(progress)
+
+    def awake(self, progress: Progress) -> bool:
+        """Whether it is within its span and not at rest."""
         if not self.first(progress) <= progress.epoch <= self.last(progress):
             return False
         if progress.acted and progress.epoch - progress.acted[-1] <= self.cooldown:
             return False
-        if self.refractory and progress.changed and progress.epoch - progress.changed[-1] <= self.refractory:
-            return False
-        return self.decides(progress)
+        return not (self.refractory and progress.changed and progress.epoch - progress.changed[-1] <= self.refractory)
 
     def amount(self, progress: Progress, amount: float) -> float:
         """What becomes of the campaign's amount (its number) when it fires now; schedules of sparsity override this."""

@@ -91,6 +91,7 @@ class Rank(Trigger):
     why = "a layer grows while its neurons are all of use, and not when they have become redundant"
     paper = "Maile et al. 2022, NORTH* (arXiv 2202.08539)"
     wants = ("effective_rank",)
+    remembers = True
 
     gamma: float = setting(0.97, "share of the reference; the paper tries 0.9, 0.97, 0.99", low=0.0, high=2.0)
     signal: str = setting(

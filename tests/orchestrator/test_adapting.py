@@ -123,6 +123,16 @@ def test_stopped_after_any_epoch_it_goes_on_bit_by_bit(tmp_path: Path, name: str
     assert pieces.changed == whole.changed and pieces.adaptations[0].acted
 
 
+def test_signals_are_measured_only_where_the_trigger_may_act(tmp_path: Path) -> None:
+    """Rank compares with the first epoch, so it is measured in every one."""
+    trial = run(tree(grow({"score": {"threshold": 1e9, "from": 3, "until": 4}}, how="gradmax")), tmp_path / "score")
+    assert [bool(s) for s in trial.adaptations[0].signals] == [False, False, True, True, False, False]
+    trial = run(tree(grow({"score": {"cooldown": 2}}, how="gradmax")), tmp_path / "rests")
+    assert [bool(s) for s in trial.adaptations[0].signals] == [True, False, False, True, False, False]
+    trial = run(tree(grow({"rank": {"gamma": 0.1, "from": 3}})), tmp_path / "rank")
+    assert all(trial.adaptations[0].signals) and trial.adaptations[0].acted[0] == 3
+
+
 def test_the_cubic_schedule_ends_at_its_sparsity(tmp_path: Path) -> None:
     trial = Trial.open(TrialSpec.model_validate(tree(prune({"cubic": {"until": 1.0}}, amount=0.9))), tmp_path / "t")
     for epoch in range(1, EPOCHS + 1):
@@ -151,7 +161,7 @@ WHERE = [
 @pytest.mark.parametrize("where", WHERE, ids=str)
 @pytest.mark.parametrize("amount", [0.5, 4, {"seed": 0.5, "multiple": 4}, {"above": 1e-9}], ids=str)
 def test_every_selection_grows_and_prunes_by_every_amount(tmp_path: Path, where: Any, amount: Any) -> None:
-    once, later = {"periodic": {"every": 1, "until": 1}}, {"periodic": {"every": 1, "from": 2, "until": 2}}
+    once, later = {"periodic": {"every": 10, "from": 1}}, {"periodic": {"every": 10, "from": 2}}
     least = {"above": 3.0} if isinstance(amount, dict) and "above" in amount else amount
     spec = tree(
         grow(once, how="gradmax", amount=amount, where=where, limit={"width": 3}),

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from methods.apply import apply
 from methods.graph.values import Element
 from methods.method import Context, Measurement
+from methods.plan import RemovePlan
 from methods.pruning.magnitude import Magnitude
+from orchestrator.config import TrialSpec
+from orchestrator.store import read_events
+from orchestrator.trial import Trial
 from tests.orchestrator.test_adapting import grow, prune, run, tree
 from tests.orchestrator.test_trial import files, structural
 
@@ -64,8 +69,48 @@ class TestOrder:
 
     def test_what_was_shrunk_to_zero_is_a_change(self, tmp_path: Path) -> None:
         once, shrink = {"periodic": {"every": 2, "until": 2}}, {"shrink": {"steps": 6}}
-        less = prune(once, how="magnitude", amount=0.25, where="all", removal=shrink)
-        more = grow({"periodic": {"every": 1, "from": 3, "refractory": 1}})
+        less = prune(once, how="magnitude", amount=0.25, where="all", removal=shrink, elements=["hidden.0.*"])
+        more = grow({"periodic": {"every": 1, "from": 3, "refractory": 1}}, elements=["hidden.2.*"])
         trial = run(tree(less, more), tmp_path / "t")
-        assert [e["epoch"] for e in structural(tmp_path / "t") if e["kind"] == "prune"] == [4, 4]
+        assert [e["epoch"] for e in structural(tmp_path / "t") if e["kind"] == "prune"] == [4]
         assert trial.adaptations[1].acted == [3] and trial.changed == [3, 4]
+
+    def test_what_one_is_shrinking_is_left_alone_by_the_others(self, tmp_path: Path) -> None:
+        """Units are known by their numbers, which another removal in the same element would change."""
+        once, shrink = {"periodic": {"every": 10, "from": 1}}, {"shrink": {"steps": 10}}
+        first = prune(once, how="magnitude", amount=2, where="all", elements=["hidden.0.*"], removal=shrink)
+        second = prune({"periodic": {"every": 1, "until": 4}}, how="magnitude", amount=1, where="all", elements=["hidden.0.*"])
+        trial = Trial.open(TrialSpec.model_validate(tree(first, second)), tmp_path / "t")
+        trial.step()
+        marked = [trial.adaptations[0].shrinking[0].units]
+        trial.run()
+        events = [e for e in structural(tmp_path / "t") if e["kind"] == "prune"]
+        assert [(e["epoch"], e["adaptation"]) for e in events] == [(4, 0), (4, 1)]
+        assert tuple(events[0]["units"]) == marked[0]
+        said = [e for e in read_events(tmp_path / "t" / "events.jsonl") if e["type"] == "skipped" and e["epoch"] == 2]
+        assert "being shrunk to zero" in said[0]["reason"]
+
+    def test_a_shrinking_element_that_goes_away_is_said(self, tmp_path: Path) -> None:
+        """A block is removed by hand while units in it shrink."""
+        once, shrink = {"periodic": {"every": 10, "from": 1}}, {"shrink": {"steps": 1000}}
+        spec = tree(prune(once, how="magnitude", amount=1, where="all", removal=shrink), dataset="digits", network="resnet",
+                    network_args={"depth": 8, "width": 0.25})  # fmt: skip
+        trial = Trial.open(TrialSpec.model_validate(spec), tmp_path / "t")
+        trial.step()
+        inside = [s.element for s in trial.adaptations[0].shrinking if s.element.startswith("stages.0.0.")]
+        assert inside
+        apply(trial.network, RemovePlan("stages.0.0"), trial.trainer.followers)
+        trial.run()
+        said = [e["reason"] for e in read_events(tmp_path / "t" / "events.jsonl") if e["type"] == "skipped"]
+        assert any(inside[0] in reason and "is gone" in reason for reason in said)
+
+    def test_a_block_with_shrinking_units_is_not_removed(self, tmp_path: Path) -> None:
+        once, shrink = {"periodic": {"every": 10, "from": 1}}, {"shrink": {"steps": 999}}
+        shrinks = prune(once, how="magnitude", amount=1, where="all", removal=shrink)
+        removes = prune({"periodic": {"every": 1}}, how="remove_blocks", amount=1, where="all")
+        resnet = {"dataset": "digits", "network": "resnet", "network_args": {"depth": 8, "width": 0.25}}
+        inside = {"stages.0.0", "stages.0.0.conv1", "stages.0.0.conv1.0"}
+        for name, adaptations, removed in (("both", (shrinks, removes), False), ("alone", (removes,), True)):
+            run(tree(*adaptations, **resnet), tmp_path / name)
+            first = {e["element"] for e in structural(tmp_path / name) if e["epoch"] == 1}
+            assert bool(first & inside) == removed, first
