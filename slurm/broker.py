@@ -14,7 +14,7 @@ from typing import Any
 from slurm.client import Client, Job, SlurmError, SlurmUnreachable
 from slurm.journal import Attempt, Journal
 from slurm.site import Site
-from slurm.submission import executor, hand_in
+from slurm.submission import executor, hand_in, parameters
 
 FORGOTTEN_AFTER_S = 60.0
 """A job that Slurm does not know so long after it was handed in never existed, or is forgotten."""
@@ -146,7 +146,7 @@ class Broker:
         numbers = [self.attempts(key) + 1 for key in keys]
         calls = [_Call(self._works[key].work.call, number) for key, number in zip(keys, numbers, strict=True)]
         self.journal.add([Attempt(key, number, "", time.time()) for key, number in zip(keys, numbers, strict=True)])
-        jobs = hand_in(executor(self.folder, self.site, options, self.name, self.parallel), calls)
+        jobs = hand_in(executor(self.folder, parameters(self.site, options, self.name, self.parallel)), calls)
         attempts = [Attempt(key, number, job, time.time()) for key, number, job in zip(keys, numbers, jobs, strict=True)]
         self.journal.add(attempts)
         for attempt in attempts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,26 @@ NAMED = {
 NUMBERS = ("time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node")
 
 
-def executor(folder: Path, site: Site, options: Mapping[str, str], name: str, parallel: int) -> Any:
-    """A submitit executor for jobs with these options.
+def parameters(site: Site, options: Mapping[str, str], name: str, parallel: int) -> dict[str, Any]:
+    """submitit's parameters for jobs with these options.
 
     Args:
-        folder: where submitit keeps its files, on a file system that the nodes share.
         site: whose prologue, wckey and srun arguments apply.
         options: of sbatch, by long name (`slurm.request.options`).
         name: of the jobs.
         parallel: how many tasks of an array may run at a time.
+    """
+    known = {NAMED[k]: int(v) if NAMED[k] in NUMBERS else v for k, v in options.items() if k in NAMED}
+    further: dict[str, Any] = {k: v or True for k, v in options.items() if k not in NAMED}
+    return {
+        **known, "job_name": name, "wckey": site.wckey, "signal_delay_s": SIGNAL_DELAY_S, "stderr_to_stdout": True,
+        "array_parallelism": parallel, "setup": list(site.prologue) or None,
+        "srun_args": [*site.srun_args, "--kill-on-bad-exit=1"], "additional_parameters": {"requeue": True, **further},
+    }  # fmt: skip
+
+
+def executor(folder: Path, found: Mapping[str, Any]) -> Any:
+    """A submitit executor with these parameters, which keeps its files in `folder`, on a file system that the nodes share.
 
     Raises:
         SlurmError: submitit or Slurm is not installed here.
@@ -41,21 +54,16 @@ def executor(folder: Path, site: Site, options: Mapping[str, str], name: str, pa
         raise SlurmError("submitit must be installed to hand in jobs, but is not: pip install submitit.") from None
     except RuntimeError as error:
         raise SlurmError(f"jobs are handed in where Slurm is (srun must be on the PATH), but: {error}.") from None
-    known = {NAMED[k]: int(v) if NAMED[k] in NUMBERS else v for k, v in options.items() if k in NAMED}
-    further: dict[str, Any] = {k: v or True for k, v in options.items() if k not in NAMED}
-    made.update_parameters(
-        **known, job_name=name, wckey=site.wckey, signal_delay_s=SIGNAL_DELAY_S, stderr_to_stdout=True,
-        array_parallelism=parallel,
-        setup=list(site.prologue) or None, srun_args=[*site.srun_args, "--kill-on-bad-exit=1"],
-        additional_parameters={"requeue": True, **further},
-    )  # fmt: skip
+    made.update_parameters(**found)
     return made
 
 
 def script(folder: Path, site: Site, options: Mapping[str, str], name: str) -> str:
-    """The text of the sbatch script with which such a job is handed in; nothing is handed in."""
-    made = executor(folder, site, options, name, 1)
-    return str(made._make_submission_file_text(made._submitit_command_str, "0"))
+    """The text of the sbatch script with which such a job is handed in; works where there is no Slurm, too."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return str(_make_sbatch_string(command=command, folder=folder, **parameters(site, options, name, 1)))
 
 
 def hand_in(made: Any, calls: Sequence[Callable[[], Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.output import plain_table, print_json, show
+from orchestrator.cli.submitting import AccountOption, Hours, at_site, driver_request
 
 File = Annotated[Path, typer.Argument(help="A campaign file.", metavar="FILE")]
 
@@ -22,24 +24,37 @@ def plan(
     file: File,
     *,
     samples: Annotated[int, typer.Option(help="How many sampled trials to show.", min=1)] = 5,
+    site: Annotated[str | None, typer.Option("--site", help="Show the jobs of a Slurm site (a name, or a site file).")] = None,
+    account: AccountOption = None,
+    hours: Hours = 24.0,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Check a campaign file, show sampled trials and what they cost; start nothing."""
+    """Check a campaign file, show sampled trials and what they cost; with --site the sbatch scripts too. Starts nothing."""
+    from orchestrator.forecast import as_text, forecast
     from orchestrator.load import load_campaign
     from orchestrator.preview import previews, total_compute
     from orchestrator.report.numbers import plural, short, whole
 
     spec = load_campaign(file)
+    if site is not None:
+        spec = at_site(spec, site, account)
     sampled = previews(spec, samples)
     total = total_compute(spec, sampled)
     if as_json:
-        print_json({"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": [asdict(p) for p in sampled]})
+        jobs = {} if site is None else {"jobs": asdict(forecast(spec, site, driver_request(account, hours), sampled))}
+        told = {"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": [asdict(p) for p in sampled]}
+        print_json({**told, **jobs})
         return
     rows = [(_values(p.params), whole(p.parameters), short(p.flops), short(p.compute)) for p in sampled]
     heads = ("sampled values", "parameters", "FLOPs a forward", "training FLOPs")
     show(plain_table(heads, rows, numbers=heads[1:]))
     typer.echo(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
                f"FLOPs if no network changed its size and none ended early.")
+    if site is not None:
+        typer.echo(as_text(forecast(spec, site, driver_request(account, hours), sampled)))
+        words = ["coppice", "submit", str(file), "--site", site, *(["--account", account] if account else [])]
+        typer.echo(f"Nothing was handed in. Hand it in with: {shlex.join(words)}")
+        return
     typer.echo(f"Nothing was started. Start it with: coppice run {file}")
 
 

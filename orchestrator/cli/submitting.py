@@ -13,7 +13,6 @@ from orchestrator.cli.output import say
 if TYPE_CHECKING:
     from orchestrator.config import CampaignSpec
     from slurm.request import Request
-    from slurm.site import Site
 
 SiteOption = Annotated[str, typer.Option("--site", help="Name of a site, or a site file of your own.")]
 AccountOption = Annotated[str | None, typer.Option("--account", help="Project to be billed.")]
@@ -76,11 +75,3 @@ def drive(
     from slurm.client import Client
 
     raise typer.Exit(run(folder, Client()))
-
-
-def script_of(spec: CampaignSpec, site: Site, request: Request) -> str:
-    """The driver's script, for `coppice plan`."""
-    from orchestrator.campaign.driver import script_text
-    from orchestrator.store import CampaignFolder
-
-    return script_text(spec, CampaignFolder((spec.root / spec.name).absolute()), site, request)

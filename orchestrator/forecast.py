@@ -1,0 +1,119 @@
+"""What a campaign would hand in at a Slurm site, and what it would use there, without handing in anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.campaign.driver import script_text
+from orchestrator.campaign.jobs.placement import request_of
+from orchestrator.config import CampaignSpec
+from orchestrator.preview import Preview
+from orchestrator.store import CampaignFolder
+from orchestrator.trial import KEPT_CHECKPOINTS
+from slurm.request import Request, options
+from slurm.site import Site, load_site
+from slurm.submission import script
+
+FILES_A_CHECKPOINT = 5
+FILES_A_TRIAL = 5
+"""params.json, events.jsonl, attempt.json, the lock, and the folder."""
+FILES_A_JOB = 4
+"""submitit's script, its two pickles, and the log."""
+FILES_A_CAMPAIGN = 30
+BYTES_A_PARAMETER = 12
+"""A weight and two moments of an optimizer, four bytes each."""
+LONGEST_PATH = 255
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a campaign would do at a site.
+
+    Attributes:
+        driver: sbatch script of the driver.
+        job: sbatch script of a trial's job.
+        jobs: how many there would be at least, the driver's left aside.
+        core_hours: billed at most: every job for as long as it may run.
+        files: written at most, kept at the same time.
+        bytes: of checkpoints, at the size of the seed networks.
+        notes: what to think of.
+    """
+
+    driver: str
+    job: str
+    jobs: int
+    core_hours: float
+    files: int
+    bytes: int
+    notes: tuple[str, ...]
+
+
+def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Sequence[Preview]) -> Forecast:
+    """What would be handed in.
+
+    Args:
+        spec: a campaign with placement job.
+        site_name: of the driver.
+        driver: what the driver's job asks for.
+        sampled: trials that the sampler would try.
+    """
+    folder = CampaignFolder((spec.root / spec.name).absolute())
+    site = load_site(spec.placement.arguments.get("site", site_name))
+    request = request_of(spec.placement.arguments, spec.resources)
+    given = options(site, request)
+    trials = spec.search.trials + spec.compare.static + (spec.compare.big is not None)
+    parameters = max((p.parameters for p in sampled), default=0)
+    files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + FILES_A_JOB + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT)
+    return Forecast(
+        script_text(spec, folder, load_site(site_name), driver),
+        script(folder.jobs, site, given, f"coppice-{spec.name}-{folder.identity()}"),
+        trials,
+        _core_hours(site, request, given, trials),
+        files,
+        trials * KEPT_CHECKPOINTS * parameters * BYTES_A_PARAMETER,
+        tuple(_notes(site, request, folder.path, files)),
+    )
+
+
+def _core_hours(site: Site, request: Request, given: dict[str, str], trials: int) -> float:
+    hours = request.time_min / 60
+    cores = int(given["ntasks-per-node"]) * int(given["cpus-per-task"])
+    if site.billing == "nodes" and request.gpus:
+        kind = next(k for k in site.gpu_nodes if request.gpu_type in (None, k.type) and k.per_node >= request.gpus)
+        cores = kind.per_node * kind.cpus_per_gpu
+    return trials * request.nodes * cores * hours
+
+
+def _notes(site: Site, request: Request, folder: Path, files: int) -> list[str]:
+    notes = []
+    longest = len(str(folder / "trials" / "t0000" / "checkpoints" / ".000000.0000000.tmp" / "optimizer.safetensors"))
+    notes.append(f"The longest path has {longest} characters.")
+    if longest > LONGEST_PATH:
+        notes.append("Some file systems and tools take no more than 255 of them; choose a shorter root.")
+    if site.scratch.days:
+        notes.append(f"Scratch at {site.name} is deleted after {site.scratch.days} days without a word.")
+    if site.scratch.files and files > site.scratch.files / 20:
+        notes.append(f"That is {100 * files / site.scratch.files:.0f} % of the files that one may have there.")
+    whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
+    if site.billing == "nodes" and request.gpus and request.gpus < whole:
+        notes.append(f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them.")
+    if site.requeue == "probe":
+        notes.append("Nobody says whether jobs may requeue themselves there; the driver queues its successor beforehand.")
+    return notes
+
+
+def as_text(found: Forecast) -> str:
+    """For people."""
+    parts = [
+        "The driver's script:", _indented(found.driver), "The script of a trial's job:", _indented(found.job),
+        f"{found.jobs} jobs of trials (more where they do not finish in one), at most {found.core_hours:,.0f} core-hours in "
+        f"their first jobs, up to {found.files:,} files, about {found.bytes / 1e6:,.1f} MB of checkpoints.",
+        *found.notes,
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.rstrip().split("\n"))
