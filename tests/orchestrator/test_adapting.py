@@ -79,7 +79,7 @@ CASES: dict[str, tuple[dict[str, Any], list[int]]] = {
     "cosine": (prune({"cosine": {"until": 1.0}}, amount=0.3), [1, 2, 3, 4, 5]),
     "rank": (grow({"rank": {"gamma": 0.5, "cooldown": 1}}), [1, 3, 5]),
     "score": (grow({"score": {"signal": "score_sum", "threshold": 1e-6, "from": 3}}, how="gradmax"), [3, 4, 5]),
-    "splitting": (grow({"splitting": {"refractory": 1}}, how="gradmax"), [1, 3, 5]),
+    "splitting": (grow({"splitting": {"refractory": 1}}, how="splitting"), [1, 3, 5]),
     "overfitting": (grow({"overfitting": {"acts": 2, "alpha": 100.0, "from": 2}}), [3, 4]),
     "compute": (grow({"compute": {"share": 0.3}}), [2, 4, 5]),
     "target": (grow({"target": {"size": 1200, "tolerance": 0.1, "order": 1}}, amount=0.5), [1, 2]),
