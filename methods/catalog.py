@@ -15,12 +15,16 @@ from methods.growth.gradmax import GradMax
 from methods.growth.gradmax_opt import GradMaxOpt
 from methods.growth.net2wider import Net2Wider
 from methods.growth.random import Random
+from methods.growth.senn import Senn
+from methods.growth.senn_depth import SennDepth
 from methods.growth.size_weight import SizeWeight, SizeWeightPruning
 from methods.growth.splitting import Splitting
 from methods.growth.tiny import Tiny
+from methods.growth.variance_transfer import VarianceTransfer
 from methods.method import Method
 from methods.parameters import Parameter
 from methods.pruning.condense import Condense
+from methods.pruning.differentiable import Differentiable
 from methods.pruning.fisher import Fisher
 from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights
@@ -43,11 +47,14 @@ from methods.selection import (
 GROWTH: dict[str, type[Method]] = {
     "random": Random,
     "net2wider": Net2Wider,
+    "variance_transfer": VarianceTransfer,
     "gradmax": GradMax,
     "gradmax_opt": GradMaxOpt,
     "tiny": Tiny,
     "deepen": Deepen,
     "splitting": Splitting,
+    "senn": Senn,
+    "senn_depth": SennDepth,
     "size_weight": SizeWeight,
     "controller": Controller,
     "firefly": Firefly,
@@ -61,6 +68,7 @@ PRUNING: dict[str, type[Method]] = {
     "taylor": Taylor,
     "fisher": Fisher,
     "condense": Condense,
+    "differentiable": Differentiable,
     "remove_blocks": RemoveBlocks,
     "size_weight": SizeWeightPruning,
     "controller": ControllerPruning,

@@ -7,12 +7,15 @@ Arguments = dict[str, Any]
 GROWTH: dict[str, list[Arguments]] = {
     "random": [{}, {"init": "normal"}, {"init": "orthogonal"}, {"zero": "none"}],
     "net2wider": [{}, {"noise": 0.0}],
+    "variance_transfer": [{}, {"rescale": "none"}, {"pairing": "none", "rescale": "old_shape", "init": "fan_in"}],
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
     "gradmax_opt": [{"steps": 5}, {"steps": 3, "draws": 0, "norm": "fixed"}],
     "tiny": [{}, {"natural_step": True}, {"projection": False, "whitening": False, "line_search": False, "step": 0.1}],
     "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
     "firefly": [{}, {"splits": False}, {"depth": True}],
     "splitting": [{}, {"form": "fast"}, {"signed": True}],
+    "senn": [{}, {"steps": 0, "draws": 0, "proposals": 8}],
+    "senn_depth": [{"proposals": 2}],
 }
 PRUNING: dict[str, list[Arguments]] = {
     "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}, {"removal": "merge"}],
@@ -23,6 +26,7 @@ PRUNING: dict[str, list[Arguments]] = {
     "taylor": [{}, {"form": "group", "average": "batch"}, {"normaliser": "norm"}],
     "fisher": [{}, {"form": "weights"}],
     "condense": [{}],
+    "differentiable": [{}],
     "remove_blocks": [{}, {"layers": True}],
 }
 OWN_SUITE: dict[str, str] = {
@@ -30,7 +34,7 @@ OWN_SUITE: dict[str, str] = {
     "controller": "growth/test_controller.py",
 }
 """Methods that need another network or a state of training: name -> the test file with a subclass of the contract for them."""
-SILENT = ("random", "net2wider", "deepen")
+SILENT = ("random", "net2wider", "deepen", "variance_transfer")
 """Growth methods that measure nothing."""
 
 
