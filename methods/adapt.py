@@ -95,12 +95,14 @@ def adapt(
     plans = [method.plan(context, context.network.element(c.element), c.units, measurement) for c in choices]
     kept = [p for p in plans if defer is None or not defer(p)]
     events, went_away = _apply_all(context, method, kept, followers, rules.limit)
-    return AdaptResult(tuple(events), (*_short_of(method, candidates, choices, amount), *went_away))
+    return AdaptResult(tuple(events), (*_short_of(method, selection, candidates, choices, amount), *went_away))
 
 
-def _short_of(method: Method, candidates: Sequence[Candidate], choices: Sequence[Choice], amount: Amount) -> list[str]:
+def _short_of(
+    method: Method, selection: Selection, candidates: Sequence[Candidate], choices: Sequence[Choice], amount: Amount
+) -> list[str]:
     """Which elements grow by less than the amount asks, because the method offers no more units."""
-    if method.kind != "grow" or amount.of not in ("now", "seed"):
+    if method.kind != "grow" or amount.of not in ("now", "seed") or not selection.by_element:
         return []
     taken, told = {c.element: len(c.units) for c in choices}, []
     for c in candidates:

@@ -36,6 +36,7 @@ class BudgetOptimal(Selection):
 
     why = "the most gain for a given cost: a wide cheap layer may beat a promising dear one"
     paper = "Wang et al. 2019, energy-aware splitting (arXiv 1910.03103), whose cost is the square root of FLOPs"
+    by_element = False
 
     cost: str = parameter("flops", "what the budget is made of", choices=("parameters", "flops", "latency"))
     most: float = parameter(

@@ -53,6 +53,7 @@ class GlobalRanking(Selection):
 
     why = "one threshold for the whole network finds by itself how wide each layer should be"
     paper = "Liu et al. 2017, network slimming (arXiv 1708.06519); Wu et al. 2020, Firefly (arXiv 2102.08574)"
+    by_element = False
 
     normalise: str = parameter(
         "none", "mean or largest absolute value by which the scores of a candidate are divided", choices=("none", "mean", "max")

@@ -65,10 +65,12 @@ class Selection(ABC):
     Class attributes:
         why: what it is good for, in a sentence.
         paper: where it comes from.
+        by_element: whether the amount is that of each chosen element; otherwise of all together.
     """
 
     why: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    by_element: ClassVar[bool] = True
 
     @property
     def needs_latency(self) -> bool:

@@ -172,3 +172,11 @@ def test_a_broken_promise_is_rolled_back():
     assert not result.events and all("promises to keep the function" in reason for reason in result.skipped)
     assert all(torch.equal(before[n], t) for n, t in ctx.network.module.state_dict().items())
     assert adapt(ctx, build("grow", "random", {"zero": "none"}), All(), 0.5, Rules()).events
+
+
+@pytest.mark.parametrize(("selection", "told"), [(All(), True), (RoundRobin(), True), (GlobalRanking(), False)])
+def test_less_than_was_asked_is_told_where_the_amount_is_that_of_the_element(selection, told):
+    """The last layer of four outputs gives at most four directions to the layer before it; a ranking asks nothing of it alone."""
+    result = adapt(chain(), build("grow", "gradmax", {}), selection, 40, Rules(elements=("5.*",)))
+    assert len(result.events) == 1 and result.events[0].count <= 4
+    assert any("units instead of 40" in reason for reason in result.skipped) == told
