@@ -13,7 +13,7 @@ from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from methods.surgery import layers
 from methods.surgery.changes import Follower, TensorChange
-from methods.surgery.masks import apply_masks, resized_mask
+from methods.surgery.masks import apply_masks, mask_of, resized_mask
 from methods.surgery.normalised import normalised_consumers
 from methods.surgery.resize import Resize, narrowing, resize, widening
 from methods.surgery.tensors import get_tensor, set_tensor
@@ -24,8 +24,7 @@ def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> No
     if isinstance(plan, (GrowPlan, PrunePlan, MaskPlan)):
         _adjust([network.module, *_mirrors(followers)], plan.adjust)
     if isinstance(plan, MaskPlan):
-        network.masks |= {name: mask.to(network.device()) for name, mask in plan.masks.items()}
-        apply_masks(network)
+        _set_masks(network, plan.masks, followers)
     elif isinstance(plan, InsertPlan):
         _tell(followers, layers.insert(network, plan), added=True)
         network.changed()
@@ -47,6 +46,17 @@ def _adjust(modules: Iterable[nn.Module], adjust: Mapping[str, Tensor]) -> None:
         for name, value in adjust.items():
             tensor = get_tensor(module, name)
             tensor.add_(value.to(tensor))
+
+
+def _set_masks(network: Network, masks: Mapping[str, Tensor], followers: Sequence[Follower]) -> None:
+    """Set masks; masked weights become zero, in the averages that follow as well."""
+    before = {name: mask_of(network, name) for name in masks}
+    network.masks |= {name: mask.to(network.device(), copy=True) for name, mask in masks.items()}
+    for module in (network.module, *_mirrors(followers)):
+        apply_masks(network, module)
+    for name, mask in before.items():
+        for follower in followers:
+            follower.masked(name, get_tensor(network.module, name), mask, mask_of(network, name))
 
 
 def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[Follower]) -> None:

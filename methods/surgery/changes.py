@@ -34,6 +34,9 @@ class Follower(ABC):
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
         """The parameter or buffer `name` was resized in place (identity kept); `changes` are its changed dimensions, in order."""
 
+    def masked(self, name: str, tensor: Tensor, before: Tensor, after: Tensor) -> None:  # noqa: B027
+        """The mask of the tensor `name` was set; True is kept. What was not kept before and is kept after is new."""
+
     def mirror(self) -> nn.Module | None:
         """A copy of the module that is to be resized in full, just as the network is; None if there is none."""
         return None

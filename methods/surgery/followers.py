@@ -25,7 +25,7 @@ class OptimizerFollower(Follower):
 
     State tensors of the parameter's old shape follow its index maps: new entries are zero (momentum), or the mean of the kept
     ones along the resized dimension (second moments). State with size 1 in place of a dimension (factored second moments)
-    follows in the others. A parameter with state of any other shape starts its state anew.
+    follows in the others; connections that were masked start likewise. A parameter with state of any other shape starts its state anew.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
@@ -47,6 +47,20 @@ class OptimizerFollower(Follower):
                 del self.optimizer.state[tensor]
                 return
             state[key] = _followed(value, [c for c in changes if value.shape[c.dim] == c.old_size], key in SECOND_MOMENTS)
+
+    def masked(self, name: str, tensor: Tensor, before: Tensor, after: Tensor) -> None:
+        """New connections start without momentum; their second moments are the mean of those that are kept.
+
+        State with size 1 in place of a dimension (factored second moments) stays as it is.
+        """
+        born, kept = after & ~before, after & before
+        if not bool(born.any()):
+            return
+        for key, value in list(self.optimizer.state.get(tensor, {}).items()):
+            if isinstance(value, Tensor) and value.shape == tensor.shape:
+                mean = key in SECOND_MOMENTS and bool(kept.any())
+                fill = value[kept].mean() if mean else torch.zeros((), dtype=value.dtype, device=value.device)
+                self.optimizer.state[tensor][key] = torch.where(born, fill, value)
 
     def added(self, name: str, parameter: nn.Parameter) -> None:
         """Train it in the group of its nearest relative in the module tree, of the same number of dimensions if there is one."""

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.network import Network
 from methods.surgery.tensors import get_tensor
 
 
+def mask_of(network: Network, name: str) -> Tensor:
+    """A copy of the tensor's mask; all True where it has none."""
+    known = network.masks.get(name)
+    return torch.ones_like(get_tensor(network.module, name), dtype=torch.bool).contiguous() if known is None else known.clone()
+
+
 @torch.no_grad()
-def apply_masks(network: Network) -> None:
-    """Zero the masked weights (after each optimizer step: momentum and weight decay may have moved them)."""
+def apply_masks(network: Network, module: nn.Module | None = None) -> None:
+    """Zero the masked weights (after each optimizer step: momentum and weight decay may have moved them).
+
+    Args:
+        network: whose masks.
+        module: another one than the network's own, of the same shape (an average).
+    """
     for name, mask in network.masks.items():
-        get_tensor(network.module, name).mul_(mask)
+        get_tensor(network.module if module is None else module, name).mul_(mask)
 
 
 @torch.no_grad()
