@@ -38,7 +38,7 @@ class BudgetOptimal(Selection):
     paper = "Wang et al. 2019, energy-aware splitting (arXiv 1910.03103), whose cost is the square root of FLOPs"
     by_element = False
 
-    cost: str = parameter("flops", "what the budget is made of", choices=("parameters", "flops", "latency"))
+    of: str = parameter("flops", "what the budget is made of", choices=("parameters", "flops", "latency"))
     most: float = parameter(
         1.0, "largest growth of a channel, head or group element in one act, relative to its size", low=0.01, high=64.0, log=True
     )
@@ -46,13 +46,13 @@ class BudgetOptimal(Selection):
     @property
     def needs_latency(self) -> bool:
         """See `Selection.needs_latency`."""
-        return self.cost == "latency"
+        return self.of == "latency"
 
     def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`.
 
         Raises:
-            ValueError: latency is the cost, but a candidate comes without a measured one.
+            ValueError: the budget is one of latency, but a candidate comes without a measured one.
         """
         ready = self._ready(kind, candidates)
         steps = [Steps.of(kind, c, amount.multiple, self._most(kind, c, amount)) for c in ready]
@@ -82,13 +82,13 @@ class BudgetOptimal(Selection):
         return [_coarse(c) if len(c.scores) > MOST_STEPS else c for c in scored]
 
     def _price(self, candidate: Candidate) -> float:
-        if self.cost == "parameters":
+        if self.of == "parameters":
             return candidate.parameters_per_unit
-        if self.cost == "flops":
+        if self.of == "flops":
             return candidate.flops_per_unit
         if candidate.latency_per_unit is None:
             name = candidate.element.name
-            raise ValueError(f"selection budget with cost latency needs a measured latency_per_unit, but {name} has none.")
+            raise ValueError(f"selection budget of latency needs a measured latency_per_unit, but {name} has none.")
         return candidate.latency_per_unit
 
     def _most(self, kind: str, candidate: Candidate, amount: Amount) -> float:

@@ -13,8 +13,9 @@ class Score(Trigger):
 
     `score_best` is the largest score of any unit, `score_worst` the smallest, `score_sum` the largest sum of an element's scores,
     `signal_<name>` what the method reports itself. With `relative_to` the threshold is multiplied by that signal, and `least` is
-    an absolute one beside it: SENN acts when delta eta / eta > 0.03 (`relative_to` eta) and delta eta > 2.5e-3 (`least`). For
-    GradMax, whose scores are squared gradient norms, the threshold says how large the largest singular value must be.
+    an absolute one beside it: SENN acts when delta eta / eta > 0.03 and delta eta > 2.5e-3 (`signal: signal_gain`, `threshold:
+    0.03`, `relative_to: signal_eta`, `least: 2.5e-3`). For GradMax, whose scores are squared gradient norms, the threshold says
+    how large the largest singular value must be.
 
     Does not act after an epoch in which the method offered nothing, or statistics were not finite.
     """

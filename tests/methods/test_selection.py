@@ -25,7 +25,7 @@ VARIANTS = {
     "best_gain": [{}, {"per": "parameter"}, {"per": "flop"}],
     "global": [{}, {"normalise": "mean"}, {"normalise": "max"}],
     "largest_score": [{}],
-    "budget": [{}, {"cost": "parameters"}, {"cost": "latency"}, {"most": 0.5}],
+    "budget": [{}, {"of": "parameters"}, {"of": "latency"}, {"most": 0.5}],
     "random_element": [{}, {"seed": 3}],
     "learned": [{}],
 }

@@ -154,7 +154,7 @@ def test_the_target_is_reached_and_held_from_both_sides(tmp_path: Path) -> None:
 
 WHERE = [
     "all", "round_robin", {"best_gain": {"per": "flop"}}, "largest_score", {"global": {"normalise": "mean"}}, "random_element",
-    {"budget": {"cost": "parameters"}}, {"budget": {"cost": "latency", "most": 2.0}},
+    {"budget": {"of": "parameters"}}, {"budget": {"of": "latency", "most": 2.0}},
 ]  # fmt: skip
 
 

@@ -62,8 +62,8 @@ def test_ends_of_ranges_of_fractions_are_fractions(amount: str) -> None:
     (PRUNE, (PRUNED, "when: cubic, how: magnitude, amount: 8"), "amount", "the final sparsity"),
     (PRUNE, (PRUNED, "when: target, how: magnitude, amount: 2"), "amount", "one act changes"),
     (PRUNE, (PRUNED, "when: cosine, how: magnitude, amount: {above: 1}"), "amount", "not above"),
-    (PRUNE, ("how: magnitude", "where: {budget: {cost: latency}}, how: magnitude_weights"), "where", "latency is measured for"),
-    (PRUNE, ("how: magnitude", "where: {budget: {cost: money}}, how: magnitude"), "where", "latency"),
+    (PRUNE, ("how: magnitude", "where: {budget: {of: latency}}, how: magnitude_weights"), "where", "latency is measured for"),
+    (PRUNE, ("how: magnitude", "where: {budget: {of: money}}, how: magnitude"), "where", "latency"),
 ])  # fmt: skip
 def test_what_does_not_go_together_has_its_line(line: int, change: tuple[str, str], path: str, said: str) -> None:
     lines = ADAPTATIONS.split("\n")
