@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from methods.graph.elements import elements as find_elements
 from methods.graph.trace import trace
 from methods.graph.values import Element, Graph
+from methods.surgery.connections import settle
 
 
 @dataclass
@@ -39,6 +40,10 @@ class Network:
     lineage: list[dict[str, Any]] = field(default_factory=list)
     _graph: Graph | None = field(default=None, repr=False)
     _elements: tuple[Element, ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Modules that know their connections and masks say the same from the start."""
+        self.masks = settle(self.module, self.masks)
 
     def graph(self) -> Graph:
         """The traced graph of the module as it is now."""

@@ -12,6 +12,7 @@ from methods.architecture import import_factory
 
 NETWORKS = {
     "mlp": "methods.networks.mlp:mlp",
+    "dag": "methods.networks.dag:dag",
     "vgg11": "methods.networks.vgg:vgg11",
     "vgg13": "methods.networks.vgg:vgg13",
     "vgg16": "methods.networks.vgg:vgg16",

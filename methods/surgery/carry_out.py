@@ -13,6 +13,7 @@ from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from methods.surgery import layers
 from methods.surgery.changes import Follower, TensorChange
+from methods.surgery.connections import settle
 from methods.surgery.masks import apply_masks, mask_of, resized_mask
 from methods.surgery.normalised import normalised_consumers
 from methods.surgery.resize import Resize, narrowing, resize, widening
@@ -52,6 +53,7 @@ def _set_masks(network: Network, masks: Mapping[str, Tensor], followers: Sequenc
     """Set masks; masked weights become zero, in the averages that follow as well."""
     before = {name: mask_of(network, name) for name in masks}
     network.masks |= {name: mask.to(network.device(), copy=True) for name, mask in masks.items()}
+    _settle(network, followers)
     for module in (network.module, *_mirrors(followers)):
         apply_masks(network, module)
     for name, mask in before.items():
@@ -75,7 +77,15 @@ def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[
                 network.masks[name] = resized_mask(network.masks[name], c.dim, torch.tensor(c.index, device=network.device()))
         for follower in followers:
             follower.resized(name, get_tensor(network.module, name), changes)
+    _settle(network, followers)
     network.changed()
+
+
+def _settle(network: Network, followers: Sequence[Follower]) -> None:
+    """Modules that know their connections take over the masks; what cannot exist does not."""
+    network.masks = settle(network.module, network.masks)
+    for mirror in _mirrors(followers):
+        settle(mirror, network.masks)
 
 
 def _normalised(network: Network, resizes: Sequence[Resize]) -> frozenset[str]:
