@@ -128,7 +128,3 @@ class Gates(Companion):
             raw = raw.index_select(change.dim, index.clamp(min=0))
             raw = raw.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
         self.raw[name] = raw
-
-    def removed(self, name: str, parameter: torch.nn.Parameter) -> None:
-        """Forget it."""
-        self.raw.pop(name, None)

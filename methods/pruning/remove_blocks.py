@@ -1,4 +1,4 @@
-"""Whole blocks whose absence the loss does not notice go."""
+"""Whole blocks that are hardly needed go."""
 
 from __future__ import annotations
 
@@ -8,29 +8,51 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from methods.companion import Companion
 from methods.graph.values import Element
 from methods.method import Context, Measurement, Method, parameter
+from methods.network import Network
 from methods.plan import RemovePlan
-from methods.statistics import mean_loss, require_finite
+from methods.pruning.block_gates import BlockGates, gate_tensors, why_no_gate
+from methods.statistics import Seen, mean_loss, observe, require_finite
+from methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)
 class RemoveBlocks(Method):
-    """Score of a block: how much the loss rises when its input is passed on in its place.
+    """Removes blocks: the input is passed on in the block's place, or zeros for a branch beside a skip path.
 
-    For a branch beside a skip path: when zeros are. Measured by doing it, one block
-    at a time. `layers: true` offers single layers that keep their input's shape as well.
+    `score` says what tells which:
+    - `trial_loss`: how much the loss rises without the block, measured by doing it, one block at a time.
+    - `influence`: 1 - mean cosine of what goes into the block and what comes out, over samples and positions, channels as the
+      vector (0 for an identity; positions where both are 0 count as equal).
+    - `gate`: |a factor on the block's residual branch|, which is trained with an L1 penalty to exactly 0; it is folded into the
+      weights at the end of the branch (the last BatchNorm's, say), so that removal at 0 is exact.
+    - `scale`: root mean square of those weights, without training them in another way.
+    Blocks with a score of at most `tolerance` are advised. `layers: true` offers single layers that keep their input's shape as
+    well (trial_loss and influence).
     """
 
     kind = "prune"
     levels = ("block", "layer")
     why = "blocks that hardly change what passes through them are not needed"
-    paper = "trial removal, as in Veit et al. 2016 (arXiv 1605.06431), section 4.1"
+    paper = (
+        "trial removal: Veit et al. 2016, section 4.1 (arXiv 1605.06431); influence: Men et al. 2024, ShortGPT, eq. 1 "
+        "(arXiv 2403.03853); gate: Huang & Wang 2018, sparse structure selection (arXiv 1707.01213), its proximal step without "
+        "momentum, with which gates do not rest at 0"
+    )
     preserves = False
     batch_norm = "goes with its block"
+    cost = "trial_loss: a forward for each block and batch; influence: one forward for each batch; gate, scale: nothing"
+    where = ("global", "all")
+    advises = True
 
+    score: str = parameter("trial_loss", "what tells which blocks go", choices=("trial_loss", "influence", "gate", "scale"))
     layers: bool = parameter(False, "single layers too", choices=(False, True))
-    num_batches: int = parameter(2, "batches over which the loss is taken", low=1, high=1000)
+    num_batches: int = parameter(2, "batches over which losses and cosines are taken", low=1, high=1000)
+    tolerance: float = parameter(1e-6, "blocks with at most this score are advised", low=0.0, high=10.0)
+    strength: float = parameter(0.01, "weight of the L1 penalty on gates in the loss", low=0.0, high=1.0, log=True)
+    rate: float = parameter(1.0, "learning rate of the gates, as a multiple of the optimizer's", low=0.0, high=100.0, log=True)
     removal: str = parameter("immediate", "blocks are removed at once", choices=("immediate",))
 
     def accepts(self, context: Context, element: Element) -> str | None:
@@ -38,26 +60,86 @@ class RemoveBlocks(Method):
         reason = super().accepts(context, element)
         if reason is None and element.level == "layer" and not self.layers:
             reason = "a single layer; say layers: true to offer those"
+        if reason is None and self.score in ("gate", "scale"):
+            reason = why_no_gate(context.network, element)
+        if reason is None and self.score == "influence" and _branch(context.network, element):
+            reason = "a branch beside a skip path: what comes out of it is not what goes on; say score: trial_loss"
         return reason
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
+        """Scores, [1] for each block."""
+        found = {"trial_loss": self._rises, "influence": self._influence, "gate": _gates, "scale": _scales}[self.score]
+        scores = {name: score.detach().double().cpu().reshape(1) for name, score in found(context, elements).items()}
+        for name, score in scores.items():
+            require_finite(f"the {self.score} of {name}", score)
+        return Measurement(scores, advised={name: int(float(score) <= self.tolerance) for name, score in scores.items()})
+
+    def _rises(self, context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
         """Rise of the mean loss without each block."""
-        module, calls = context.network.module, context.network.graph().modules
         whole = mean_loss(context, self.num_batches)
-        scores = {}
+        rises = {}
         for element in elements:
-            call = calls[element.name]
-            hook = module.get_submodule(element.name).register_forward_hook(_without(call.branch and not call.residual))
+            block = context.network.module.get_submodule(element.name)
+            hook = block.register_forward_hook(_without(_branch(context.network, element)))
             try:
-                scores[element.name] = (mean_loss(context, self.num_batches) - whole).reshape(1)
+                rises[element.name] = mean_loss(context, self.num_batches) - whole
             finally:
                 hook.remove()
-            require_finite(f"loss without {element.name}", scores[element.name])
-        return Measurement(scores)
+        return rises
+
+    def _influence(self, context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
+        """1 - mean cosine over samples and positions."""
+        sums = {e.name: torch.zeros((), dtype=torch.float64) for e in elements}
+        counts = dict.fromkeys(sums, 0)
+
+        def use(seen: dict[str, Seen], inputs: Tensor) -> None:
+            for name, batch in seen.items():
+                cosine = cosines(batch.input, batch.output)
+                sums[name] += cosine.sum().cpu()
+                counts[name] += cosine.numel()
+
+        observe(context, list(sums), use, self.num_batches, gradients=False)
+        return {name: 1 - total / max(counts[name], 1) for name, total in sums.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> RemovePlan:
-        """See `Method.plan`."""
-        return RemovePlan(element.name, float(measurement.scores[element.name]))
+        """See `Method.plan`; a trial predicts the rise of the loss."""
+        rise = float(measurement.scores[element.name]) if self.score == "trial_loss" else None
+        return RemovePlan(element.name, rise)
+
+    def companion(self, network: Network) -> Companion | None:
+        """The gates, where they are what is scored."""
+        return BlockGates(network, self.strength, self.rate) if self.score == "gate" else None
+
+
+def cosines(before: Tensor, after: Tensor) -> Tensor:
+    """Cosine at each sample and position, channels (dimension 1 of images, else the last one) as the vector; float64."""
+    dim = 1 if before.ndim == 4 else -1
+    a, b = before.double(), after.double()
+    na, nb = a.norm(dim=dim), b.norm(dim=dim)
+    cosine = (a * b).sum(dim) / (na * nb).clamp(min=1e-300)
+    return torch.where((na == 0) & (nb == 0), 1.0, torch.where((na == 0) | (nb == 0), 0.0, cosine))
+
+
+def _gates(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
+    """|gate| of each block; without a companion (outside of training) what is folded into the weights."""
+    own = context.companion.own if isinstance(context.companion, BlockGates) else {}
+    folded = _scales(context, [e for e in elements if e.name not in own])
+    return {e.name: own[e.name].abs() if e.name in own else folded[e.name] for e in elements}
+
+
+def _scales(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
+    """Root mean square of the weights at the ends of each block's branches."""
+    found = {}
+    for element in elements:
+        names = [n for n in gate_tensors(context.network, element.name) if n.endswith("weight")]
+        every = torch.cat([get_tensor(context.network.module, n).detach().double().flatten() for n in names])
+        found[element.name] = every.square().mean().sqrt()
+    return found
+
+
+def _branch(network: Network, element: Element) -> bool:
+    call = network.graph().modules[element.name]
+    return call.branch and not call.residual
 
 
 def _without(branch: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

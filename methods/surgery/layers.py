@@ -26,7 +26,7 @@ from methods.surgery.inserted import PassThrough, Zero, put_behind, put_behind_n
 from methods.surgery.kinds import KINDS, check_arguments, initialise, initialise_ends, make
 from methods.surgery.tensors import get_tensor, owner, tied_names
 
-__all__ = ["KINDS", "channel_statistics", "insert", "remove", "replay"]
+__all__ = ["KINDS", "branch_ends", "channel_statistics", "insert", "remove", "replay"]
 
 Changed = list[tuple[str, nn.Parameter]]
 _FORWARD_FAILS = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)
@@ -54,7 +54,7 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
     generator = torch.Generator().manual_seed(plan.seed)
     inside = f"{at}.{name}"
     if plan.kind == "duplicate":
-        ends = [made.get_submodule(path) for path in _ends(network, at)]
+        ends = [made.get_submodule(path) for path in branch_ends(network, at)]
         initialise_ends(ends, str(plan.arguments.get("last", "zero")), generator)
     else:
         initialise(made, plan.kind, plan.arguments, generator)
@@ -177,7 +177,7 @@ def _arguments(network: Network, at: str, plan: InsertPlan) -> dict[str, Any]:
     return {**arguments, "relu": isinstance(network.module.get_submodule(at), nn.ReLU)}
 
 
-def _ends(network: Network, at: str) -> list[str]:
+def branch_ends(network: Network, at: str) -> list[str]:
     """Paths, inside a block, of the modules with weights whose output is added to a skip path; else the last one that runs."""
     behind = tuple(f"{name}." for name in put_behind_names(network.module.get_submodule(at)))
     found = dict(_weighted(network, at, behind))

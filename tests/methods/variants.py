@@ -8,14 +8,15 @@ GROWTH: dict[str, list[Arguments]] = {
     "random": [{}, {"init": "normal"}, {"init": "orthogonal"}, {"zero": "none"}],
     "net2wider": [{}, {"noise": 0.0}],
     "variance_transfer": [{}, {"rescale": "none"}, {"pairing": "none", "rescale": "old_shape", "init": "fan_in"}],
+    "north": [{"candidates": 5}, {"init": "pre"}, {"init": "weight"}, {"init": "random"}],
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
     "gradmax_opt": [{"steps": 5}, {"steps": 3, "draws": 0, "norm": "fixed"}],
     "tiny": [{}, {"natural_step": True}, {"projection": False, "whitening": False, "line_search": False, "step": 0.1}],
     "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
     "firefly": [{}, {"splits": False}, {"depth": True}],
     "splitting": [{}, {"form": "fast"}, {"signed": True}],
-    "senn": [{}, {"steps": 0, "draws": 0, "proposals": 8}],
-    "senn_depth": [{"proposals": 2}],
+    "senn": [{"proposals": 16, "num_batches": 1}, {"steps": 0, "draws": 0, "proposals": 8, "num_batches": 1}],
+    "senn_depth": [{"proposals": 1, "num_batches": 1}],
 }
 PRUNING: dict[str, list[Arguments]] = {
     "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}, {"removal": "merge"}],
@@ -27,7 +28,7 @@ PRUNING: dict[str, list[Arguments]] = {
     "fisher": [{}, {"form": "weights"}],
     "condense": [{}],
     "differentiable": [{}],
-    "remove_blocks": [{}, {"layers": True}],
+    "remove_blocks": [{}, {"layers": True}, *({"score": s} for s in ("influence", "gate", "scale"))],
 }
 OWN_SUITE: dict[str, str] = {
     "size_weight": "growth/test_size_weight.py",
