@@ -11,23 +11,20 @@ is taken from the loss itself, sample by sample, whatever the loss is.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from methods.growth.cross_moment import blocks, sum_dtype
+from methods.growth.output_curvature import observe_curvature
 from methods.growth.sweep import groups
 from methods.growth.unfold import unfolded
 from methods.method import Context
-from methods.network import LossFunction
 from methods.statistics import Seen, observe, require_finite
 
 GROUP_BYTES = 64 * 2**20
-MOST_OUTPUTS = 256
-"""Numbers per sample that the network may return: their curvature is a matrix of that size for each sample."""
 
 
 @dataclass(frozen=True)
@@ -116,20 +113,8 @@ def _score(context: Context, names: Sequence[str], settings: Settings) -> dict[s
             sums[name].add_curvature(batch.gradient)
 
     samples = observe(context, names, use, settings.num_batches)
-    draws = observe_curvature(context, names, curve, settings)
+    draws = observe_curvature(context, names, curve, settings.draws, settings.num_batches)
     return {n: s.reduced(n, samples, draws, settings) for n, s in sums.items()}
-
-
-def observe_curvature(
-    context: Context, names: Sequence[str], use: Callable[[dict[str, Seen], Tensor], None], settings: Settings
-) -> int:
-    """`observe`, with gradients whose second moment is the curvature of the loss; returns what sums are divided by."""
-    curvature, done, samples = Curvature(context.loss, context.generator), 0, 0
-    while done < (settings.draws or curvature.outputs):
-        loss = curvature.draw if settings.draws else curvature.column(done)
-        samples = observe(replace(context, loss=loss), names, use, settings.num_batches)
-        done += 1
-    return samples * max(settings.draws, 1)
 
 
 @dataclass
@@ -192,60 +177,6 @@ def inverted(matrix: Tensor, added: float) -> Tensor:
     values = values + added
     least = float(values.max().clamp(min=0)) * len(matrix) * torch.finfo(matrix.dtype).eps
     return (vectors * torch.where(values > least, 1 / values, 0.0)) @ vectors.T
-
-
-class Curvature:
-    """Pseudo-losses whose gradients at the outputs have the loss's own curvature there as second moment, sample by sample."""
-
-    def __init__(self, loss: LossFunction, generator: torch.Generator) -> None:
-        self._loss, self._generator = loss, generator
-        self.outputs = 1
-
-    def draw(self, output: Tensor, target: Tensor) -> Tensor:
-        """With one random gradient for each sample."""
-        roots = self._roots(output, target)
-        noise = torch.randn(roots.shape[:2], generator=self._generator, dtype=torch.float64).to(roots)
-        return self._dot(output, (roots @ noise.unsqueeze(2)).squeeze(2))
-
-    def column(self, index: int) -> LossFunction:
-        """With a column of the root of the curvature; all columns together give the exact second moment."""
-        return lambda output, target: self._dot(output, self._roots(output, target)[:, :, index])
-
-    def _dot(self, output: Tensor, gradients: Tensor) -> Tensor:
-        return (output.flatten(1) * gradients.to(output)).sum() / len(output)
-
-    def _roots(self, output: Tensor, target: Tensor) -> Tensor:
-        """R with R R^T = second derivative of each sample's loss (its positive part), [n, outputs, outputs]."""
-        n, size = len(output), math.prod(output.shape[1:])
-        if size > MOST_OUTPUTS:
-            raise ValueError(f"the network may return at most {MOST_OUTPUTS} numbers per sample, but returns {size}.")
-        self.outputs = size
-        with torch.enable_grad():
-            point = output.detach().double().requires_grad_()
-            target = target.double() if target.is_floating_point() else target
-            (gradient,) = torch.autograd.grad(self._loss(point, target) * n, point, create_graph=True)
-            rows = []
-            for each in gradient.flatten(1).sum(0):
-                found = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
-                rows.append(found.flatten(1))
-        curvature = torch.stack(rows, 1)
-        require_finite("the curvature of the loss at the outputs", curvature)
-        values, vectors = torch.linalg.eigh(curvature)
-        return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
-
-
-def output_gradient(context: Context, num_batches: int) -> float:
-    """Mean over samples of the squared norm of the loss's gradient at the network's output."""
-    squares: list[Tensor] = []
-
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        point = output.detach().requires_grad_()
-        value = context.loss(point, target)
-        squares.append(torch.autograd.grad(value * len(target), point)[0].double().square().sum().cpu())
-        return output.sum() * 0.0
-
-    samples = observe(replace(context, loss=loss), (), lambda seen, inputs: None, num_batches)
-    return float(sum(squares, torch.zeros((), dtype=torch.float64))) / max(samples, 1)
 
 
 def total(scores: Mapping[str, LayerScore]) -> float:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from methods.graph.values import Element
 from methods.growth.gradients import sites_of
-from methods.growth.kfac import Settings, output_gradient, score_layers, total
+from methods.growth.kfac import Settings, score_layers, total
+from methods.growth.output_curvature import output_gradient
 from methods.growth.senn_search import choose, draw, improve, moments
 from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of

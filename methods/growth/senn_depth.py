@@ -13,7 +13,8 @@ from torch.nn.utils import skip_init
 
 from methods.graph.values import Element
 from methods.growth.cross_moment import run_rows
-from methods.growth.kfac import GROUP_BYTES, Settings, Sums, entries_of, observe_curvature, score_layers, total
+from methods.growth.kfac import GROUP_BYTES, Settings, Sums, entries_of, score_layers, total
+from methods.growth.output_curvature import observe_curvature
 from methods.growth.senn import ExpansionScore, scored_layers
 from methods.growth.sweep import groups
 from methods.method import Context, Measurement, parameter
@@ -90,7 +91,7 @@ def best_layers(context: Context, places: Sequence[str], proposals: int, setting
             for at, batch in seen.items():
                 curved[at].add_curvature(batch.gradient)
 
-        draws = observe_curvature(context, group, curve, settings)
+        draws = observe_curvature(context, group, curve, settings.draws, settings.num_batches)
         for _ in range(proposals):
             for at, found in _try(context, here, curved, draws, settings).items():
                 if at not in best or found.gain > best[at].gain:

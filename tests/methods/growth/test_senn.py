@@ -12,7 +12,8 @@ from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.gradients import sites_of
-from methods.growth.kfac import Curvature, Settings, output_gradient, score_layers
+from methods.growth.kfac import Settings, score_layers
+from methods.growth.output_curvature import Curvature, output_gradient
 from methods.growth.senn import Senn, additions
 from methods.growth.senn_depth import SennDepth
 from methods.growth.senn_search import choose, draw, improve, moments

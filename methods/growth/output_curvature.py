@@ -1,0 +1,83 @@
+"""Random gradients at a network's outputs whose second moment is the curvature of the loss there, sent back through it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from methods.method import Context
+from methods.network import LossFunction
+from methods.statistics import Seen, observe, require_finite
+
+MOST_OUTPUTS = 256
+"""Numbers per sample that the network may return: their curvature is a matrix of that size for each sample."""
+
+
+def observe_curvature(
+    context: Context, names: Sequence[str], use: Callable[[dict[str, Seen], Tensor], None], draws: int, num_batches: int
+) -> int:
+    """`observe`, with gradients whose second moment is the curvature of the loss; returns what sums are divided by."""
+    curvature, done, samples = Curvature(context.loss, context.generator), 0, 0
+    while done < (draws or curvature.outputs):
+        loss = curvature.draw if draws else curvature.column(done)
+        samples = observe(replace(context, loss=loss), names, use, num_batches)
+        done += 1
+    return samples * max(draws, 1)
+
+
+class Curvature:
+    """Pseudo-losses whose gradients at the outputs have the loss's own curvature there as second moment, sample by sample."""
+
+    def __init__(self, loss: LossFunction, generator: torch.Generator) -> None:
+        self._loss, self._generator = loss, generator
+        self.outputs = 1
+
+    def draw(self, output: Tensor, target: Tensor) -> Tensor:
+        """With one random gradient for each sample."""
+        roots = self._roots(output, target)
+        noise = torch.randn(roots.shape[:2], generator=self._generator, dtype=torch.float64).to(roots)
+        return self._dot(output, (roots @ noise.unsqueeze(2)).squeeze(2))
+
+    def column(self, index: int) -> LossFunction:
+        """With a column of the root of the curvature; all columns together give the exact second moment."""
+        return lambda output, target: self._dot(output, self._roots(output, target)[:, :, index])
+
+    def _dot(self, output: Tensor, gradients: Tensor) -> Tensor:
+        return (output.flatten(1) * gradients.to(output)).sum() / len(output)
+
+    def _roots(self, output: Tensor, target: Tensor) -> Tensor:
+        """R with R R^T = second derivative of each sample's loss (its positive part), [n, outputs, outputs]."""
+        n, size = len(output), math.prod(output.shape[1:])
+        if size > MOST_OUTPUTS:
+            raise ValueError(f"the network may return at most {MOST_OUTPUTS} numbers per sample, but returns {size}.")
+        self.outputs = size
+        with torch.enable_grad():
+            point = output.detach().double().requires_grad_()
+            target = target.double() if target.is_floating_point() else target
+            (gradient,) = torch.autograd.grad(self._loss(point, target) * n, point, create_graph=True)
+            rows = []
+            for each in gradient.flatten(1).sum(0):
+                found = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
+                rows.append(found.flatten(1))
+        curvature = torch.stack(rows, 1)
+        require_finite("the curvature of the loss at the outputs", curvature)
+        values, vectors = torch.linalg.eigh(curvature)
+        return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+
+
+def output_gradient(context: Context, num_batches: int) -> float:
+    """Mean over samples of the squared norm of the loss's gradient at the network's output."""
+    squares: list[Tensor] = []
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        point = output.detach().requires_grad_()
+        value = context.loss(point, target)
+        squares.append(torch.autograd.grad(value * len(target), point)[0].double().square().sum().cpu())
+        return output.sum() * 0.0
+
+    samples = observe(replace(context, loss=loss), (), lambda seen, inputs: None, num_batches)
+    return float(sum(squares, torch.zeros((), dtype=torch.float64))) / max(samples, 1)
