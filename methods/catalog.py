@@ -36,12 +36,14 @@ from methods.selection import (
     All,
     BestGain,
     BudgetOptimal,
+    ErdosRenyi,
     GlobalRanking,
     LargestScore,
     Learned,
     RandomElement,
     RoundRobin,
     Selection,
+    Uniform,
 )
 
 GROWTH: dict[str, type[Method]] = {
@@ -82,6 +84,8 @@ SELECTIONS: dict[str, type[Selection]] = {
     "budget": BudgetOptimal,
     "random_element": RandomElement,
     "learned": Learned,
+    "erk": ErdosRenyi,
+    "uniform": Uniform,
 }
 TABLES: dict[str, Mapping[str, type]] = {"grow": GROWTH, "prune": PRUNING, "selection": SELECTIONS}
 

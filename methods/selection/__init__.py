@@ -17,6 +17,7 @@ from methods.selection.counting import (
 from methods.selection.each import All, Learned, RandomElement, RoundRobin
 from methods.selection.ranking import GlobalRanking
 from methods.selection.values import Candidate, Choice, Limit, Selection
+from methods.selection.weights import ErdosRenyi, Uniform
 
 __all__ = [
     "All",
@@ -25,6 +26,7 @@ __all__ = [
     "BudgetOptimal",
     "Candidate",
     "Choice",
+    "ErdosRenyi",
     "GlobalRanking",
     "LargestScore",
     "Learned",
@@ -32,6 +34,7 @@ __all__ = [
     "RandomElement",
     "RoundRobin",
     "Selection",
+    "Uniform",
     "asked",
     "at_most",
     "base",

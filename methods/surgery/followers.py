@@ -25,7 +25,8 @@ class OptimizerFollower(Follower):
 
     State tensors of the parameter's old shape follow its index maps: new entries are zero (momentum), or the mean of the kept
     ones along the resized dimension (second moments). State with size 1 in place of a dimension (factored second moments)
-    follows in the others; connections that were masked start likewise. A parameter with state of any other shape starts its state anew.
+    follows in the others. Connections that were masked start likewise. A parameter with state of any other shape starts its
+    state anew.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module) -> None:

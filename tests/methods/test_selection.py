@@ -29,7 +29,7 @@ VARIANTS = {
     "random_element": [{}, {"seed": 3}],
     "learned": [{}],
 }
-OWN_SUITE: dict[str, str] = {}
+OWN_SUITE: dict[str, str] = {"erk": "test_selection_weights.py", "uniform": "test_selection_weights.py"}
 """Selections that need other candidates: name -> the test file with a subclass of the contract for them."""
 
 
