@@ -16,6 +16,7 @@ from methods.cost import flops, flops_per_unit, parameters_per_unit
 from methods.event import Event
 from methods.graph.values import Element
 from methods.latency import latency_per_unit
+from methods.measured import Measured
 from methods.method import Context, Measurement, Method
 from methods.network import Network
 from methods.pending import PendingPlans
@@ -63,6 +64,7 @@ def adapt(
     followers: Sequence[Follower] = (),
     turn: int = 0,
     defer: Callable[[Plan], bool] | None = None,
+    measured: Measured | None = None,
 ) -> AdaptResult:
     """Let one adaptation act once.
 
@@ -77,6 +79,7 @@ def adapt(
         followers: what `apply` resizes with the network.
         turn: how often this adaptation has acted before.
         defer: is offered every plan; returns True for one that it will carry out later itself.
+        measured: what the method measured since weights were last trained; used where it still holds.
     """
     amount = amount if isinstance(amount, Amount) else Amount(amount)
     skipped: list[str] = []
@@ -84,7 +87,8 @@ def adapt(
     if not rooms:
         return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
     try:
-        measurement = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
+        fits = measured is not None and measured.holds(context.network, rooms)
+        measurement = (measured if measured and fits else Measured.take(context, method, rooms)).measurement
     except NonFiniteStatistics as error:
         return AdaptResult((), (f"{method.kind} skipped: {error}",))
     candidates = _candidates(context, method, rooms, measurement, rules, selection.needs_latency)

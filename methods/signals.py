@@ -8,7 +8,8 @@ import torch
 
 from methods.adapt import Rules, offers
 from methods.graph.values import Element
-from methods.method import Context, Method
+from methods.measured import Measured
+from methods.method import Context, Measurement, Method
 from methods.statistics import NonFiniteStatistics, frozen_modes, require_finite
 
 Signal = Callable[[Context, Method, Sequence[tuple[Element, int]]], Mapping[str, float]]
@@ -23,7 +24,11 @@ def score_signals(context: Context, method: Method, rooms: Sequence[tuple[Elemen
     measurement's own signals, `advised` how many units the method itself would change, `offered` of how many elements it says
     something.
     """
-    measurement = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
+    return score_numbers(Measured.take(context, method, rooms).measurement)
+
+
+def score_numbers(measurement: Measurement) -> dict[str, float]:
+    """See `score_signals`."""
     scores = [s for s in measurement.scores.values() if len(s)]
     found = {f"signal_{name}": float(value) for name, value in measurement.signals.items()}
     found |= {"advised": float(sum(measurement.advised.values())), "offered": float(len(measurement.scores))}
@@ -73,11 +78,21 @@ def measure_signals(context: Context, method: Method, rules: Rules, wants: Seque
     Raises:
         KeyError: an unknown signal.
     """
+    return look(context, method, rules, wants)[0]
+
+
+def look(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -> tuple[dict[str, float], Measured | None]:
+    """`measure_signals`, and what the method measured for it, so that an act in the same state need not measure again."""
     found: dict[str, float] = {}
+    measured: Measured | None = None
     rooms = offers(context, method, rules, [])
-    for name in wants:
+    for name in wants if rooms else ():
         try:
-            found |= SIGNALS[name](context, method, rooms) if rooms else {}
+            if name == "scores":
+                measured = Measured.take(context, method, rooms)
+                found |= score_numbers(measured.measurement)
+            else:
+                found |= SIGNALS[name](context, method, rooms)
         except NonFiniteStatistics:
             continue
-    return found
+    return found, measured

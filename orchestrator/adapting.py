@@ -12,11 +12,12 @@ from methods.apply import apply
 from methods.catalog import build
 from methods.companion import Companion
 from methods.event import Event
+from methods.measured import Measured
 from methods.method import Context, Method
 from methods.network import Network
 from methods.plan import Plan, PrunePlan
 from methods.selection import Limit, Selection
-from methods.signals import measure_signals
+from methods.signals import look
 from methods.surgery.changes import Follower
 from methods.surgery.shrink import Shrinking, advance
 from orchestrator.config import AdaptationSpec
@@ -66,6 +67,7 @@ class Adaptation:
     shrinking: list[Shrinking] = field(default_factory=list)
     signals: list[dict[str, float]] = field(default_factory=list)
     companion: Companion | None = None
+    _measured: Measured | None = None
 
     @staticmethod
     def build(index: int, spec: AdaptationSpec) -> Adaptation:
@@ -105,9 +107,10 @@ class Adaptation:
         if not self.trigger.wants:
             return
         found: dict[str, float] = {}
+        self._measured = None
         if self.trigger.remembers or (progress.epoch < progress.epochs and self.trigger.awake(progress)):
             context = replace(context, companion=self.companion)
-            found = measure_signals(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
+            found, self._measured = look(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
         self.signals.append(found)
 
     def due(self, progress: Progress) -> bool:
@@ -131,7 +134,8 @@ class Adaptation:
         defer = self._defer if self.spec.removal.name == "shrink" else None
         context = replace(context, companion=self.companion)
         rules = self._rules(seed_sizes, busy)
-        return adapt(context, self.method, self.selection, amount, rules, followers, len(self.acted) - 1, defer)
+        measured, self._measured = self._measured, None
+        return adapt(context, self.method, self.selection, amount, rules, followers, len(self.acted) - 1, defer, measured)
 
     def _rules(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Rules:
         spec = self.spec

@@ -208,3 +208,29 @@ def test_a_schedule_that_asks_for_nothing_yet_is_a_reason(tmp_path: Path) -> Non
     run(tree(grow({"cosine": {"until": 1.0}}, amount=1)), tmp_path / "t")
     skipped = {e["epoch"]: e["reason"] for e in read_events(tmp_path / "t" / "events.jsonl") if e["type"] == "skipped"}
     assert "asks for nothing yet" in skipped[4] and 1 not in skipped
+
+
+class TestMeasuredOnce:
+    """What the trigger was told is what the act is planned from."""
+
+    def counted(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *adaptations: dict[str, Any]) -> Trial:
+        self.calls: list[int] = []
+        measure = Random.measure
+
+        def counting(method: Random, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
+            self.calls.append(len(context.network.lineage))
+            return measure(method, context, elements, most)
+
+        monkeypatch.setattr(Random, "measure", counting)
+        return run(tree(*adaptations), folder)
+
+    def test_a_measurement_is_not_taken_twice(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counted(tmp_path / "t", monkeypatch, grow("learned", how=ADVISING, amount="advised"))
+        assert len(self.calls) == EPOCHS - 1 and len(structural(tmp_path / "t")) == 2
+
+    def test_it_is_taken_again_when_another_adaptation_changed_the_network(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        less = prune({"periodic": {"every": 10, "from": 1}}, how="magnitude", amount=1, where="all")
+        self.counted(tmp_path / "t", monkeypatch, less, grow({"learned": {"until": 2}}, how=ADVISING, amount="advised"))
+        assert self.calls[:2] == [0, 2] and len(self.calls) == 3

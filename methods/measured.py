@@ -1,0 +1,36 @@
+"""A measurement together with the state of the network that it belongs to, so that it need not be taken twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from methods.graph.values import Element
+from methods.method import Context, Measurement, Method
+from methods.network import Network
+
+Rooms = Sequence[tuple[Element, int]]
+"""Elements that may be changed, each with the number of units that may be added or removed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a method measured, for these rooms, after this many changes of the network. Holds as long as no weight is trained."""
+
+    changes: int
+    rooms: tuple[tuple[Element, int], ...]
+    measurement: Measurement
+
+    @staticmethod
+    def take(context: Context, method: Method, rooms: Rooms) -> Measured:
+        """Measure.
+
+        Raises:
+            NonFiniteStatistics: something measured is not finite.
+        """
+        found = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
+        return Measured(len(context.network.lineage), tuple(rooms), found)
+
+    def holds(self, network: Network, rooms: Rooms) -> bool:
+        """Whether nothing has changed the network since, and the same is asked."""
+        return self.changes == len(network.lineage) and self.rooms == tuple(rooms)
