@@ -14,10 +14,12 @@ from methods.growth.firefly import Firefly
 from methods.growth.gradmax import GradMax
 from methods.growth.gradmax_opt import GradMaxOpt
 from methods.growth.net2wider import Net2Wider
+from methods.growth.north import North
 from methods.growth.random import Random
 from methods.growth.senn import Senn
 from methods.growth.senn_depth import SennDepth
 from methods.growth.size_weight import SizeWeight, SizeWeightPruning
+from methods.growth.sparse import NestConnections, RigL, Set, Snfs
 from methods.growth.splitting import Splitting
 from methods.growth.tiny import Tiny
 from methods.growth.variance_transfer import VarianceTransfer
@@ -26,11 +28,19 @@ from methods.parameters import Parameter
 from methods.pruning.condense import Condense
 from methods.pruning.differentiable import Differentiable
 from methods.pruning.fisher import Fisher
+from methods.pruning.fisher_weights import FisherWeights
+from methods.pruning.granet import GraNet
+from methods.pruning.lamp import Lamp
 from methods.pruning.magnitude import Magnitude
-from methods.pruning.magnitude_weights import MagnitudeWeights
+from methods.pruning.magnitude_weights import MagnitudeWeights, RiglDrop
+from methods.pruning.movement import MovementWeights
 from methods.pruning.polarization import Polarization
+from methods.pruning.random_units import RandomUnits
+from methods.pruning.random_weights import RandomWeights
 from methods.pruning.remove_blocks import RemoveBlocks
 from methods.pruning.slimming import Slimming
+from methods.pruning.snip import Snip
+from methods.pruning.synflow import SynFlow
 from methods.pruning.taylor import Taylor
 from methods.selection import (
     All,
@@ -50,11 +60,16 @@ GROWTH: dict[str, type[Method]] = {
     "random": Random,
     "net2wider": Net2Wider,
     "variance_transfer": VarianceTransfer,
+    "north": North,
     "gradmax": GradMax,
     "gradmax_opt": GradMaxOpt,
     "tiny": Tiny,
     "deepen": Deepen,
     "splitting": Splitting,
+    "set": Set,
+    "rigl": RigL,
+    "snfs": Snfs,
+    "nest_connections": NestConnections,
     "senn": Senn,
     "senn_depth": SennDepth,
     "size_weight": SizeWeight,
@@ -64,6 +79,15 @@ GROWTH: dict[str, type[Method]] = {
 PRUNING: dict[str, type[Method]] = {
     "magnitude": Magnitude,
     "magnitude_weights": MagnitudeWeights,
+    "random": RandomUnits,
+    "random_weights": RandomWeights,
+    "rigl_drop": RiglDrop,
+    "lamp": Lamp,
+    "snip": Snip,
+    "synflow": SynFlow,
+    "fisher_weights": FisherWeights,
+    "movement": MovementWeights,
+    "granet": GraNet,
     "polarization": Polarization,
     "slimming": Slimming,
     "l1": Slimming,

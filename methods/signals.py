@@ -8,6 +8,7 @@ import torch
 
 from methods.adapt import Rules, offers
 from methods.graph.values import Element
+from methods.growth.effective_rank import effective_rank_signals
 from methods.measured import Measured
 from methods.method import Context, Measurement, Method
 from methods.statistics import NonFiniteStatistics, frozen_modes, require_finite
@@ -69,7 +70,11 @@ def train_accuracy(context: Context, method: Method, rooms: Sequence[tuple[Eleme
 ACCURACY_BATCHES = 8
 """Batches that `train_accuracy` looks at."""
 
-SIGNALS: dict[str, Signal] = {"scores": score_signals, "train_accuracy": train_accuracy}
+SIGNALS: dict[str, Signal] = {
+    "scores": score_signals,
+    "train_accuracy": train_accuracy,
+    "effective_rank": effective_rank_signals,
+}
 
 
 def measure_signals(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -> dict[str, float]:

@@ -21,6 +21,13 @@ GROWTH: dict[str, list[Arguments]] = {
 PRUNING: dict[str, list[Arguments]] = {
     "magnitude": [{}, {"normaliser": "size"}, {"normaliser": "none"}, {"removal": "absorb"}, {"removal": "merge"}],
     "magnitude_weights": [{}],
+    "random": [{}, {"removal": "absorb"}],
+    "random_weights": [{}],
+    "rigl_drop": [{}],
+    "lamp": [{}],
+    "snip": [{}],
+    "synflow": [{"rounds": 10}],
+    "fisher_weights": [{}],
     "polarization": [{}, {"threshold": "fixed"}, {"reduce": "mean"}],
     "slimming": [{}, {"reduce": "mean"}],
     "l1": [{}],
@@ -33,6 +40,12 @@ PRUNING: dict[str, list[Arguments]] = {
 OWN_SUITE: dict[str, str] = {
     "size_weight": "growth/test_size_weight.py",
     "controller": "growth/test_controller.py",
+    "movement": "pruning/test_movement.py",
+    "granet": "growth/test_regrow.py",
+    "set": "growth/test_regrow.py",
+    "rigl": "growth/test_regrow.py",
+    "snfs": "growth/test_regrow.py",
+    "nest_connections": "growth/test_regrow.py",
 }
 """Methods that need another network or a state of training: name -> the test file with a subclass of the contract for them."""
 SILENT = ("random", "net2wider", "deepen", "variance_transfer")
