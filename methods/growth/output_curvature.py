@@ -51,33 +51,50 @@ class Curvature:
 
     def _roots(self, output: Tensor, target: Tensor) -> Tensor:
         """R with R R^T = second derivative of each sample's loss (its positive part), [n, outputs, outputs]."""
-        n, size = len(output), math.prod(output.shape[1:])
-        if size > MOST_OUTPUTS:
-            raise ValueError(f"the network may return at most {MOST_OUTPUTS} numbers per sample, but returns {size}.")
-        self.outputs = size
-        with torch.enable_grad():
-            point = output.detach().double().requires_grad_()
-            target = target.double() if target.is_floating_point() else target
-            (gradient,) = torch.autograd.grad(self._loss(point, target) * n, point, create_graph=True)
-            rows = []
-            for each in gradient.flatten(1).sum(0):
-                found = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
-                rows.append(found.flatten(1))
-        curvature = torch.stack(rows, 1)
-        require_finite("the curvature of the loss at the outputs", curvature)
+        self.outputs = math.prod(output.shape[1:])
+        _, curvature = derivatives(self._loss, output, target)
         values, vectors = torch.linalg.eigh(curvature)
         return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
 
 
-def output_gradient(context: Context, num_batches: int) -> float:
-    """Mean over samples of the squared norm of the loss's gradient at the network's output."""
-    squares: list[Tensor] = []
+def derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient, [n, outputs], and second derivative, [n, outputs, outputs], of each sample's loss at the output, float64.
+
+    Raises:
+        ValueError: more than `MOST_OUTPUTS` outputs.
+        NonFiniteStatistics: some entry is not finite.
+    """
+    n, size = len(output), math.prod(output.shape[1:])
+    if size > MOST_OUTPUTS:
+        raise ValueError(f"the network may return at most {MOST_OUTPUTS} numbers per sample, but returns {size}.")
+    target = target.double() if target.is_floating_point() else target
+    with torch.enable_grad():
+        point = output.detach().double().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(point, target) * n, point, create_graph=True)
+        rows = []
+        for each in gradient.flatten(1).sum(0):
+            found = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
+            rows.append(found.flatten(1))
+    curvature = torch.stack(rows, 1)
+    require_finite("the derivatives of the loss at the outputs", gradient, curvature)
+    return gradient.detach().flatten(1), curvature
+
+
+def reachable(context: Context, num_batches: int) -> float:
+    """Mean over samples of g^T H^+ g, g the loss's gradient at the outputs and H its curvature there.
+
+    What the natural-gradient score of a network that could move each output as it likes would be. For a squared error of
+    variance 1 it is the squared norm of g.
+    """
+    sums: list[Tensor] = []
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
-        point = output.detach().requires_grad_()
-        value = context.loss(point, target)
-        squares.append(torch.autograd.grad(value * len(target), point)[0].double().square().sum().cpu())
+        gradient, curvature = derivatives(context.loss, output, target)
+        values, vectors = torch.linalg.eigh(curvature)
+        along = (vectors.transpose(1, 2) @ gradient.unsqueeze(2)).squeeze(2)
+        positive = values > (1e-12 * values.max(1, keepdim=True).values).clamp(min=1e-30)
+        sums.append((along.square() / values.where(positive, 1.0)).where(positive, 0.0).sum().cpu())
         return output.sum() * 0.0
 
     samples = observe(replace(context, loss=loss), (), lambda seen, inputs: None, num_batches)
-    return float(sum(squares, torch.zeros((), dtype=torch.float64))) / max(samples, 1)
+    return float(sum(sums, torch.zeros((), dtype=torch.float64))) / max(samples, 1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from methods.graph.values import Element
 from methods.growth.gradients import sites_of
 from methods.growth.kfac import Settings, score_layers, total
-from methods.growth.output_curvature import output_gradient
+from methods.growth.output_curvature import reachable
 from methods.growth.senn_search import choose, draw, improve, moments
 from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of
@@ -52,7 +52,7 @@ class ExpansionScore(Method):
             require_finite(f"the expansion scores of {name}", found)
         best = max((float(g[0]) for g in gains.values() if len(g)), default=0.0)
         relative = best / eta if eta > 0 else math.inf if best > 0 else 0.0
-        most = additions(output_gradient(context, self.num_batches), self.least, self.threshold)
+        most = additions(reachable(context, self.num_batches), self.least, self.threshold)
         worth = sorted((float(g) for found in gains.values() for g in found), reverse=True)
         bar = max(self.threshold * eta, self.least)
         limit = worth[most - 1] if 0 < most <= len(worth) else math.inf if most == 0 else -math.inf
@@ -60,19 +60,19 @@ class ExpansionScore(Method):
         return Measurement(gains, data, advised, {"eta": eta, "gain": best, "relative": relative})
 
 
-def additions(gradient: float, least: float, threshold: float) -> int:
+def additions(largest: float, least: float, threshold: float) -> int:
     """The most additions that can be worth it one after the other: N < 1 + (ln lambda - ln alpha) / ln(1 + tau).
 
     Each one lifts the score by the factor 1 + tau from at least alpha, and it cannot pass lambda.
 
     Args:
-        gradient: lambda, mean squared norm of the loss's gradient at the network's output.
+        largest: lambda, what no score can pass, see `methods.growth.output_curvature.reachable`.
         least: alpha.
         threshold: tau.
     """
-    if gradient <= 0:
+    if largest <= 0:
         return 0
-    return max(0, math.ceil(1 + (math.log(gradient) - math.log(least)) / math.log1p(threshold)) - 1)
+    return max(0, math.ceil(1 + (math.log(largest) - math.log(least)) / math.log1p(threshold)) - 1)
 
 
 def scored_layers(network: Network) -> Iterable[str]:
@@ -99,9 +99,10 @@ class Senn(ExpansionScore):
     published code: Langevin steps) on the first samples, and chosen one after the other, each beside those before it.
 
     Signals: `eta` (sum over layers), `gain` (largest bound), `relative` (gain / eta). Advised are those with gain > threshold *
-    eta and gain > least, over all elements at most N_s < 1 + (ln lambda - ln alpha) / ln(1 + tau), see `additions`. lambda is the
-    Euclidean squared norm of the gradient at the output, as published. The score of a trigger is `score` on `gain`, with
-    `relative_to: signal_eta`.
+    eta and gain > least, over all elements at most N_s < 1 + (ln lambda - ln alpha) / ln(1 + tau), see `additions`. lambda, the
+    score of a network that could move every output as it likes, is published as the mean squared norm of the gradient at the
+    output, which is that for a squared error of variance 1; here it is taken in the metric of the loss's curvature, so that it
+    is for any loss. The trigger is `score` with `threshold: 0.03`, `relative_to: signal_eta`, `least: 0.0025`, or `learned`.
 
     The Fisher matrix is the K-FAC one, from the loss's curvature at the outputs (exact for log-likelihoods). Ours: A has a ridge
     of its own; a layer behind a flatten or with a kernel has a matrix A_p for each candidate.

@@ -18,6 +18,7 @@ from methods.growth.output_curvature import observe_curvature
 from methods.growth.senn import ExpansionScore, scored_layers
 from methods.growth.sweep import groups
 from methods.method import Context, Measurement, parameter
+from methods.network import Network
 from methods.plan import InsertPlan
 from methods.statistics import Seen, observe
 
@@ -30,6 +31,9 @@ class SennDepth(ExpansionScore):
     relu(W1 x) and 1. W1 is the best of `proposals` random ones (each a full layer, so few are enough). The paper puts an
     identity layer with a rational activation in place, or a dense block with zero outgoing weights; a residual block with a zero
     end is the same idea with what can be put in here, and exact. `damping`, `threshold` and `least` are those of `senn`.
+
+    Advised is one layer at a time, at the best place: neighbouring places offer the same part of the gradient. As in `deepen`,
+    places behind bare layers are left aside where there are activations or blocks.
 
     Signals: `eta`, `gain`, `relative`, as with `senn`.
     """
@@ -50,6 +54,10 @@ class SennDepth(ExpansionScore):
         if not any(k.startswith("residual") for k in element.kinds):
             return f"no residual layer can be put here, but {', '.join(element.kinds) or 'nothing'}"
         output = context.network.graph().modules[element.name.removeprefix("after:")].output
+        if _bare(context.network, element):
+            others = (e for e in context.network.elements() if e.level == "insertion" and e.permissible)
+            if any(not _bare(context.network, e) for e in others):
+                return "behind a bare layer; there are activations or blocks to insert behind"
         return None if len(output) in (2, 4) else f"what comes out has {len(output)} dimensions; 2 or 4 are needed"
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
@@ -59,7 +67,9 @@ class SennDepth(ExpansionScore):
         found = best_layers(context, list(places.values()), self.proposals, self.settings())
         gains = {name: found[at].gain.reshape(1) for name, at in places.items()}
         data = {name: {"weight": found[at].weight} for name, at in places.items()}
-        return self.measurement(context, gains, data, eta)
+        measured = self.measurement(context, gains, data, eta)
+        best = max(gains, key=lambda name: float(gains[name]))
+        return replace(measured, advised={name: most if name == best else 0 for name, most in measured.advised.items()})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> InsertPlan:
         """See `Method.plan`."""
@@ -69,6 +79,12 @@ class SennDepth(ExpansionScore):
         seed = int(torch.randint(2**31, (), generator=context.generator))
         gain = float(measurement.scores[element.name].sum()) / 2
         return InsertPlan(element.name, kind, {}, seed, gain, values)
+
+
+def _bare(network: Network, element: Element) -> bool:
+    """Whether a place is behind a layer that is neither a block nor an activation."""
+    at = element.name.removeprefix("after:")
+    return not network.graph().modules[at].residual and any(True for _ in network.module.get_submodule(at).parameters())
 
 
 @dataclass(frozen=True)

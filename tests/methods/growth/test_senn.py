@@ -13,7 +13,7 @@ from methods.apply import apply
 from methods.catalog import build
 from methods.growth.gradients import sites_of
 from methods.growth.kfac import Settings, score_layers
-from methods.growth.output_curvature import Curvature, output_gradient
+from methods.growth.output_curvature import Curvature, reachable
 from methods.growth.senn import Senn, additions
 from methods.growth.senn_depth import SennDepth
 from methods.growth.senn_search import choose, draw, improve, moments
@@ -91,11 +91,11 @@ def test_random_draws_have_the_curvature_as_second_moment():
     for i in range(4):
         (g,) = torch.autograd.grad(2 * curvature.column(i)(point, target), point)
         columns += g.unsqueeze(2) * g.unsqueeze(1)
-    for _ in range(4000):
+    for _ in range(1000):
         (g,) = torch.autograd.grad(2 * curvature.draw(point, target), point)
-        drawn += g.unsqueeze(2) * g.unsqueeze(1) / 4000
+        drawn += g.unsqueeze(2) * g.unsqueeze(1) / 1000
     assert torch.allclose(columns, exact, atol=1e-12)
-    assert (drawn - exact).abs().max() < 0.03
+    assert (drawn - exact).abs().max() < 0.06
 
 
 SITES = {
@@ -202,17 +202,24 @@ def test_advice_needs_both_thresholds_and_is_bounded():
         found = method.measure(ctx, elements, most)
         bar = max(threshold * found.signals["eta"], least)
         worth = sum(int((s > bar).sum()) for s in found.scores.values())
-        bound = additions(output_gradient(ctx, 1), least, threshold)
+        bound = additions(reachable(ctx, 1), least, threshold)
         assert sum(found.advised.values()) == min(worth, bound)
         assert found.signals["relative"] == pytest.approx(found.signals["gain"] / found.signals["eta"])
         assert found.signals["gain"] == max(float(s[0]) for s in found.scores.values())
 
 
-def test_lambda_is_the_mean_squared_gradient_at_the_output():
-    ctx = problem(nn.Sequential(nn.Linear(4, 3)), 4)
+@pytest.mark.parametrize("loss", [F.mse_loss, F.cross_entropy], ids=["squared error", "cross-entropy"])
+def test_lambda_is_what_no_score_can_pass(loss):
+    """Squared error of variance 1: the mean squared gradient at the output. Cross-entropy: 1 / p - 1."""
+    ctx = problem(nn.Sequential(nn.Linear(4, 3)), 4, loss=loss)
     inputs, targets = next(iter(ctx.batches(1)))
-    exact = (2 / 3 * (ctx.network.module(inputs).detach() - targets)).square().sum(1).mean()
-    assert output_gradient(ctx, 1) == pytest.approx(float(exact))
+    out = ctx.network.module(inputs).detach()
+    if loss is F.mse_loss:
+        exact = 3 / 2 * (2 / 3 * (out - targets)).square().sum(1).mean()
+    else:
+        exact = (1 / out.softmax(1).gather(1, targets.unsqueeze(1)) - 1).mean()
+    assert reachable(ctx, 1) == pytest.approx(float(exact))
+    assert score_layers(ctx, ["0"], EXACT)["0"].eta <= float(exact)
 
 
 @pytest.mark.parametrize("conv", [False, True])
@@ -231,6 +238,17 @@ def test_depth_adds_what_the_new_layer_then_scores(conv):
     eta = score_layers(ctx, [name], settings)[name].eta
     assert eta == pytest.approx(float(measured.scores["after:1"][0]), rel=1e-6)
     assert event.predicted == pytest.approx(eta / 2, rel=1e-6)
+
+
+def test_depth_advises_the_best_place_alone():
+    ctx = problem(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)), 5)
+    method = SennDepth(proposals=2, num_batches=1, threshold=1e-4, least=1e-8)
+    places = [e for e in ctx.network.elements() if e.level == "insertion" and method.accepts(ctx, e) is None]
+    assert [e.name for e in places] == ["after:1", "after:3"]
+    found = method.measure(ctx, places, {e.name: 1 for e in places})
+    best = max(found.scores, key=lambda n: float(found.scores[n]))
+    assert found.advised == {e.name: int(e.name == best) for e in places}
+    assert "bare layer" in method.accepts(ctx, ctx.network.element("after:0"))
 
 
 def test_depth_says_where_it_does_not_fit():
