@@ -57,7 +57,7 @@ class Firefly(Method):
     depth: bool = parameter(False, "whether residual blocks are tried", choices=(False, True))
     steps: int = parameter(20, "training steps of the perturbations, a batch each", low=1, high=10_000)
     rate: float = parameter(0.2, "training step, relative to the bound of what it changes", low=1e-3, high=1.0, log=True)
-    num_batches: int = parameter(1, "batches that scores are taken over", low=1, high=1000)
+    num_batches: int = parameter(4, "batches that scores are taken over", low=1, high=1000)
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
