@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def observe(
     names: Sequence[str],
     use: Callable[[dict[str, Seen], Tensor], None],
     num_batches: int,
-    gradients: bool = True,
+    gradients: bool | Collection[str] = True,
 ) -> int:
     """Show `use` what goes through the modules called `names`, once a batch.
 
@@ -64,12 +64,13 @@ def observe(
         names: module names; a module that is called several times in a forward shows its last call.
         use: called with what was seen, by module name, and the batch's inputs.
         num_batches: how many batches.
-        gradients: whether output gradients are wanted.
+        gradients: whether output gradients are wanted, or of which modules.
 
     Returns:
         Number of samples, by which sums are divided.
     """
     module = context.network.module
+    wanted = (names if gradients else ()) if isinstance(gradients, bool) else gradients
     caught: dict[str, tuple[Tensor, Tensor]] = {}
     hooks = [module.get_submodule(n).register_forward_hook(_catch(n, caught), prepend=True) for n in names]
     samples = 0
@@ -77,9 +78,9 @@ def observe(
         with frozen_modes(module):
             for inputs, targets in context.batches(num_batches):
                 caught.clear()
-                with torch.set_grad_enabled(gradients):
+                with torch.set_grad_enabled(bool(wanted)):
                     loss = context.loss(module(inputs), targets) * len(targets)
-                    seen = _seen(caught, loss, gradients)
+                    seen = _seen(caught, loss, wanted)
                 with torch.no_grad():
                     use(seen, inputs)
                 samples += len(targets)
@@ -99,12 +100,11 @@ def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.
     return hook
 
 
-def _seen(caught: dict[str, tuple[Tensor, Tensor]], loss: Tensor, gradients: bool) -> dict[str, Seen]:
-    names = list(caught)
-    found: Sequence[Tensor | None] = [None] * len(names)
-    if gradients and names:
-        found = torch.autograd.grad(loss, [caught[n][1] for n in names], allow_unused=True)
-    return {n: Seen(caught[n][0], caught[n][1].detach(), g) for n, g in zip(names, found, strict=True)}
+def _seen(caught: dict[str, tuple[Tensor, Tensor]], loss: Tensor, wanted: Collection[str]) -> dict[str, Seen]:
+    names = [n for n in caught if n in wanted]
+    found: Sequence[Tensor | None] = torch.autograd.grad(loss, [caught[n][1] for n in names], allow_unused=True) if names else ()
+    gradients = dict(zip(names, found, strict=True))
+    return {n: Seen(before, output.detach(), gradients.get(n)) for n, (before, output) in caught.items()}
 
 
 def channel_means(context: Context, names: Sequence[str], num_batches: int) -> dict[str, Tensor]:
