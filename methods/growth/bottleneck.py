@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.growth.covariance import Moments, inverse_root, solved
+from methods.growth.covariance import Moments, Whitening, solved
 from methods.growth.cross_moment import add_cross_moment, run_rows
 from methods.growth.linearised import linearise
 from methods.growth.singular import leading
@@ -18,7 +18,7 @@ from methods.method import Context
 from methods.statistics import require_finite
 
 _NOTHING = 1e-6
-"""Part of the desired change, relative to all of it, that counts as none: the existing weights can do everything."""
+"""Decrease of the loss relative to that by the existing weights that counts as none: these can do everything."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Demands:
 
 
 class Bottleneck:
-    """Measures the sites of one group in two passes."""
+    """Measures the sites of one group in two passes, or in one where consumers are narrow linear layers."""
 
     def __init__(self, demands: Demands, context: Context, sites: Mapping[str, Site]) -> None:
         self.demands, self.context, self.sites = demands, context, sites
@@ -54,8 +54,12 @@ class Bottleneck:
                 require_finite(f"the inputs of the consumer of {name}", moments.behind, moments.product)
                 with torch.autocast(moments.behind.device.type, enabled=False):
                     self.natural[name] = solved(moments.behind, moments.product.to(moments.behind), self.demands.cut).T
+                if self.demands.projection and moments.between is not None:
+                    done = moments.between.unflatten(1, (-1, self.sites[name].taps))
+                    self.missing[name] += torch.einsum("uht,oh->uot", done, self.natural[name].to(done)).flatten(1)
         if self.demands.projection:
-            sweep(self.context, self.sites, self._second, self.demands.num_batches)
+            rest = {name: site for name, site in self.sites.items() if self.moments[name].between is None}
+            sweep(self.context, rest, self._second, self.demands.num_batches)
 
     def _first(self, name: str, view: View) -> None:
         if name not in self.moments:
@@ -75,7 +79,7 @@ class Bottleneck:
     def units(self, name: str, most: int) -> dict[str, Tensor]:
         """What new units at step 1 are: see `methods.growth.tiny.Tiny.measure`."""
         moments, site, n = self.moments[name], self.sites[name], self.samples
-        incoming, sigma, outgoing = self._directions(self.missing[name] / n, moments, most)
+        incoming, sigma, outgoing = self._directions(name, most)
         consumer = layers_of(self.context.network, site)[1]
         kernel = consumer.weight.shape[2:] if consumer.weight.dim() > 2 else (site.taps,)
         found = {
@@ -89,16 +93,24 @@ class Bottleneck:
             found["plain"] = moments.plain.double() / max(moments.positions, 1)
         if moments.product is not None:
             found["natural"] = self.natural[name]
-            found["natural_gain"] = (self.natural[name].T * (moments.product / n)).sum()
+            found["natural_gain"] = self._natural_gain(name)
         return found
 
-    def _directions(self, missing: Tensor, moments: Moments, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _natural_gain(self, name: str) -> Tensor:
+        """First-order decrease of the loss by the natural step of size 1."""
+        product = self.moments[name].product
+        assert product is not None, "it was taken"
+        return (self.natural[name].T * product).sum() / self.samples
+
+    def _directions(self, name: str, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """Incoming weights [units, x], sigma, outgoing weights [units, ...]; none where existing weights can do it all."""
-        wanted = (moments.cross / self.samples).to(missing)
-        root = torch.eye(len(missing)).to(missing)
+        moments, missing = self.moments[name], self.missing[name] / self.samples
         if self.demands.whitening:
-            root = inverse_root((moments.before / self.samples).to(missing), self.demands.cut)
-        left, sigma, right = leading(root @ missing, most, self.demands.threshold)
-        there = sigma > _NOTHING * (root @ wanted).norm()
-        left, sigma, right = left[:, there], sigma[there], right[there]
-        return (root @ left * sigma.sqrt()).T, sigma, right * sigma.sqrt().unsqueeze(1)
+            white = Whitening.of((moments.before / self.samples).to(missing), self.demands.cut)
+        else:
+            white = Whitening(torch.eye(len(missing)).to(missing), False)
+        left, sigma, right = leading(white.left(missing), most, self.demands.threshold)
+        if self.demands.projection:
+            there = sigma.square() > _NOTHING * (sigma[:1].square() + self._natural_gain(name))
+            left, sigma, right = left[:, there], sigma[there], right[there]
+        return white.back(left * sigma.sqrt()).T, sigma, right * sigma.sqrt().unsqueeze(1)

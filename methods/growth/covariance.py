@@ -12,6 +12,9 @@ from methods.growth.linearised import Linearised
 from methods.growth.sweep import View
 from methods.growth.unfold import unfolded, unfolded_back
 
+NARROW = 1024
+"""Largest input of a linear consumer whose cross moment with the producer's input is taken along."""
+
 
 def inputs_of(module: nn.Module, inputs: Tensor, bias: bool) -> Tensor:
     """[entries of a row (with a bias one more, all ones), samples and positions]."""
@@ -36,6 +39,7 @@ class Moments:
         plain: sum of x x^T, unweighted, where a BatchNorm lies between; else None.
         behind: sum of h h^T, [h, h]; None when not wanted.
         product: sum of h g^T, [h, out]; None when not wanted.
+        between: of a narrow linear consumer the cross moment with h in the place of g, [x, h and taps]; else None.
     """
 
     bias: bool
@@ -46,6 +50,7 @@ class Moments:
     plain: Tensor | None
     behind: Tensor | None
     product: Tensor | None
+    between: Tensor | None
 
     @staticmethod
     def of(view: View, bias: bool, existing: bool) -> Moments:
@@ -59,7 +64,9 @@ class Moments:
 
         plain = zeros(rows, rows) if view.site.batch_norm is not None else None
         behind, product = (zeros(own, own), zeros(own, len(view.consumer.weight))) if existing else (None, None)
-        return Moments(bias, zeros(rows, columns), zeros(rows, rows), zeros(rows), 0, plain, behind, product)
+        narrow = existing and isinstance(view.consumer, nn.Linear) and own * view.site.taps <= NARROW
+        between = zeros(rows, own * view.site.taps) if narrow else None
+        return Moments(bias, zeros(rows, columns), zeros(rows, rows), zeros(rows), 0, plain, behind, product, between)
 
     def add(self, view: View, path: Linearised) -> None:
         """Those of some more samples."""
@@ -79,6 +86,8 @@ class Moments:
             self.behind += (h @ h.T).to(self.behind)
             g = view.gradient[part].movedim(1, 0).reshape(view.gradient.shape[1], -1)
             self.product += (h @ g.T).to(self.product)
+        if self.between is not None:
+            add_cross_moment(self.between, view, path, inputs_of(view.consumer, view.behind, view.consumer.bias is not None).T)
 
 
 def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
@@ -96,20 +105,41 @@ def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
     return path.pull(read)[part].reshape(-1)
 
 
-def inverse_root(matrix: Tensor, threshold: float) -> Tensor:
-    """matrix^(-1/2) of a symmetric matrix on the space of its eigenvalues above `threshold` times the largest."""
-    values, vectors = _spectrum(matrix, threshold)
-    return (vectors * values.rsqrt()) @ vectors.T
+@dataclass(frozen=True)
+class Whitening:
+    """W with W W^T the inverse of a second moment: of its Cholesky factor L, W = L^-T; or of its spectrum, W = V lambda^(-1/2).
+
+    Attributes:
+        factor: L, or W itself.
+        triangular: which of them.
+    """
+
+    factor: Tensor
+    triangular: bool
+
+    @staticmethod
+    def of(moment: Tensor, ridge: float) -> Whitening:
+        """That of a moment plus `ridge` times its mean eigenvalue; where rounding makes it indefinite, without what is below."""
+        ridge = max(ridge, 10 * torch.finfo(moment.dtype).eps) * float(moment.diagonal().mean().clamp(min=1e-30))
+        shifted = moment.clone()
+        shifted.diagonal().add_(ridge)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        if int(failed) == 0:
+            return Whitening(factor, True)
+        values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
+        kept = values > ridge
+        return Whitening(vectors[:, kept] * values[kept].rsqrt(), False)
+
+    def left(self, matrix: Tensor) -> Tensor:
+        """W^T matrix."""
+        return torch.linalg.solve_triangular(self.factor, matrix, upper=False) if self.triangular else self.factor.T @ matrix
+
+    def back(self, matrix: Tensor) -> Tensor:
+        """W matrix."""
+        return torch.linalg.solve_triangular(self.factor.T, matrix, upper=True) if self.triangular else self.factor @ matrix
 
 
-def solved(matrix: Tensor, right: Tensor, threshold: float) -> Tensor:
-    """matrix^-1 right on the space of the eigenvalues above `threshold` times the largest: the smallest solution."""
-    values, vectors = _spectrum(matrix, threshold)
-    return (vectors / values) @ (vectors.T @ right)
-
-
-def _spectrum(matrix: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    least = max(threshold, torch.finfo(matrix.dtype).eps * len(matrix))
-    kept = values > values[-1:] * least
-    return values[kept], vectors[:, kept]
+def solved(moment: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """The inverse of a second moment, with a ridge as in `Whitening.of`, times `right`."""
+    whitening = Whitening.of(moment, ridge)
+    return whitening.back(whitening.left(right))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from methods.graph.values import Element
 from methods.growth.gradients import Moment, fan_out_gradients, grouped, moments, offered, sites_of
+from methods.growth.path import why_not_fan_in
 from methods.growth.singular import leading
-from methods.growth.site import Site, at_zero, find_site
+from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
@@ -59,13 +60,10 @@ class GradMax(Method):
         site = find_site(context.network, element)
         if isinstance(site, str):
             return site
-        return self._why_not_fan_in(context, site) if self.zero == "fan_in" else None
-
-    def _why_not_fan_in(self, context: Context, site: Site) -> str | None:
-        if site.batch_norm is not None:
-            return f"BatchNorm {site.batch_norm} would multiply the gradient of zero fan-in by 1/sqrt(eps)"
+        if self.zero != "fan_in":
+            return None
         inputs, _ = next(iter(context.batches(1)))
-        return at_zero(context.network, site, inputs).reason
+        return why_not_fan_in(context.network, site, inputs)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Singular vectors, and the squared gradient norms that new units will get."""

@@ -67,7 +67,10 @@ def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Lineari
 
 def _diagonal(h: Tensor, z: Tensor) -> Tensor | None:
     """dh/dz where each entry of h depends on the same entry of z alone, which random gradients tell; else None."""
-    probe = torch.rand(h.shape, generator=torch.Generator().manual_seed(1)).to(h) + 0.5
+    probe = torch.ones_like(h)
+    generator = torch.Generator().manual_seed(1)
+    for dim, size in enumerate(h.shape):
+        probe += torch.rand(size, generator=generator).to(h).view(-1, *[1] * (h.dim() - dim - 1))
     (ones,) = torch.autograd.grad(h, z, torch.ones_like(h), retain_graph=True)
     (found,) = torch.autograd.grad(h, z, probe, retain_graph=True)
     return ones if torch.allclose(found, ones * probe, rtol=1e-5, atol=0.0) else None

@@ -12,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from methods.growth.site import Site, through
+from methods.growth.site import Site, through, why_not_zero
 from methods.network import Network
+from methods.statistics import frozen_modes
 
 Run = Callable[[Tensor], Tensor]
 """Output of a site's entry, [n, units, ...] -> input of its consumer; differentiable."""
@@ -154,3 +155,21 @@ class Paths(TorchFunctionMode):
 def _run(tape: Tape, z: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False), torch.set_grad_enabled(z.requires_grad):
         return tape(z).to(z.dtype)
+
+
+def why_not_fan_in(network: Network, site: Site, inputs: Tensor) -> str | None:
+    """Why new units of a site with zero fan-in would not learn, or would change the function; None when they are sound."""
+    if site.batch_norm is not None:
+        return f"BatchNorm {site.batch_norm} would multiply the gradient of zero fan-in by 1/sqrt(eps)"
+    shape, run, like = path_of(network, site, inputs[:4])
+    return why_not_zero(run, shape, like)
+
+
+def path_of(network: Network, site: Site, inputs: Tensor) -> tuple[torch.Size, Run, Tensor]:
+    """Shape of the entry's output for a batch, the path behind it, and a tensor of its dtype and device."""
+    paths = Paths(network, {"": site})
+    with frozen_modes(network.module), torch.no_grad(), paths:
+        network.module(inputs)
+    weight = network.module.get_submodule(site.producer).weight
+    assert isinstance(weight, Tensor)
+    return *paths.of("", inputs), weight.detach()

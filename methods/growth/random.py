@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from methods.graph.values import Element
-from methods.growth.site import at_zero, find_site
+from methods.growth.path import why_not_fan_in
+from methods.growth.site import find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 
@@ -48,10 +49,8 @@ class Random(Method):
         site = find_site(context.network, element)
         if isinstance(site, str):
             return f"zero fan-in cannot be checked here: {site}"
-        if site.batch_norm is not None:
-            return f"BatchNorm {site.batch_norm} would multiply the gradient of zero fan-in by 1/sqrt(eps)"
         inputs, _ = next(iter(context.batches(1)))
-        return at_zero(context.network, site, inputs).reason
+        return why_not_fan_in(context.network, site, inputs)
 
     def promises(self) -> bool:
         """See `Method.promises`: without a zero side the function changes."""

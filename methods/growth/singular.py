@@ -9,7 +9,7 @@ _FULL = 768
 _ITERATIONS = 3
 
 
-def leading(matrix: Tensor, count: int, threshold: float = 1e-7) -> tuple[Tensor, Tensor, Tensor]:
+def leading(matrix: Tensor, count: int, threshold: float = 1e-6) -> tuple[Tensor, Tensor, Tensor]:
     """The first `count` singular triplets (left [rows, k], sigma [k], right [k, columns]), fewer where the rank is lower.
 
     Singular values up to `threshold` times the largest count as 0. Of matrices whose smaller side is above 768, where a full
@@ -19,13 +19,28 @@ def leading(matrix: Tensor, count: int, threshold: float = 1e-7) -> tuple[Tensor
     """
     with torch.autocast(matrix.device.type, enabled=False):
         if min(matrix.shape) <= _FULL or 2 * count > min(matrix.shape):
-            left, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
+            left, sigma, right = _by_products(matrix, count) if matrix.dtype == torch.float64 else _decomposed(matrix)
         else:
             left, sigma, right = _randomised(matrix, count)
     eps = torch.finfo(matrix.dtype).eps * max(matrix.shape)
-    kept = int((sigma > sigma[:1] * max(threshold, eps)).sum())
-    kept = min(kept, count)
+    kept = min(int((sigma > sigma[:1] * max(threshold, eps)).sum()), count)
     return left[:, :kept], sigma[:kept], right[:kept]
+
+
+def _decomposed(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    left, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left, sigma, right
+
+
+def _by_products(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """By the spectrum of the smaller of A^T A and A A^T: several times faster, vectors exact to 1e-16 / (sigma / sigma_1)^2."""
+    if matrix.shape[0] < matrix.shape[1]:
+        right, sigma, left = _by_products(matrix.T, count)
+        return left.T, sigma, right.T
+    vectors = torch.linalg.eigh(matrix.T @ matrix).eigenvectors[:, -count:].flip(1)
+    products = matrix @ vectors
+    sigma = products.norm(dim=0)
+    return products / sigma.clamp(min=torch.finfo(matrix.dtype).tiny), sigma, vectors.T
 
 
 def _randomised(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,13 +97,6 @@ def _taps(o: Occurrence) -> int | None:
     return None
 
 
-@dataclass(frozen=True)
-class AtZero:
-    """How the path from producer to consumer behaves at 0: `reason` says why zero fan-in would not do; None when it does."""
-
-    reason: str | None
-
-
 @contextmanager
 def replaced_output(network: Network, name: str, value: Tensor) -> Iterator[None]:
     """Within: the module called `name` returns `value` whatever it computes."""
@@ -138,13 +131,6 @@ def entry_output(network: Network, site: Site, inputs: Tensor) -> Tensor:
     finally:
         hook.remove()
     return caught[0]
-
-
-def at_zero(network: Network, site: Site, inputs: Tensor) -> AtZero:
-    """Whether the path is 0 at 0 and linear around it with a derivative that is not 0, measured by running it."""
-    inputs = inputs[:4]
-    like = entry_output(network, site, inputs)
-    return AtZero(why_not_zero(lambda z: through(network, site, inputs, z), like.shape, like))
 
 
 def why_not_zero(run: Callable[[Tensor], Tensor], shape: torch.Size, like: Tensor, epsilon: float = 1e-4) -> str | None:

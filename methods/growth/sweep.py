@@ -69,7 +69,8 @@ def sweep(context: Context, sites: Mapping[str, Site], use: Callable[[str, View]
                 use(name, _view(network, site, seen, *paths.of(name, inputs)))
 
     with paths:
-        return observe(replace(context, batches=_pieces(context.batches, rows)), names, show, num_batches)
+        consumers = {site.consumer for site in sites.values()}
+        return observe(replace(context, batches=_pieces(context.batches, rows)), names, show, num_batches, consumers)
 
 
 def _view(network: Network, site: Site, seen: Mapping[str, Seen], shape: torch.Size, run: Run) -> View:

@@ -13,7 +13,8 @@ from methods.apply import apply
 from methods.graph.values import Element
 from methods.growth.bottleneck import Bottleneck, Demands
 from methods.growth.gradients import fan_out_gradients, grouped, offered, sites_of
-from methods.growth.site import Site, entry_output, find_site, through
+from methods.growth.path import path_of
+from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
@@ -53,7 +54,7 @@ class Tiny(Method):
     projection: bool = parameter(True, "leave out what the existing weights can produce")
     whitening: bool = parameter(True, "measure the size of a change at the consumer, not in weights")
     threshold: float = parameter(1e-3, "singular values up to this times the largest are dropped", low=0.0, high=1.0)
-    cut: float = parameter(1e-6, "eigenvalues up to this times the largest count as 0", low=0.0, high=1e-1)
+    cut: float = parameter(1e-6, "ridge on second moments, relative to their mean eigenvalue", low=0.0, high=1e-1)
     num_batches: int = parameter(1, "batches that moments are taken over", low=1, high=1000)
 
     def accepts(self, context: Context, element: Element) -> str | None:
@@ -64,9 +65,9 @@ class Tiny(Method):
         site = find_site(context.network, element)
         if isinstance(site, str):
             return site
-        inputs = next(iter(context.batches(1)))[0][:2]
-        zero = torch.zeros_like(entry_output(context.network, site, inputs))
-        if float(through(context.network, site, inputs, zero).abs().max()) > 1e-6:
+        inputs, _ = next(iter(context.batches(1)))
+        shape, run, like = path_of(context.network, site, inputs[:2])
+        if float(run(like.new_zeros(shape)).abs().max()) > 1e-6:
             return "the activation is not 0 at 0, so a small step of new units would be a large change of the function"
         return None
 

@@ -80,7 +80,7 @@ def test_no_unit_comes_nearer_to_what_the_existing_weights_cannot_do():
     """Of all units of one size at the consumer's output, the first one is best; the score is its share (proposition 3.2)."""
     ctx = double(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 6)), 5, classes=6, n=60)
     x, wanted, _ = residual(ctx)
-    method = build("grow", "tiny", {})
+    method = build("grow", "tiny", {"cut": 0.0})
     element = ctx.network.element(NAME)
     measured = method.measure(ctx, [element], {NAME: 1})
     data = measured.data[NAME]
@@ -105,7 +105,7 @@ def test_the_natural_step_is_the_least_squares_solution():
     out = last(hidden[:, :4])
     (gradient,) = torch.autograd.grad(F.cross_entropy(out, targets, reduction="sum"), out)
     solution = torch.linalg.lstsq(hidden, -gradient).solution.T
-    method = build("grow", "tiny", {"natural_step": True, "step": 0.5, "line_search": False})
+    method = build("grow", "tiny", {"natural_step": True, "step": 0.5, "line_search": False, "cut": 0.0})
     element = ctx.network.element(NAME)
     plan = method.plan(ctx, element, [0], method.measure(ctx, [element], {NAME: 1}))
     assert torch.allclose(plan.adjust["2.weight"], 0.5 * solution[:, :4])
