@@ -13,6 +13,7 @@ from methods.growth.deepen import Deepen
 from methods.growth.firefly import Firefly
 from methods.growth.gradmax import GradMax
 from methods.growth.gradmax_opt import GradMaxOpt
+from methods.growth.nest import Nest
 from methods.growth.net2wider import Net2Wider
 from methods.growth.north import North
 from methods.growth.random import Random
@@ -34,6 +35,7 @@ from methods.pruning.lamp import Lamp
 from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights, RiglDrop
 from methods.pruning.movement import MovementWeights
+from methods.pruning.obs import OptimalBrainSurgeon
 from methods.pruning.polarization import Polarization
 from methods.pruning.random_units import RandomUnits
 from methods.pruning.random_weights import RandomWeights
@@ -61,6 +63,7 @@ GROWTH: dict[str, type[Method]] = {
     "net2wider": Net2Wider,
     "variance_transfer": VarianceTransfer,
     "north": North,
+    "nest": Nest,
     "gradmax": GradMax,
     "gradmax_opt": GradMaxOpt,
     "tiny": Tiny,
@@ -94,6 +97,7 @@ PRUNING: dict[str, type[Method]] = {
     "taylor": Taylor,
     "fisher": Fisher,
     "condense": Condense,
+    "obs": OptimalBrainSurgeon,
     "differentiable": Differentiable,
     "remove_blocks": RemoveBlocks,
     "size_weight": SizeWeightPruning,

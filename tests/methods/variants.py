@@ -9,6 +9,7 @@ GROWTH: dict[str, list[Arguments]] = {
     "net2wider": [{}, {"noise": 0.0}],
     "variance_transfer": [{}, {"rescale": "none"}, {"pairing": "none", "rescale": "old_shape", "init": "fan_in"}],
     "north": [{"candidates": 5}, {"init": "pre"}, {"init": "weight"}, {"init": "random"}],
+    "nest": [{"draws": 2}, {"draws": 1, "share": 1.0}],
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
     "gradmax_opt": [{"steps": 5}, {"steps": 3, "draws": 0, "norm": "fixed"}],
     "tiny": [{}, {"natural_step": True}, {"projection": False, "whitening": False, "line_search": False, "step": 0.1}],
@@ -34,6 +35,7 @@ PRUNING: dict[str, list[Arguments]] = {
     "taylor": [{}, {"form": "group", "average": "batch"}, {"normaliser": "norm"}],
     "fisher": [{}, {"form": "weights"}],
     "condense": [{}],
+    "obs": [{}, {"curvature": "exact"}],
     "differentiable": [{}],
     "remove_blocks": [{}, {"layers": True}, *({"score": s} for s in ("influence", "gate", "scale"))],
 }
