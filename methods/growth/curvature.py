@@ -106,10 +106,9 @@ class Curvature:
         total = torch.zeros(len(kept), kept.shape[1], kept.shape[1], dtype=torch.float64)
 
         def use(before: Tensor, bend: Tensor) -> None:
-            patches = self._patches(before)
-            samples = max(1, _CHUNK // patches[0].numel())
-            for x, c in zip(patches.split(samples), bend.reshape(*bend.shape[:2], -1).split(samples), strict=True):
-                wide = x.double().movedim(1, 0).flatten(1)
+            samples = max(1, _CHUNK // (kept.shape[1] * bend[0, 0].numel()))
+            for x, c in zip(before.split(samples), bend.split(samples), strict=True):
+                wide = self._patches(x).double().movedim(1, 0).flatten(1)
                 for unit, row in enumerate(c.double().movedim(1, 0).flatten(1)):
                     total[unit] += ((wide * row) @ wide.T).cpu()
 
