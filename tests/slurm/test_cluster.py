@@ -1,14 +1,17 @@
 """The test cluster is a real Slurm, and what breaks in it breaks as it does on a real one."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.slurm.cluster import Cluster
-from tests.support.slurm.processes import alive, descendants, record, wait_for
+from tests.support.slurm.processes import alive, descendants, record, remove_tree, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -99,15 +102,9 @@ def test_a_cluster_that_cannot_start_leaves_nothing(slurm_session: Cluster, tmp_
     with pytest.raises(Exception, match="the test cluster did not start"):
         broken.up()
     assert not list(broken.settings.run.glob("*")) if broken.settings.run.exists() else True
-    assert not [f for f in Path("/proc").glob("[0-9]*/cmdline") if _ours(f)]
+    assert not _with(str(broken.state))
+    remove_tree(broken.state)
     assert slurm_session.all_idle()
-
-
-def _ours(cmdline: Path) -> bool:
-    try:
-        return b"/tmp/slurm-broken-" in cmdline.read_bytes()
-    except OSError:
-        return False
 
 
 def test_a_recycled_pid_is_never_signalled(tmp_path: Path) -> None:
@@ -117,3 +114,49 @@ def test_a_recycled_pid_is_never_signalled(tmp_path: Path) -> None:
     (tmp_path / "x.pid").write_text(text.replace('"start": ', '"start": 1'))
     assert alive(tmp_path / "x.pid") == 0
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+LEFT = """
+import sys, time
+from pathlib import Path
+from tests.support.slurm.cluster import Cluster
+cluster = Cluster(Path(sys.argv[1]), nodes=1)
+cluster.up()
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_test_run_leaves_no_process(tmp_path_factory: pytest.TempPathFactory) -> None:
+    state = f"/tmp/slurm-left-{os.getpid()}"
+    process = subprocess.Popen([sys.executable, "-c", LEFT, state], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    process.kill()
+    process.communicate()
+    try:
+        wait_for("everything to end", lambda: not _with(state), 20)
+    finally:
+        remove_tree(Path(state))
+
+
+def _with(word: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(path.parent.name)
+    return found
+
+
+def test_where_nodes_cannot_be_machines_they_are_processes(slurm: Cluster, tmp_path: Path) -> None:
+    plain = Cluster(Path(f"/tmp/slurm-plain-{os.getpid()}"), nodes=2)
+    plain.settings.namespaces = False
+    try:
+        plain.up()
+        assert sorted(plain.command("srun", "-N2", "sh", "-c", "echo $SLURMD_NODENAME").split()) == ["node1", "node2"]
+        plain.lose_power("node1")
+        plain.restore()
+    finally:
+        plain.down()
+        remove_tree(plain.state)
+    assert not _with(str(plain.state))

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator import fence
 from orchestrator.campaign.jobs.call import STOP, TrialJob
 from orchestrator.checkpoint import available
+from orchestrator.jobqueue import CANCELLED
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import TrialFolder, append_event, read_events
 from slurm.broker import Broker, Tracked, Work
@@ -80,6 +81,9 @@ class Board:
         (watched.folder / STOP).unlink(missing_ok=True)
         watched.checkpoint = _newest(watched.folder)
         self._trials[key] = watched
+        if (watched.folder / CANCELLED).exists():
+            self._fail(watched, "cancelled by its user")
+            return
         self.broker.add(Work(key, TrialJob(task), self._options(watched)))
 
     def drop(self, key: str) -> None:
@@ -104,8 +108,10 @@ class Board:
         if not self.broker.poll():
             return
         for key, watched in self._trials.items():
+            if watched.over:
+                continue
             tracked = self.broker.tracked(key)
-            if tracked.over and not watched.over:
+            if tracked.over:
                 self._ended(watched, tracked)
 
     def _ended(self, watched: Watched, tracked: Tracked) -> None:
@@ -116,6 +122,9 @@ class Board:
         self._arrived |= began
         if state in FINAL:
             watched.over = True
+            return
+        if (folder / CANCELLED).exists():
+            self._fail(watched, "cancelled by its user")
             return
         job = tracked.job
         if not began and job.state not in ("CANCELLED", "PREEMPTED", *NODE_STATES):

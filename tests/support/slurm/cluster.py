@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.slurm import machines
-from tests.support.slurm.processes import ClusterError, alive, record, remove_tree, sh, spawn, stop, wait_for
+from tests.support.slurm.processes import ClusterError, alive, record, remove_tree, sh, stop, wait_for
 from tests.support.slurm.settings import Settings
 
 SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
@@ -73,11 +73,11 @@ class Cluster:
         settings.save()
         install = self._install_database()
         try:
-            self._start_munge()
             machines.make_network(settings)
             settings.write_files()
             settings.save()
             machines.boot(settings, settings.hosts)
+            self._start_munge()
         finally:
             self._take_database(install)
         self._start_accounting()
@@ -87,17 +87,11 @@ class Cluster:
         wait_for("all nodes to be idle", self.all_idle, 30, 0.1)
 
     def _start_munge(self) -> None:
-        state = self.state
-        key = os.open(state / "etc" / "munge.key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        key = os.open(self.state / "etc" / "munge.key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         os.write(key, os.urandom(1024))
         os.close(key)
-        files = {
-            "key-file": "etc/munge.key", "socket": "run/munge.sock", "pid-file": "run/munged.own", "seed-file": "run/munge.seed",
-            "log-file": "log/munged.log",
-        }  # fmt: skip
-        options = [f"--{option}={state / path}" for option, path in files.items()]
-        record(state / "run" / "munged.pid", spawn(["munged", "--foreground", "--force", *options], state / "log" / "munged.out"))
-        wait_for("munged", lambda: _connects(str(state / "run" / "munge.sock")), 10)
+        self.daemon("run", "munged", ["ctl"])
+        wait_for("munged", lambda: _connects(str(self.state / "run" / "munge.sock")), 10)
 
     @property
     def _scratch(self) -> Path:
@@ -232,7 +226,6 @@ class Cluster:
         stop(self.state / "run" / "install.pid", signal.SIGKILL)
         remove_tree(self._scratch)
         machines.take_down(self.settings)
-        stop(self.state / "run" / "munged.pid", signal.SIGTERM, 3)
         for folder in FOLDERS:
             remove_tree(self.state / folder)
 

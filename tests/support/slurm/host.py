@@ -15,11 +15,15 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from tests.support.slurm.processes import record, started, wait_for
+from tests.support.slurm.processes import kill_below, record, started, wait_for
 from tests.support.slurm.settings import Settings
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/sbin"
 WAKE = {signal.SIGHUP, signal.SIGCHLD, signal.SIGTERM}
+MUNGE = {
+    "key-file": "etc/munge.key", "socket": "run/munge.sock", "pid-file": "run/munged.own", "seed-file": "run/munge.seed",
+    "log-file": "log/munged.log",
+}  # fmt: skip
 FILES = {"socket": "sock", "pid-file": "pid"}
 ADOPT_ORPHANS = 36
 """PR_SET_CHILD_SUBREAPER of prctl."""
@@ -35,6 +39,7 @@ def commands(settings: Settings, host: str) -> dict[str, list[str]]:
         "slurmd": ["slurmd", "-D", "-N", host, "-f", str(settings.conf)],
         "slurmctld": ["slurmctld", "-D", "-f", str(settings.conf)],
         "slurmdbd": ["slurmdbd", "-D"],
+        "munged": ["munged", "--foreground", "--force", *(f"--{k}={state / v}" for k, v in MUNGE.items()), "--num-threads=10"],
         "mariadbd": ["mariadbd", "--no-defaults", *root, *files, *quick, *small, f"--log-error={state}/log/mariadbd.log",
                      "--skip-networking", "--performance-schema=OFF"],
     }  # fmt: skip
@@ -136,6 +141,8 @@ def main(state: str, host: str) -> None:
     path.with_suffix(".new").rename(path)
     wait_for("the network", (settings.run / f"{host}.net").exists, 30, 0.02)
     Host(settings, host).live()
+    if not settings.namespaces:
+        kill_below(os.getpid())
 
 
 def switch(state: str) -> None:

@@ -42,6 +42,7 @@ def make_network(settings: Settings) -> None:
     outer = spawn(
         ["unshare", "--net", "--fork", "--kill-child", sys.executable, "-S", str(HOST), "switch", str(settings.state)],
         settings.state / "log" / "switch.log",
+        signal.SIGKILL,
     )
     record(settings.run / "switch.outer", outer)
     switch = wait_for("the switch", lambda: alive(settings.run / "switch.pid"), 10)
@@ -98,9 +99,9 @@ def boot(settings: Settings, hosts: list[str]) -> None:
         command = [sys.executable, "-S", str(HOST), "host", str(settings.state), host]
         log = settings.state / "log" / f"host.{host}.log"
         if settings.namespaces:
-            record(settings.run / f"{host}.outer", spawn(["unshare", *NAMESPACES, "--kill-child", *command], log))
+            record(settings.run / f"{host}.outer", spawn(["unshare", *NAMESPACES, "--kill-child", *command], log, signal.SIGKILL))
         else:
-            spawn(command, log)
+            spawn(command, log, signal.SIGTERM)
     for host in hosts:
         pid = wait_for(f"{host} to boot", lambda h=host: alive(settings.run / f"{h}.pid"), 15, 0.02)
         if settings.namespaces:

@@ -4,6 +4,7 @@ Standard library only: the first process of every node runs this without site-pa
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shlex
@@ -14,6 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+SIGNAL_AT_PARENTS_DEATH = 1
+"""PR_SET_PDEATHSIG of prctl."""
 
 
 class ClusterError(RuntimeError):
@@ -107,13 +111,17 @@ def kill_below(root: int) -> None:
         time.sleep(0.02)
 
 
-def spawn(command: list[str], log: Path, **options: Any) -> int:
-    """Start a process in a session of its own."""
+def spawn(command: list[str], log: Path, at_our_death: int) -> int:
+    """Start a process in a session of its own that is signalled when this one dies, however that happens."""
+
+    def tie() -> None:
+        ctypes.CDLL(None, use_errno=True).prctl(SIGNAL_AT_PARENTS_DEATH, at_our_death, 0, 0, 0)
+
     with open(log, "ab") as out:
-        started_one = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", start_new_session=True, **options
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", start_new_session=True, preexec_fn=tie  # noqa: PLW1509
         )
-    return started_one.pid
+    return process.pid
 
 
 def remove_tree(path: Path) -> None:
