@@ -15,8 +15,8 @@ from methods.network import Network
 from methods.plan import GrowPlan, PrunePlan, RemovePlan
 from methods.statistics import frozen_modes
 
-REPEATS = 10
-WARM_UP = 2
+REPEATS = 12
+"""Forwards of each network; the first ones are slow, and do not count."""
 MEASURED = ("channel", "head", "group", "layer", "block")
 """Levels of elements that can be measured."""
 STEP = 0.5
@@ -87,15 +87,14 @@ def _change(network: Network, element: Element, kind: str) -> int:
 def _times(networks: Sequence[Network], repeats: int, clock: Callable[[], float]) -> list[float]:
     """Fastest forward of each network in seconds, taken in turns so that a slower moment of the machine meets all of them."""
     found: list[list[float]] = [[] for _ in networks]
-    for turn in range(WARM_UP + repeats):
+    for _ in range(repeats):
         for network, times in zip(networks, found, strict=True):
             with frozen_modes(network.module), torch.no_grad():
                 _wait(network)
                 began = clock()
                 network.module(*network.example_inputs)
                 _wait(network)
-                if turn >= WARM_UP:
-                    times.append(clock() - began)
+                times.append(clock() - began)
     return [min(times) for times in found]
 
 

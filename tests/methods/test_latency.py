@@ -59,7 +59,7 @@ def test_single_slow_forwards_do_not_matter(ctx):
 
     def clock() -> float:
         calls.append(1)
-        return Clock.now + (1e6 if len(calls) % 14 == 0 else 0.0)
+        return Clock.now + (1e6 if len(calls) in (2, 4, 6, 20) else 0.0)
 
     found = latency_per_unit(ctx.network, elements(ctx)[:1], "grow", repeats=9, clock=clock)
     assert found["layers.0.weight:0"] == pytest.approx(5.0)

@@ -231,6 +231,7 @@ class TestMeasuredOnce:
     def test_it_is_taken_again_when_another_adaptation_changed_the_network(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        less = prune({"periodic": {"every": 10, "from": 1}}, how="magnitude", amount=1, where="all")
-        self.counted(tmp_path / "t", monkeypatch, less, grow({"learned": {"until": 2}}, how=ADVISING, amount="advised"))
-        assert self.calls[:2] == [0, 2] and len(self.calls) == 3
+        once, learned = {"periodic": {"every": 10, "from": 1}}, {"learned": {"until": 2}}
+        less = prune(once, how="magnitude", amount=1, where="all", elements=["hidden.2.*"])
+        self.counted(tmp_path / "t", monkeypatch, less, grow(learned, how=ADVISING, amount="advised", elements=["hidden.0.*"]))
+        assert self.calls == [0, 1, 2]
