@@ -59,7 +59,10 @@ class Gates(Companion):
     @torch.no_grad()
     def sync(self, network: Network) -> None:
         """Notice changes of the network."""
-        names = self.names(network)
+        names, device = self.names(network), network.device()
+        if any(t.device != device for t in (*self.raw.values(), *self.own.values())):
+            self.raw = {n: t.to(device) for n, t in self.raw.items()}
+            self.own = {n: t.to(device) for n, t in self.own.items()}
         live = {n: get_tensor(network.module, n).detach() for n in names}
         if self.raw.keys() == live.keys() and all(self.raw[n].shape == live[n].shape for n in names):
             written = self._written or self.gated(network, self.raw, self.own)

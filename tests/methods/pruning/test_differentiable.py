@@ -155,10 +155,13 @@ def test_other_changes_of_the_network_are_kept(sparse):
     apply(ctx.network, PrunePlan("0.weight:0", (0, 1, 2)), [companion, OptimizerFollower(optimizer, ctx.network.module)])
     with torch.no_grad():
         weight.mul_(1.5)
-    before = outputs(ctx)
+    before, dead = outputs(ctx), (weight == 0).all(0)
+    behind = companion.raw["2.weight"][:, dead].clone()
     optimizer.param_groups[0]["lr"] = 0.0
     train(ctx, companion, optimizer, 1)
     assert torch.allclose(before, outputs(ctx), atol=1e-4 * float(before.abs().max()))
+    same = F.cosine_similarity(behind, companion.raw["2.weight"][:, dead], dim=0)
+    assert dead.any() and (same > 0.999).all(), "what is behind gates at zero must be remembered"
 
 
 def test_goes_on_from_a_checkpoint_bit_by_bit(sparse):

@@ -64,8 +64,9 @@ def test_the_penalty_follows_the_network_as_it_shrinks():
         ([0.001] * 6 + [0.012] * 4 + [0.025] * 2 + [0.9] * 8, 0.03),
         ([0.5, 0.6, 0.7, 0.8], 0.01),
         ([i / 1000 + 0.0005 for i in range(1000) for _ in range(1 + (1000 - i) // 10)], -1.0),
+        ([i / 100 + 0.005 for i in range(50) for _ in range(abs(30 - i) + 1)], -1.0),
     ],
-    ids=["two modes", "a tail", "one mode above", "no valley"],
+    ids=["two modes", "a tail", "one mode above", "no valley", "a valley too high"],
 )
 def test_the_threshold_is_the_first_valley_of_the_layers_histogram(values, cut):
     assert valley(torch.tensor(values, dtype=torch.float64), 1.0) == pytest.approx(cut)
