@@ -4,53 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.graph.values import Element
-from methods.method import Context, Measurement, Method, parameter
-from methods.plan import MaskPlan
-from methods.statistics import require_finite
-from methods.surgery.tensors import get_tensor
+from methods.method import Context, parameter
+from methods.pruning.weights import WeightPruning, weights_of
 
 
 @dataclass(frozen=True)
-class MagnitudeWeights(Method):
-    """Masks the weights with the smallest absolute value; masked ones stay masked.
+class MagnitudeWeights(WeightPruning):
+    """Masks the weights with the smallest absolute value."""
 
-    Units are the weights that are not masked yet, in the tensor's order, so an amount is a fraction of those. Selection `all`
-    prunes each tensor by the same fraction, `global` all of them by one threshold.
-    """
-
-    kind = "prune"
-    levels = ("weight",)
     why = "small weights matter little; what every other way to sparsity must beat"
     paper = "Han et al. 2015 (arXiv 1506.02626)"
-    preserves = False
-    batch_norm = "does not matter"
+    when: ClassVar[tuple[str, ...]] = ("periodic", "cubic")
+    where: ClassVar[tuple[str, ...]] = ("all", "global", "erk", "uniform")
 
-    removal: str = parameter("immediate", "weights are masked at once", choices=("immediate",))
-
-    def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Absolute values of the weights that are not masked."""
-        scores = {}
-        for element in elements:
-            tensor = get_tensor(context.network.module, element.name).detach().abs().float()
-            require_finite(element.name, tensor)
-            scores[element.name] = tensor[_mask(context, element)].cpu()
-        return Measurement(scores)
-
-    def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
-        """See `Method.plan`."""
-        mask = _mask(context, element).cpu()
-        kept = mask.flatten().nonzero().flatten()
-        mask.view(-1)[kept[torch.tensor(list(units), dtype=torch.long)]] = False
-        return MaskPlan({element.name: mask})
+    def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
+        """Absolute values."""
+        return {name: tensor.abs().float() for name, tensor in weights_of(context, elements).items()}
 
 
-def _mask(context: Context, element: Element) -> Tensor:
-    known = context.network.masks.get(element.name)
-    if known is not None:
-        return known.clone()
-    return torch.ones_like(get_tensor(context.network.module, element.name), dtype=torch.bool).contiguous()
+@dataclass(frozen=True)
+class RiglDrop(MagnitudeWeights):
+    """Magnitude, and a little noise that decides among equal weights: what RigL drops before it regrows.
+
+    `rigl` drops by itself; use this to make a dense network as sparse as `rigl` is to keep it.
+    """
+
+    why = "equal weights (zeros above all) go by chance and not by their place in the tensor"
+    paper = "Evci et al. 2020, RigL (arXiv 1911.11134)"
+
+    noise: float = parameter(1e-5, "standard deviation of what is added to the absolute values", low=0.0, high=1.0)
+
+    def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
+        """|w| + N(0, noise^2)."""
+        found = super().importance(context, elements)
+        return {name: noisy(size, self.noise, context.generator) for name, size in found.items()}
+
+
+def noisy(size: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """With normal noise of this standard deviation, drawn on the CPU."""
+    return size + noise * torch.randn(size.shape, generator=generator).to(size)

@@ -1,0 +1,27 @@
+"""Single weights go by chance: the control arm of every other way to sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from methods.graph.values import Element
+from methods.method import Context
+from methods.pruning.weights import WeightPruning, weights_of
+
+
+@dataclass(frozen=True)
+class RandomWeights(WeightPruning):
+    """Masks weights drawn uniformly."""
+
+    why = "what every score of weights must beat; with erk or uniform, the random sparse network to start from"
+    paper = "control arm"
+    where = ("all", "erk", "uniform")
+
+    def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
+        """Uniform numbers."""
+        tensors = weights_of(context, elements)
+        return {n: torch.rand(w.shape, generator=context.generator).to(w.device) for n, w in tensors.items()}
