@@ -1,5 +1,6 @@
 """A Ray for tests of campaigns, and small campaigns."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def driver(spec: CampaignSpec) -> subprocess.Popen[bytes]:
     """The campaign in a process of its own, with a Ray of its own."""
     command = [sys.executable, "-c", DRIVER, spec.model_dump_json(by_alias=True)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
+
+
+@contextlib.contextmanager
+def driving(spec: CampaignSpec) -> Iterator[subprocess.Popen[bytes]]:
+    """The campaign in a process of its own, which is killed when the test is over."""
+    process = driver(spec)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(folder: Path, num_finished: int) -> list[TrialStatus]:

@@ -11,7 +11,7 @@ from orchestrator.campaign.ledger import Entry, Ledger
 from orchestrator.config import CampaignSpec, Named
 from orchestrator.store import CampaignFolder
 from slurm.journal import Journal
-from tests.orchestrator.campaign_support import campaign, driver
+from tests.orchestrator.campaign_support import campaign, driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
 
@@ -69,7 +69,7 @@ def test_nothing_is_lost_whatever_happens_to_the_jobs(machines: Cluster, tmp_pat
     """A job is cancelled by hand, one is requeued, a node loses power, and the controller is killed; all in one campaign."""
     arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 1.5}
     spec = in_jobs(campaign(tmp_path / "jobs", arguments, training={"epochs": 12}, search={"trials": 6, "sampler": "random"}))
-    with driver(spec) as process:
+    with driving(spec) as process:
         wait_for_epochs(spec, 6, 1)
         machines.daemon("kill", "slurmctld", ["ctl"])
         machines.daemon("run", "slurmctld", ["ctl"])
@@ -88,7 +88,7 @@ def test_nothing_is_lost_whatever_happens_to_the_jobs(machines: Cluster, tmp_pat
 def test_jobs_outlive_a_killed_driver_and_are_found_again(slurm: Cluster, tmp_path: Path) -> None:
     arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 0.7}
     spec = in_jobs(campaign(tmp_path / "jobs", arguments, training={"epochs": 12}, search={"trials": 5, "sampler": "random"}))
-    with driver(spec) as process:
+    with driving(spec) as process:
         wait_for_epochs(spec, 5, 2)
         process.kill()
     before = {t: job_of(spec, t) for t in ("t0000", "t0004")}
