@@ -96,10 +96,21 @@ def adapt(
     if not choices:
         skipped += [f"{e.name}: {_name(method)} has nothing to offer" for e, _ in rooms if e.name not in measurement.scores]
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
-    plans = [method.plan(context, context.network.element(c.element), c.units, measurement) for c in choices]
+    plans, unplanned = _plans(context, method, choices, measurement)
     kept = [p for p in plans if defer is None or not defer(p)]
     events, went_away = _apply_all(context, method, kept, followers, rules.limit)
-    return AdaptResult(tuple(events), (*_short_of(method, selection, candidates, choices, amount), *went_away))
+    return AdaptResult(tuple(events), (*_short_of(method, selection, candidates, choices, amount), *unplanned, *went_away))
+
+
+def _plans(context: Context, method: Method, choices: Sequence[Choice], measurement: Measurement) -> tuple[list[Plan], list[str]]:
+    """A plan for every choice, and why there is none for some."""
+    plans, unplanned = [], []
+    for c in choices:
+        try:
+            plans.append(method.plan(context, context.network.element(c.element), c.units, measurement))
+        except (PlanError, NonFiniteStatistics) as error:
+            unplanned.append(f"{c.element}: {error}")
+    return plans, unplanned
 
 
 def _short_of(

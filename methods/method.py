@@ -119,6 +119,10 @@ class Method(ABC):
         `units` are the positions 0..count-1 of the offered new units when growing, the units to remove when pruning. Where
         what is offered are connections (level weight), positions and units count the masked ones (growing) or those that are
         not masked (pruning), as the method's scores do.
+
+        Raises:
+            PlanError: the method can do nothing with these units; the element is skipped and the message told.
+            NonFiniteStatistics: what had to be measured is not finite; likewise.
         """
 
     def companion(self, network: Network) -> Companion | None:

@@ -10,6 +10,7 @@ from torch import nn
 from methods.adapt import Rules, adapt
 from methods.apply import apply
 from methods.catalog import GROWTH, build
+from methods.check import PlanError
 from methods.pending import PendingPlans
 from methods.plan import GrowPlan, MaskPlan, PrunePlan
 from methods.selection import All, GlobalRanking, Limit, RoundRobin
@@ -180,3 +181,17 @@ def test_less_than_was_asked_is_told_where_the_amount_is_that_of_the_element(sel
     result = adapt(chain(), build("grow", "gradmax", {}), selection, 40, Rules(elements=("5.*",)))
     assert len(result.events) == 1 and result.events[0].count <= 4
     assert any("units instead of 40" in reason for reason in result.skipped) == told
+
+
+@dataclass(frozen=True)
+class Picky(type(build("grow", "random", {}))):
+    def plan(self, context, element, units, measurement):
+        if element.name == "2.weight:0":
+            raise PlanError("not with these units")
+        return super().plan(context, element, units, measurement)
+
+
+def test_an_element_that_its_method_cannot_plan_for_is_skipped_and_told():
+    result = adapt(chain(), Picky(), All(), 0.5, Rules())
+    assert [e.element for e in result.events] == ["0.weight:0", "5.weight:0"]
+    assert result.skipped == ("2.weight:0: not with these units",)
