@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from methods.graph.values import Element, Role
 from methods.method import Context, Measurement, parameter
 from methods.plan import PrunePlan
-from methods.pruning.per_sample import EVERY, products, sample_gradients
+from methods.pruning.factors import sample_factors
+from methods.pruning.per_sample import EVERY, Part, sample_gradients
 from methods.pruning.taylor import SensitivityPruning
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor
@@ -31,7 +33,7 @@ class Fisher(SensitivityPruning):
     why = "what a unit's removal would do to the loss near a minimum, where gradients vanish on average but not sample by sample"
     paper = "Theis et al. 2018, Fisher pruning, eq. 8-11 (arXiv 1801.05787); weights: LeCun et al. 1990, optimal brain damage"
     batch_norm = "evaluated with running statistics; its scale and shift count in the form `weights`"
-    cost = "one forward and backward per sample"
+    cost = "one forward and backward per batch; per sample in the form `weights`"
     where = ("global", "all")
 
     form: str = parameter("activation", "the unit as a whole, or weight by weight", choices=("activation", "weights"))
@@ -43,21 +45,30 @@ class Fisher(SensitivityPruning):
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """See the class."""
         places = self.parts(context, elements)
-        names = sorted({p.tensor for found in places.values() for p in found})
         totals = {e.name: torch.zeros(e.size, dtype=torch.float64) for e in elements}
-        weights, samples = {n: get_tensor(context.network.module, n).detach() for n in names}, 0
-        for gradients in sample_gradients(context, names, self.num_batches):
-            squares = {n: (weights[n] * gradients[n]).square().sum(0, keepdim=True) for n in names if self.form == "weights"}
-            for name, found in places.items():
-                if self.form == "weights":
-                    totals[name] += torch.stack([p.sums(squares[p.tensor])[0] for p in found]).sum(0)
-                else:
-                    totals[name] += products(context.network, found, gradients).square().sum(0)
-            samples += len(next(iter(gradients.values())))
-        scores = {name: total / (2 * samples) for name, total in totals.items()}
+        samples = dict.fromkeys(totals, 0)
+        for squares, number in self._squares(context, places):
+            for name, sums in squares.items():
+                totals[name] += sums
+                samples[name] += number
+        scores = {name: total / (2 * samples[name]) for name, total in totals.items()}
         for name, score in scores.items():
             require_finite(f"the Fisher information of {name}", score)
         return Measurement(scores, self.absorbed(context, elements))
+
+    def _squares(self, context: Context, places: Mapping[str, Sequence[Part]]) -> Iterator[tuple[dict[str, Tensor], int]]:
+        """Squares, summed over some samples, and how many those are."""
+        if self.form == "activation":
+            for factors in sample_factors(context, places, self.num_batches):
+                yield {name: one.square().sum(0) for name, one in factors.items()}, len(next(iter(factors.values()), ()))
+            return
+        names = sorted({p.tensor for found in places.values() for p in found})
+        weights = {n: get_tensor(context.network.module, n).detach() for n in names}
+        for gradients in sample_gradients(context, names, self.num_batches):
+            squares = {n: (weights[n] * gradients[n]).square().sum(0, keepdim=True) for n in names}
+            number = len(next(iter(gradients.values()), ()))
+            sums = {name: [p.sums(squares[p.tensor])[0] for p in found] for name, found in places.items()}
+            yield {name: torch.stack(rows).sum(0) for name, rows in sums.items()}, number
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> PrunePlan:
         """Predicts the rise of the loss where units are taken out and nothing makes up for them."""

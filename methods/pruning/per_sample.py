@@ -34,7 +34,10 @@ class Part:
 
     def sums(self, tensor: Tensor) -> Tensor:
         """[n, *shape of the tensor] -> sums of the entries of each unit, [n, size], float64 on the CPU."""
-        rows = tensor.movedim(self.dim + 1, 1).flatten(2).sum(2) if tensor.ndim > 2 else tensor
+        return self.units_of(tensor.movedim(self.dim + 1, 1).flatten(2).sum(2) if tensor.ndim > 2 else tensor)
+
+    def units_of(self, rows: Tensor) -> Tensor:
+        """[n, entries of the dimension] -> sums over the entries of each unit, [n, size], float64 on the CPU."""
         inside = self.units >= 0
         rows = rows.double().cpu()
         return rows.new_zeros(len(rows), self.size).index_add_(1, self.units[inside], rows[:, inside])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from methods.graph.values import Element, Role
 from methods.method import Context, Measurement, parameter
 from methods.plan import PrunePlan
-from methods.pruning.per_sample import EVERY, Part, mean_gradients, parts, products, sample_gradients
+from methods.pruning.factors import sample_factors
+from methods.pruning.per_sample import EVERY, Part, mean_gradients, parts, products
 from methods.pruning.units import UnitPruning
 from methods.statistics import require_finite
 
@@ -49,7 +50,7 @@ class Taylor(SensitivityPruning):
     why = "what a unit's removal would do to the loss, to first order"
     paper = "Molchanov et al. 2017, eq. 7-8 (arXiv 1611.06440) and 2019, eq. 8 (arXiv 1906.10771); groups: arXiv 2301.12900"
     batch_norm = "evaluated with running statistics; its scale and shift count in the form `group`"
-    cost = "one forward and backward per sample (`samples`) or batch (`batch`)"
+    cost = "one forward and backward per batch; per sample in the form `group` with average `samples`"
     where = ("global", "all")
 
     form: str = parameter("activation", "which weights of a unit count", choices=("activation", "group"))
@@ -62,19 +63,27 @@ class Taylor(SensitivityPruning):
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Scores, and the signed first-order changes, [size] each."""
-        places = self.parts(context, elements)
-        names = sorted({p.tensor for found in places.values() for p in found})
-        sizes, sums, samples = dict.fromkeys(places, _ZERO), dict.fromkeys(places, _ZERO), 0
-        found = sample_gradients if self.average == "samples" else _once
-        for gradients in found(context, names, self.num_batches):
-            for name, held in places.items():
-                factors = products(context.network, held, gradients)
-                require_finite(f"gradients of {name}", factors)
-                sizes[name], sums[name] = sizes[name] + factors.abs().sum(0), sums[name] + factors.sum(0)
-            samples += len(next(iter(gradients.values())))
-        scores = {n: self._normalised(s / samples) for n, s in sizes.items()}
+        found = self._factors(context, self.parts(context, elements))
+        sizes, sums, samples = ({e.name: torch.zeros((), dtype=torch.float64) for e in elements} for _ in range(3))
+        for factors in found:
+            for name, one in factors.items():
+                require_finite(f"gradients of {name}", one)
+                sizes[name], sums[name] = sizes[name] + one.abs().sum(0), sums[name] + one.sum(0)
+                samples[name] += len(one)
+        mean = {n: s / samples[n] for n, s in sums.items()}
+        whole = {n: m.abs() if self.average == "batch" else sizes[n] / samples[n] for n, m in mean.items()}
         data = self.absorbed(context, elements)
-        return Measurement(scores, {n: {**data.get(n, {}), "change": -s / samples} for n, s in sums.items()})
+        scores = {n: self._normalised(s) for n, s in whole.items()}
+        return Measurement(scores, {n: {**data.get(n, {}), "change": -m} for n, m in mean.items()})
+
+    def _factors(self, context: Context, places: Mapping[str, Sequence[Part]]) -> Iterator[dict[str, Tensor]]:
+        """Of single samples; or those of the mean loss, in one row, where a unit lives in more than its outgoing weights."""
+        if self.form == "activation" or self.average == "samples":
+            yield from sample_factors(context, places, self.num_batches)
+            return
+        names = sorted({p.tensor for found in places.values() for p in found})
+        gradients = mean_gradients(context, names, self.num_batches)
+        yield {name: products(context.network, found, gradients) for name, found in places.items()}
 
     def _normalised(self, score: Tensor) -> Tensor:
         return score / score.norm().clamp(min=1e-30) if self.normaliser == "norm" else score
@@ -86,9 +95,3 @@ class Taylor(SensitivityPruning):
             return plan
         return replace(plan, predicted_loss=float(measurement.data[element.name]["change"][list(units)].sum()))
 
-
-_ZERO = torch.zeros((), dtype=torch.float64)
-
-
-def _once(context: Context, names: Sequence[str], num_batches: int) -> list[dict[str, Tensor]]:
-    return [mean_gradients(context, names, num_batches)]

@@ -9,7 +9,7 @@ from torch import nn
 
 from methods.adapt import Rules, adapt
 from methods.catalog import build
-from methods.pruning import per_sample
+from methods.pruning import factors, per_sample
 from methods.selection import All
 from tests.support.contracts import context, mixed
 
@@ -85,6 +85,40 @@ def test_samples_one_by_one_give_what_samples_together_give(monkeypatch):
     assert together[0]["stem.weight"].shape == (8, 6, 3, 3, 3)
     for name in together[0]:
         assert torch.allclose(together[0][name], single[0][name], rtol=1e-9, atol=1e-12)
+
+
+def test_inputs_times_their_gradients_are_weights_times_theirs(monkeypatch):
+    """One backward for a batch gives what single samples' weight gradients give: residual streams, convolutions, a flatten."""
+    ctx = mixed(torch.float64)
+    elements = [e for e in ctx.network.elements() if e.level == "channel" and e.permissible]
+    method = build("prune", "fisher", {"num_batches": 2})
+    with monkeypatch.context() as without:
+        without.setattr(factors, "sample_gradients", None)
+        fast = method.measure(ctx, elements, {}).scores
+    monkeypatch.setattr(factors, "_is_input", lambda network, part: False)
+    slow = method.measure(ctx, elements, {}).scores
+    assert len(fast) == 4 and "stem.weight:0" in fast
+    for name, score in fast.items():
+        assert torch.allclose(score, slow[name], rtol=1e-8) and (score > 0).all(), name
+
+
+class Flat(nn.Module):
+    """The second layer sees positions as samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.b(F.relu(self.a(x)).flatten(0, 1)).reshape(len(x), -1, 3).mean(1)
+
+
+def test_layers_that_see_positions_as_samples_are_measured_sample_by_sample():
+    torch.manual_seed(0)
+    ctx = context(Flat(), torch.randn(9, 5, 4), torch.randint(3, (9,)))
+    (_,), (g,) = by_hand(ctx, ["b.weight"])
+    expected = (ctx.network.module.b.weight.detach() * g).sum(1).double().square().mean(0) / 2
+    assert torch.allclose(scores(ctx, build("prune", "fisher", {}), "a.weight:0"), expected, rtol=1e-4)
 
 
 class Branching(nn.Module):
