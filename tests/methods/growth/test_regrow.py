@@ -1,0 +1,326 @@
+"""Connections are exchanged exactly as the papers say, and their number stays."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from methods.adapt import Rules, adapt
+from methods.amount import Amount
+from methods.apply import apply
+from methods.catalog import build
+from methods.growth.dense_momentum import DenseMomentum
+from methods.growth.regrow import exchange
+from methods.plan import GrowPlan, MaskPlan
+from methods.selection import All, GlobalRanking
+from methods.surgery.followers import OptimizerFollower
+from methods.surgery.masks import apply_masks, mask_gradients
+from tests.methods.pruning.test_movement import moved
+from tests.support.contracts import GrowthContract, PruningContract, context, mixed
+
+REGROWING = ("set", "rigl", "snfs", "nest_connections")
+
+
+def sparse(method, dtype=torch.float32, seed=0, fraction=0.5):
+    """Every tensor half masked, and the method's companion after three training steps."""
+    ctx = mixed(dtype, seed)
+    adapt(ctx, build("prune", "magnitude_weights", {}), All(), fraction, Rules())
+    companion = method.companion(ctx.network)
+    return ctx if companion is None else moved(replace(ctx, companion=companion))
+
+
+@pytest.mark.parametrize("arguments", [{"replace": False}, {"replace": True}], ids=str, scope="class")
+@pytest.mark.parametrize("name", REGROWING, scope="class")
+class TestContract(GrowthContract):
+    measures = True
+
+    @pytest.fixture
+    def method(self, name, arguments):
+        self.made = build("grow", name, arguments)
+        return self.made
+
+    def context(self, dtype=torch.float32, seed=0):
+        return sparse(self.made, dtype, seed)
+
+    def test_the_optimizer_follows_and_trains_everything(self, method):
+        """As a trial trains: masked weights are zero after every step; most new connections move (others have no input)."""
+        ctx = self.context()
+        optimizer = torch.optim.AdamW(ctx.network.module.parameters(), lr=0.01)
+        self.train(ctx, optimizer)
+        old = {n: m.clone() for n, m in ctx.network.masks.items()}
+        assert self.act(ctx, method, followers=[OptimizerFollower(optimizer, ctx.network.module)]).events
+        before = {n: p.detach().clone() for n, p in ctx.network.module.named_parameters()}
+        self.train(ctx, optimizer)
+        for name, p in ctx.network.module.named_parameters():
+            mask = ctx.network.masks.get(name, torch.ones_like(p, dtype=torch.bool))
+            assert torch.isfinite(p).all() and (p != before[name])[mask].float().mean() > 0.9, name
+            born = mask & ~old.get(name, mask)
+            assert not born.any() or (p[born] != before[name][born]).float().mean() > 0.5, name
+
+    def train(self, ctx, optimizer):
+        inputs, targets = next(iter(ctx.batches(1)))
+        for _ in range(2):
+            optimizer.zero_grad()
+            F.cross_entropy(ctx.network.module(inputs), targets).backward()
+            mask_gradients(ctx.network)
+            optimizer.step()
+            apply_masks(ctx.network)
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+    def test_the_function_changes_only_as_declared(self, method, dtype, tolerance):
+        if not method.replace:
+            super().test_the_function_changes_only_as_declared(method, dtype, tolerance)
+        else:
+            self.keeps_the_number(method, self.context(dtype))
+
+    def keeps_the_number(self, method, ctx):
+        before = {n: m.clone() for n, m in ctx.network.masks.items()}
+        events = self.act(ctx, method).events
+        assert len(events) == len(before)
+        for event in events:
+            assert event.kind == "mask" and event.parameters_after == event.parameters_before
+            mask, old = ctx.network.masks[event.element], before[event.element]
+            assert mask.sum() == old.sum() and not torch.equal(mask, old)
+            assert not ctx.network.module.get_parameter(event.element)[~mask].any()
+
+
+class TestGraNet(PruningContract):
+    @pytest.fixture(params=[{}, {"regrow": 0.2}], ids=str)
+    def method(self, request):
+        return build("prune", "granet", request.param)
+
+
+def linear(weight, x, slope):
+    """y = W x with the loss slope . y, so that dL/dW = slope x^T; float64."""
+    module = nn.Linear(len(x), len(slope), bias=False).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor(weight, dtype=torch.float64))
+    inputs, targets = torch.tensor([x], dtype=torch.float64), torch.tensor([slope], dtype=torch.float64)
+    ctx = context(module, inputs, targets, loss=lambda y, t: (y * t).sum())
+    apply(ctx.network, MaskPlan({"weight": module.weight.detach() != 0}))
+    return ctx
+
+
+WEIGHT = [[0.9, 0.0, 0.0, 0.1], [0.0, -0.8, 0.2, 0.0]]
+GRADIENT = [[1.0, 2.0, 3.0, 4.0], [-0.5, -1.0, -1.5, -2.0]]
+
+
+class TestRigL:
+    @pytest.mark.parametrize("make", [
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), lambda p: torch.optim.Adam(p, 0.1)], ids=["sgd", "adam"])  # fmt: skip
+    def test_the_mask_update_by_hand(self, make):
+        """Half of four connections: 0.1 and 0.2 are dropped; of all that is not kept, gradients 4 (just dropped) and 3 grow."""
+        ctx = linear(WEIGHT, [1.0, 2.0, 3.0, 4.0], [1.0, -0.5])
+        weight = ctx.network.module.weight
+        optimizer = make([weight])
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
+            if key in optimizer.state[weight]:
+                optimizer.state[weight][key] = torch.arange(1.0, 9.0, dtype=torch.float64).view(2, 4)
+        follower = [OptimizerFollower(optimizer, ctx.network.module)]
+        (event,) = adapt(ctx, build("grow", "rigl", {}), All(), 0.5, Rules(), follower).events
+        assert ctx.network.masks["weight"].tolist() == [[True, False, True, True], [False, True, False, False]]
+        assert weight.tolist() == [[0.9, 0.0, 0.0, 0.1], [0.0, -0.8, 0.0, 0.0]]
+        assert event.parameters_before == event.parameters_after == 4
+        state = optimizer.state[weight]
+        first = state.get("momentum_buffer", state.get("exp_avg"))
+        assert first.tolist() == [[1, 2, 0, 4], [5, 6, 7, 8]]
+        if "exp_avg_sq" in state:
+            assert state["exp_avg_sq"].tolist() == [[1, 2, (1 + 4 + 6) / 3, 4], [5, 6, 7, 8]]
+
+    def test_only_growing_by_hand(self):
+        ctx = linear(WEIGHT, [1.0, 2.0, 3.0, 4.0], [1.0, -0.5])
+        method = build("grow", "rigl", {"replace": False})
+        element = ctx.network.element("weight")
+        found = method.measure(ctx, [element], {"weight": 4})
+        assert found.scores["weight"].tolist() == [3.0, 2.0, 2.0, 0.5]
+        assert found.data["weight"]["indices"].tolist() == [2, 1, 7, 4]
+        assert found.data["weight"]["grow"].tolist() == GRADIENT
+        adapt(ctx, method, All(), 0.5, Rules())
+        assert ctx.network.masks["weight"].tolist() == [[True, True, True, True], [False, True, True, False]]
+        assert ctx.network.module.weight.tolist() == WEIGHT
+
+    def test_amounts_are_of_the_active_weights_and_end_at_what_is_masked(self):
+        for fraction, changed in ((0.25, 1), (Amount(2), 2), (Amount(100), 4)):
+            ctx = linear([[5.0, 6.0, 7.0, 8.0, 0.0, 0.0, 0.0, 0.0]], [1.0] * 4 + [2.0] * 4, [1.0])
+            adapt(ctx, build("grow", "rigl", {}), All(), fraction, Rules())
+            assert ctx.network.masks["weight"].tolist() == [[False] * changed + [True] * 4 + [False] * (4 - changed)]
+
+    def test_globally_the_largest_gradients_decide_where(self):
+        ctx = sparse(build("grow", "rigl", {}))
+        with torch.no_grad():
+            ctx.network.module.fc2.weight.mul_(1e3)
+        method = build("grow", "rigl", {"replace": False})
+        names = [e.name for e in ctx.network.elements() if e.level == "weight"]
+        elements = [ctx.network.element(n) for n in names]
+        scores = method.measure(ctx, elements, dict.fromkeys(names, 1)).scores
+        masked = {n: int((~m).sum()) for n, m in ctx.network.masks.items()}
+        adapt(ctx, method, GlobalRanking(), 0.2, Rules())
+        grown = {n: masked[n] - int((~ctx.network.masks[n]).sum()) for n in names}
+        threshold = min(float(scores[n][k - 1]) for n, k in grown.items() if k)
+        assert all(k == int((scores[n] >= threshold).sum()) for n, k in grown.items()) and len(set(grown.values())) > 2
+
+    def test_finds_the_inputs_that_matter(self):
+        """Four of forty inputs carry the target, and four random connections exist: RigL finds all four inputs."""
+        torch.manual_seed(0)
+        x = torch.randn(256, 40)
+        y = x[:, 30:34].sum(1, keepdim=True)
+        module = nn.Linear(40, 1)
+        ctx = context(module, x, y, loss=F.mse_loss)
+        mask = torch.zeros(1, 40, dtype=torch.bool)
+        mask[0, :4] = True
+        apply(ctx.network, MaskPlan({"weight": mask}))
+        optimizer = torch.optim.SGD(module.parameters(), 0.05, momentum=0.9)
+        losses, connected = [], []
+        for _ in range(8):
+            for _ in range(10):
+                optimizer.zero_grad()
+                F.mse_loss(module(x), y).backward()
+                mask_gradients(ctx.network)
+                optimizer.step()
+                apply_masks(ctx.network)
+            losses.append(float(F.mse_loss(module(x), y).detach()))
+            connected.append(ctx.network.masks["weight"].nonzero()[:, 1].tolist())
+            adapt(ctx, build("grow", "rigl", {}), All(), 0.5, Rules(), [OptimizerFollower(optimizer, module)])
+        best = losses.index(min(losses))
+        assert losses[0] > 2 and losses[best] < 0.1 and connected[best] == [30, 31, 32, 33]
+
+
+def test_exchange_keeps_exactly_the_largest():
+    generator = torch.Generator().manual_seed(0)
+    for count in (0, 3, 20):
+        active = torch.rand(6, 10, generator=generator) < 0.5
+        drop, grow = torch.rand(2, 6, 10, generator=generator)
+        mask = exchange(active, drop, grow, min(count, int(active.sum())))
+        order = sorted(active.nonzero().tolist(), key=lambda ij: -float(drop[tuple(ij)]))
+        kept = {tuple(ij) for ij in order[: len(order) - min(count, len(order))]}
+        rest = sorted(({(i, j) for i in range(6) for j in range(10)} - kept), key=lambda ij: -float(grow[ij]))
+        assert {tuple(ij) for ij in mask.nonzero().tolist()} == kept | set(rest[: min(count, len(order))])
+
+
+def test_set_grows_uniformly_among_everything_that_is_not_kept():
+    counts = torch.zeros(1, 12)
+    for seed in range(600):
+        ctx = linear([[3.0, 2.0, 0.1] + [0.0] * 9], [1.0] * 12, [1.0])
+        ctx.generator.manual_seed(seed)
+        adapt(ctx, build("grow", "set", {}), All(), Amount(1), Rules())
+        counts += ctx.network.masks["weight"]
+    assert counts[0, :2].tolist() == [600, 600]
+    assert (counts[0, 2:] - 60).abs().max() < 5 * 60**0.5  # each of ten with probability 1/10
+
+
+class TestSnfs:
+    def test_the_companion_sees_dense_gradients_that_the_optimizer_does_not(self):
+        ctx = linear(WEIGHT, [1.0, 2.0, 3.0, 4.0], [1.0, -0.5])
+        module, gradient = ctx.network.module, torch.tensor(GRADIENT, dtype=torch.float64)
+        optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9)
+        companions = [DenseMomentum(0.9), DenseMomentum(0.9, 0.99)]
+        inputs, targets = next(iter(ctx.batches(1)))
+        for scale in (1.0, -3.0):
+            optimizer.zero_grad()
+            (scale * ctx.loss(module(inputs), targets)).backward()
+            for companion in companions:
+                companion.after_backward(ctx.network)
+            mask_gradients(ctx.network)
+            optimizer.step()
+        assert not optimizer.state[module.weight]["momentum_buffer"][~ctx.network.masks["weight"]].any()
+        mean = (0.1 * 0.9 * 1 + 0.1 * -3) / (1 - 0.9**2) * gradient
+        square = (0.01 * 0.99 * 1 + 0.01 * 9) / (1 - 0.99**2) * gradient.square()
+        torch.testing.assert_close(companions[0].direction("weight").double(), mean, rtol=1e-5, atol=0)
+        torch.testing.assert_close(companions[1].direction("weight").double(), mean / square.sqrt(), rtol=1e-5, atol=0)
+        with_momentum = replace(ctx, companion=companions[0])
+        adapt(with_momentum, build("grow", "snfs", {}), All(), 0.5, Rules())
+        assert ctx.network.masks["weight"].tolist() == [[True, False, True, True], [False, True, False, False]]
+
+    def test_goes_on_from_a_checkpoint_and_follows_surgery(self):
+        method = build("grow", "snfs", {"scaled": True})
+        ctx = sparse(method)
+        again = method.companion(ctx.network)
+        again.load({n: t.clone() for n, t in ctx.companion.tensors().items()})
+        other = replace(ctx, network=copy.deepcopy(ctx.network), companion=again)
+        for c in (ctx, other):
+            apply(c.network, GrowPlan("fc1.weight:0", 2), [c.companion])
+            moved(c, 2)
+        assert ctx.companion.direction("fc1.weight").shape == (9, 32)
+        assert again.steps == ctx.companion.steps
+        for name in ctx.network.masks:
+            assert torch.equal(again.direction(name), ctx.companion.direction(name))
+
+    def test_says_what_is_missing(self):
+        method = build("grow", "snfs", {})
+        ctx = sparse(method)
+        element = ctx.network.element("fc1.weight")
+        assert method.accepts(ctx, element) is None
+        assert "there is none" in method.accepts(replace(ctx, companion=None), element)
+        assert "no training step" in method.accepts(replace(ctx, companion=DenseMomentum(0.9)), element)
+
+
+@pytest.mark.parametrize("name", REGROWING)
+def test_a_dense_tensor_has_nothing_to_give_back(name):
+    ctx = mixed()
+    result = adapt(ctx, build("grow", name, {}), All(), 0.5, Rules())
+    assert not result.events and "no connection of stem.weight is masked; prune weights first" in result.skipped[0]
+
+
+class TestNest:
+    def test_connections_are_those_of_the_bridging_matrix(self):
+        """B = mean over samples of h (-dL/dz)^T, by hand for a linear layer; newborns are `birth` times it."""
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+        ctx = context(module, torch.randn(16, 5, dtype=torch.float64), torch.randint(3, (16,)))
+        mask = torch.rand(3, 6) < 0.5
+        apply(ctx.network, MaskPlan({"2.weight": mask}))
+        inputs, targets = next(iter(ctx.batches(1)))
+        with torch.no_grad():
+            hidden = module[1](module[0](inputs))
+            bridging = (F.one_hot(targets, 3) - module[2](hidden).softmax(1)).T @ hidden / 16
+        masked = torch.where(mask, 0.0, bridging.abs()).view(-1)
+        chosen = torch.zeros(18, dtype=torch.bool).index_fill_(0, masked.argsort(descending=True)[:4], True).view(3, 6)
+        before = module[2].weight.detach().clone()
+        method = build("grow", "nest_connections", {"birth": 0.3})
+        (event,) = adapt(ctx, method, All(), Amount(4), Rules(elements=("2.weight",))).events
+        assert torch.equal(ctx.network.masks["2.weight"], mask | chosen)
+        torch.testing.assert_close(module[2].weight.detach(), before + 0.3 * bridging * chosen)
+        assert event.predicted == pytest.approx(0.3 * float(bridging[chosen].square().sum()))
+        assert event.parameters_after == event.parameters_before + 4
+
+    def test_the_loss_falls_as_predicted(self):
+        method = build("grow", "nest_connections", {"birth": 1e-4})
+        ctx = sparse(method, torch.float64)
+        inputs, targets = next(iter(ctx.batches(1)))
+        module = ctx.network.module.eval()
+        with torch.no_grad():
+            before = F.cross_entropy(module(inputs), targets)
+            events = adapt(ctx, method, All(), 0.5, Rules()).events
+            fall = float(before - F.cross_entropy(module(inputs), targets))
+        assert fall == pytest.approx(sum(e.predicted for e in events), rel=0.02)
+        assert build("grow", "nest_connections", {"birth": 0.0}).promises() and not method.promises()
+
+
+class TestGraNetClaims:
+    def test_prunes_to_the_amount_and_rewires_each_tensor(self):
+        ctx, plain, bare = mixed(torch.float64), mixed(torch.float64), mixed(torch.float64)
+        total = sum(e.size for e in ctx.network.elements() if e.level == "weight")
+        adapt(plain, build("prune", "magnitude_weights", {}), GlobalRanking(), 0.5, Rules())
+        adapt(bare, build("prune", "granet", {"regrow": 0.0}), GlobalRanking(), 0.5, Rules())
+        elements = [e for e in ctx.network.elements() if e.level == "weight"]
+        found = build("grow", "rigl", {"replace": False})
+        gradients = found.candidates(ctx, elements)
+        weights = {e.name: ctx.network.module.get_parameter(e.name).detach().clone() for e in elements}
+        adapt(ctx, build("prune", "granet", {"regrow": 0.4, "noise": 0.0}), GlobalRanking(), 0.5, Rules())
+        assert sum(int(m.sum()) for m in ctx.network.masks.values()) == pytest.approx(total / 2, abs=1)
+        for name, mask in ctx.network.masks.items():
+            magnitude = plain.network.masks[name]
+            assert torch.equal(bare.network.masks[name], magnitude)
+            num = int(magnitude.sum())
+            assert int(mask.sum()) == num
+            expected = exchange(magnitude, weights[name].abs(), gradients[name].abs(), int(0.4 * num))
+            assert torch.equal(mask, expected)
+            torch.testing.assert_close(
+                ctx.network.module.get_parameter(name).detach(), torch.where(mask, weights[name], 0.0)
+            )
+        assert any(not torch.equal(m, plain.network.masks[n]) for n, m in ctx.network.masks.items())
