@@ -35,13 +35,14 @@ PRUNING: dict[str, list[Arguments]] = {
     "taylor": [{}, {"form": "group", "average": "batch"}, {"normaliser": "norm"}],
     "fisher": [{}, {"form": "weights"}],
     "condense": [{}],
-    "obs": [{}, {"curvature": "exact"}],
+    "obs": [{"num_batches": 1}],
     "differentiable": [{}],
     "remove_blocks": [{}, {"layers": True}, *({"score": s} for s in ("influence", "gate", "scale"))],
 }
 OWN_SUITE: dict[str, str] = {
     "size_weight": "growth/test_size_weight.py",
     "controller": "growth/test_controller.py",
+    "residual_fitting": "growth/test_residual_fitting.py",
     "movement": "pruning/test_movement.py",
     "granet": "growth/test_regrow.py",
     "set": "growth/test_regrow.py",
