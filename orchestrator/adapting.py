@@ -24,6 +24,9 @@ from orchestrator.config import AdaptationSpec
 from scheduler.triggers import build_trigger
 from scheduler.triggers.base import Progress, Trigger
 
+SHRINKING = ("channel", "head", "group")
+"""Levels whose units can be shrunk to zero over steps."""
+
 
 def build_companions(adaptations: Sequence[Adaptation], network: Network) -> None:
     """Give every adaptation what its method keeps beside the network; one and the same where methods share it.
@@ -86,6 +89,8 @@ class Adaptation:
         how = build(spec.kind, spec.how.name, method)
         if spec.removal.name == "shrink" and getattr(how, "removal", "immediate") != "immediate":
             raise ValueError(f"units that shrink to zero cannot be removed by {how.removal} as well.")
+        if spec.removal.name == "shrink" and not set(how.levels) & set(SHRINKING):
+            raise ValueError(f"only {', '.join(SHRINKING)} can shrink to zero, but it acts on {', '.join(how.levels)}.")
         return Adaptation(
             index,
             spec,

@@ -80,6 +80,7 @@ def test_the_error_names_the_file_and_says_that_nothing_started(tmp_path: Path) 
         (("how: random, amount: 0.5}", "how: deepen, amount: 1, removal: absorb}"), 5, "does not go with removal absorb"),
         (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: condense, removal: shrink"), 6, "by merge as well"),
         (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: magnitude_weights, removal: merge"), 6, "immediate"),
+        (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: remove_blocks, removal: shrink"), 6, "can shrink"),
         (("when: never", "when: {never: 1, periodic: 2}"), 6, "one name"),
     ],
 )

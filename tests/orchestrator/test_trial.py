@@ -49,6 +49,10 @@ VARIANTS = {
         {"grow": {"when": {"periodic": {"every": 4}}, "where": "all", "how": "gradmax", "amount": 0.25}},
         {"prune": {"when": {"periodic": {"every": 2}}, "where": "global", "how": "slimming", "amount": 0.2, "minimum": 2,
                    "removal": {"shrink": {"steps": 6}}}}]},
+    "gates": {"adaptations": [
+        {"grow": {"when": {"periodic": {"every": 3}}, "where": "all", "how": "random", "amount": 0.25}},
+        {"prune": {"when": {"periodic": {"every": 2}}, "where": "all", "amount": "advised",
+                   "how": {"differentiable": {"strength": 0.05, "start": 0.3}}}}]},
     "depth": {"adaptations": [
         {"grow": {"when": {"periodic": {"every": 2}}, "where": "round_robin", "how": "deepen", "amount": 1}},
         {"prune": {"when": {"periodic": {"every": 3}}, "where": "global", "how": "remove_blocks", "amount": 1}}]},
