@@ -13,10 +13,12 @@ from methods.growth.deepen import Deepen
 from methods.growth.firefly import Firefly
 from methods.growth.gradmax import GradMax
 from methods.growth.gradmax_opt import GradMaxOpt
+from methods.growth.half_layer import HalfLayer
 from methods.growth.nest import Nest
 from methods.growth.net2wider import Net2Wider
 from methods.growth.north import North
 from methods.growth.random import Random
+from methods.growth.residual_fitting import ResidualFitting
 from methods.growth.senn import Senn
 from methods.growth.senn_depth import SennDepth
 from methods.growth.size_weight import SizeWeight, SizeWeightPruning
@@ -61,9 +63,11 @@ from methods.selection import (
 GROWTH: dict[str, type[Method]] = {
     "random": Random,
     "net2wider": Net2Wider,
+    "half_layer": HalfLayer,
     "variance_transfer": VarianceTransfer,
     "north": North,
     "nest": Nest,
+    "residual_fitting": ResidualFitting,
     "gradmax": GradMax,
     "gradmax_opt": GradMaxOpt,
     "tiny": Tiny,
