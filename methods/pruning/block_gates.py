@@ -77,11 +77,11 @@ class BlockGates(Gates):
         self.sync(network)
 
     def places(self, network: Network) -> dict[str, list[str]]:
-        """The tensors that each block's gate multiplies; a tensor belongs to the first block that has it."""
+        """The tensors that each block's gate multiplies; where one block is inside another, the outer one has the gate."""
         if self._elements is not network.elements():
             self._elements, self._places = network.elements(), {}
             taken: set[str] = set()
-            for element in self._elements:
+            for element in sorted(self._elements, key=lambda e: e.name.count(".")):
                 if element.level != "block" or not element.permissible or why_no_gate(network, element) is not None:
                     continue
                 names = gate_tensors(network, element.name)

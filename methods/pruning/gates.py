@@ -74,6 +74,7 @@ class Gates(Companion):
     def after_backward(self, network: Network) -> None:
         """The chain rule, and the penalty."""
         self.sync(network)
+        self._gradients = {}
         if not self.raw:
             return
         tensors = {n: get_tensor(network.module, n) for n in self.raw}

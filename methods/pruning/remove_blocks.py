@@ -121,10 +121,11 @@ def cosines(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _gates(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
-    """|gate| of each block; without a companion (outside of training) what is folded into the weights."""
-    own = context.companion.own if isinstance(context.companion, BlockGates) else {}
-    folded = _scales(context, [e for e in elements if e.name not in own])
-    return {e.name: own[e.name].abs() if e.name in own else folded[e.name] for e in elements}
+    """|gate| of each block that has one; without a companion (outside of training) what is folded into the weights."""
+    if not isinstance(context.companion, BlockGates):
+        return _scales(context, elements)
+    own = context.companion.own
+    return {e.name: own[e.name].abs() for e in elements if e.name in own}
 
 
 def _scales(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ from torch import nn
 
 from methods.adapt import Rules, adapt
 from methods.amount import Amount
+from methods.apply import apply
 from methods.catalog import build
+from methods.plan import RemovePlan
 from methods.pruning.remove_blocks import cosines
 from methods.selection import All, GlobalRanking
 from methods.surgery.followers import OptimizerFollower
@@ -155,6 +157,17 @@ def test_the_gates_gradient_is_that_of_a_factor_on_the_branch():
     assert float(companion.own["block"]) == pytest.approx(moved - step * 0.02, rel=1e-9)
 
 
+def test_training_goes_on_when_the_last_gated_block_is_gone():
+    ctx = context(Chain(), *task())
+    companion = build("prune", "remove_blocks", {"score": "gate"}).companion(ctx.network)
+    optimizer = train(ctx, 1, companion)
+    followers = [companion, OptimizerFollower(optimizer, ctx.network.module)]
+    for name in NAMES:
+        apply(ctx.network, RemovePlan(name), followers)
+    train(ctx, 2, companion, optimizer=optimizer)
+    assert not companion.raw and not companion.own
+
+
 def test_training_with_gates_goes_on_from_a_checkpoint_bit_by_bit():
     x, y = task()
     ctx = context(Chain(), x, y)
@@ -168,6 +181,30 @@ def test_training_with_gates_goes_on_from_a_checkpoint_bit_by_bit():
     train(ctx, 4, again, optimizer=optimizer)
     for a, b in zip(whole[0].network.module.parameters(), ctx.network.module.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Nested(Block):
+    """A block whose second half is a branch of its own: both end in the same weights."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.end = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
+        del self.conv2, self.norm2
+
+    def forward(self, x):
+        return F.relu(x + self.end(F.relu(self.norm1(self.conv1(x)))))
+
+
+def test_of_blocks_within_blocks_the_outer_one_has_the_gate():
+    torch.manual_seed(0)
+    module = Chain()
+    module.blocks[1] = Nested(6)
+    ctx, method = context(module, *task()), build("prune", "remove_blocks", {"score": "gate"})
+    companion = method.companion(ctx.network)
+    offered = [e for e in ctx.network.elements() if method.accepts(ctx, e) is None]
+    assert {e.name for e in offered} == {*NAMES, "blocks.1.end"} and set(companion.own) == set(NAMES)
+    assert set(method.measure(dataclasses.replace(ctx, companion=companion), offered, {}).scores) == set(NAMES)
 
 
 class Saturating(Block):
