@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from methods.growth.cascade import Cascade
 from methods.growth.controller import Controller, ControllerPruning
 from methods.growth.deepen import Deepen
 from methods.growth.firefly import Firefly
@@ -64,6 +65,7 @@ GROWTH: dict[str, type[Method]] = {
     "random": Random,
     "net2wider": Net2Wider,
     "half_layer": HalfLayer,
+    "cascade": Cascade,
     "variance_transfer": VarianceTransfer,
     "north": North,
     "nest": Nest,

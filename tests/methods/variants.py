@@ -43,6 +43,7 @@ OWN_SUITE: dict[str, str] = {
     "size_weight": "growth/test_size_weight.py",
     "controller": "growth/test_controller.py",
     "half_layer": "growth/test_half_layer.py",
+    "cascade": "growth/test_cascade.py",
     "residual_fitting": "growth/test_residual_fitting.py",
     "movement": "pruning/test_movement.py",
     "granet": "growth/test_regrow.py",
