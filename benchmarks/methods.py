@@ -35,11 +35,19 @@ PRUNE_WHEN = {"periodic": {"every": 2, "from": 4, "until": 10}}
 NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "resnet": ({"network": "resnet", "network_args": {"depth": 8, "width": 0.25}},
                {"network": "resnet", "network_args": {"depth": 8, "width": 0.5}}),
-    "mlp": ({"network": "mlp", "network_args": {"hidden": [16, 16]}}, {"network": "mlp", "network_args": {"hidden": [32, 32]}}),
+    "mlp": ({"network": "mlp", "network_args": {"hidden": [12, 12]}}, {"network": "mlp", "network_args": {"hidden": [24, 24]}}),
 }  # fmt: skip
 """Kind -> small and big network."""
-OWN_NETWORK: dict[str, str] = {}
+OWN_NETWORK = {"residual_fitting": "mlp", "obs": "mlp"}
 """Methods that need another network than the residual one."""
+SPARSE = {"prune": {"when": {"periodic": {"every": 50, "from": 1}}, "where": "erk", "how": "random_weights", "amount": 0.74}}
+"""What makes the network sparse before connections are grown."""
+LEARNED = ("size_weight", "controller")
+"""Methods that say themselves when."""
+ADVISED = (*LEARNED, "residual_fitting")
+"""Methods that say themselves how many."""
+HOW: dict[tuple[str, str], dict[str, Any]] = {("prune", "size_weight"): {"target": 0.5}}
+"""Arguments where the defaults would not do what is compared."""
 
 
 @dataclass
@@ -74,24 +82,30 @@ def _spread(values: list[Any], form: str) -> str:
     return f"{statistics.mean(values):{form}} ± {spread:{form}}"
 
 
-def adaptation(kind: str, name: str, least: float, most: float) -> dict[str, Any]:
-    """The entry of a campaign file with which a method takes part."""
+def adaptations(kind: str, name: str, least: float, most: float) -> list[dict[str, Any]]:
+    """The entries of a campaign file with which a method takes part."""
     levels = resolve(kind, name).levels
     one_by_one = set(levels) <= {"insertion", "layer", "block"}
     weights = "weight" in levels
+    when: Any = GROW_WHEN if kind == "grow" else PRUNE_WHEN
+    where = "round_robin" if one_by_one else "all" if kind == "grow" else "global"
+    amount: Any = 1 if one_by_one else {"seed": 0.25} if kind == "grow" else 0.2
+    if weights:
+        amount = 0.1 if kind == "grow" else 0.3
+    if name in LEARNED:
+        when, where = {"learned": {"from": 2, "until": 10}}, "all"
+    if name in ADVISED:
+        amount = "advised"
+    limit = {} if weights and kind == "grow" else {"parameters": most if kind == "grow" else least}
+    entry: dict[str, Any] = {"when": when, "where": where, "how": {name: HOW.get((kind, name), {})}, "amount": amount, "limit": limit}
     if kind == "grow":
-        limit = {} if weights else {"parameters": most}
-        amount: Any = 1 if one_by_one else 0.1 if weights else {"seed": 0.25}
-        where = "round_robin" if one_by_one else "all"
-        return {"grow": {"when": GROW_WHEN, "where": where, "how": name, "amount": amount, "limit": limit}}
-    amount = 1 if one_by_one else 0.3 if weights else 0.2
-    return {"prune": {"when": PRUNE_WHEN, "where": "global", "how": name, "amount": amount, "minimum": 2,
-                      "limit": {"parameters": least}}}  # fmt: skip
+        return [*([SPARSE] if weights else []), {"grow": entry}]
+    return [{"prune": {**entry, "minimum": 2}}]
 
 
-def run(row: Row, task: dict[str, Any], adaptations: list[dict[str, Any]], seed: int) -> None:
+def run(row: Row, task: dict[str, Any], entries: list[dict[str, Any]], seed: int) -> None:
     training = {"epochs": EPOCHS, "batch_size": 64, "optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9}}, "lr_schedule": "cosine"}
-    spec = TrialSpec.model_validate({"task": task, "training": training, "adaptations": adaptations, "seed": seed})
+    spec = TrialSpec.model_validate({"task": task, "training": training, "adaptations": entries, "seed": seed})
     spent: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial.open(spec, Path(folder) / "trial")
@@ -159,13 +173,13 @@ def main() -> None:
         controls = [(Row(n, "", kind_of_network), tasks[n], []) for n in ("small", "big")]
         rows = [
             (Row(n, k, kind_of_network), tasks["small" if k == "grow" and "weight" not in resolve(k, n).levels else "big"],
-             [adaptation(k, n, least, most)])
+             adaptations(k, n, least, most))
             for k, n in chosen
         ]  # fmt: skip
-        for row, task, adaptations in [*controls, *rows]:
+        for row, task, entries in [*controls, *rows]:
             for seed in range(given.seeds):
                 try:
-                    run(row, task, adaptations, seed)
+                    run(row, task, entries, seed)
                 except Exception as error:  # one method that fails must not end the table; it is shown as failed
                     row.skipped = f"FAILED: {type(error).__name__}: {error}"
             print(" | ".join(row.cells()), flush=True)

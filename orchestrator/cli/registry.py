@@ -137,7 +137,7 @@ def entry_of(kind: str, name: str, found: type) -> Entry:
         kind=kind,
         summary=" ".join(summary.split()),
         details=details.strip(),
-        options=tuple(_option(f) for f in dataclasses.fields(found)) if dataclasses.is_dataclass(found) else (),
+        options=tuple(_option(kind, f) for f in dataclasses.fields(found)) if dataclasses.is_dataclass(found) else (),
         levels=tuple(getattr(found, "levels", ())),
         paper=getattr(found, "paper", ""),
         preserves=getattr(found, "preserves", None),
@@ -153,9 +153,10 @@ def entry_of(kind: str, name: str, found: type) -> Entry:
 _SPELLINGS = {"start": "from", "end": "until"}
 
 
-def _option(field: dataclasses.Field[Any]) -> Option:
+def _option(kind: str, field: dataclasses.Field[Any]) -> Option:
     about = field.metadata.get("parameter")
     told: Mapping[str, Any] = about if isinstance(about, Mapping) else vars(about) if about is not None else {}
     default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-    name, choices = _SPELLINGS.get(field.name, field.name), tuple(told.get("choices", ()))
+    name = _SPELLINGS.get(field.name, field.name) if kind == "when" else field.name
+    choices = tuple(told.get("choices", ()))
     return Option(name, default, told.get("low"), told.get("high"), bool(told.get("log")), choices, str(told.get("help", "")))
