@@ -78,7 +78,7 @@ class Gates(Companion):
         if not self.raw:
             return
         tensors = {n: get_tensor(network.module, n) for n in self.raw}
-        raw = {n: w.clone().requires_grad_() for n, w in self.raw.items()}
+        raw = {n: w.detach().requires_grad_() for n, w in self.raw.items()}
         own = {n: w.clone().requires_grad_() for n, w in self.own.items()}
         with torch.enable_grad(), torch.autocast(network.device().type, enabled=False):
             gated = self.gated(network, raw, own)
@@ -108,7 +108,7 @@ class Gates(Companion):
                 self.raw[name] *= network.masks[name]
         self.step(self._gradients, float(optimizer.param_groups[0]["lr"]))
         self.adjusted(network)
-        self._written = {n: v.clone() for n, v in self.gated(network, self.raw, self.own).items()}
+        self._written = self.gated(network, self.raw, self.own)
         for name, value in self._written.items():
             get_tensor(network.module, name).copy_(value)
 
