@@ -24,11 +24,13 @@ class Accumulated(Companion):
         self.steps: dict[str, int] = {}
 
     def seen(self, name: str, like: Tensor) -> None:
-        """Count a step of a parameter; its tensors start at 0."""
+        """Count a step of a parameter; its tensors start at 0, and come from a checkpoint to where the parameter is."""
         self.steps[name] = self.steps.get(name, 0) + 1
         for table in self.tables.values():
             if name not in table:
                 table[name] = torch.zeros_like(like, dtype=torch.float32)
+            elif table[name].device != like.device:
+                table[name] = table[name].to(like.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Companion.tensors`."""

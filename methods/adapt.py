@@ -286,6 +286,8 @@ def _left(method: Method, element: Element, room: int, scores: Tensor, rules: Ru
 def _headroom(context: Context, method: Method, rules: Rules) -> Limit:
     """How many parameters and FLOPs this act may still add (growing) or remove (pruning)."""
     network = context.network
+    if method.exchanges():
+        return Limit()
     sign = 1.0 if method.kind == "grow" else -1.0
     parameters = rules.limit.parameters
     allowed_flops = rules.limit.flops

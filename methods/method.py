@@ -96,6 +96,10 @@ class Method(ABC):
         """Whether plans of this method, with these parameters, leave the function unchanged; broken promises are rolled back."""
         return self.preserves
 
+    def exchanges(self) -> bool:
+        """Whether plans take away as many parameters as they add: then no limit holds them back."""
+        return False
+
     def accepts(self, context: Context, element: Element) -> str | None:
         """None when the method can act on the element, else the reason why not."""
         if not element.permissible:

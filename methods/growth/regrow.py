@@ -72,6 +72,10 @@ class Regrow(Method):
         """See `Method.promises`: connections of weight 0 change nothing, dropped ones do."""
         return not self.replace
 
+    def exchanges(self) -> bool:
+        """See `Method.exchanges`."""
+        return self.replace
+
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
         reason = super().accepts(context, element)

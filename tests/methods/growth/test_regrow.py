@@ -15,7 +15,7 @@ from methods.catalog import build
 from methods.growth.dense_momentum import DenseMomentum
 from methods.growth.regrow import exchange
 from methods.plan import GrowPlan, MaskPlan
-from methods.selection import All, GlobalRanking
+from methods.selection import All, GlobalRanking, Limit
 from methods.surgery.followers import OptimizerFollower
 from methods.surgery.masks import apply_masks, mask_gradients
 from tests.methods.pruning.test_movement import moved
@@ -149,6 +149,13 @@ class TestRigL:
             ctx = linear([[5.0, 6.0, 7.0, 8.0, 0.0, 0.0, 0.0, 0.0]], [1.0] * 4 + [2.0] * 4, [1.0])
             adapt(ctx, build("grow", "rigl", {}), All(), fraction, Rules())
             assert ctx.network.masks["weight"].tolist() == [[False] * changed + [True] * 4 + [False] * (4 - changed)]
+
+    @pytest.mark.parametrize("limit", [Limit(parameters=4.0), Limit(flops=16.0)])
+    def test_a_network_at_its_limit_is_rewired_but_does_not_grow(self, limit):
+        for arguments, acts in (({}, True), ({"replace": False}, False)):
+            ctx = linear(WEIGHT, [1.0, 2.0, 3.0, 4.0], [1.0, -0.5])
+            events = adapt(ctx, build("grow", "rigl", arguments), All(), 0.5, Rules(limit=limit)).events
+            assert bool(events) == acts and ctx.network.num_parameters() == 4
 
     def test_globally_the_largest_gradients_decide_where(self):
         ctx = sparse(build("grow", "rigl", {}))
