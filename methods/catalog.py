@@ -39,6 +39,7 @@ from methods.pruning.magnitude import Magnitude
 from methods.pruning.magnitude_weights import MagnitudeWeights, RiglDrop
 from methods.pruning.movement import MovementWeights
 from methods.pruning.obs import OptimalBrainSurgeon
+from methods.pruning.one_synapse import OneSynapse
 from methods.pruning.polarization import Polarization
 from methods.pruning.random_units import RandomUnits
 from methods.pruning.random_weights import RandomWeights
@@ -104,6 +105,7 @@ PRUNING: dict[str, type[Method]] = {
     "fisher": Fisher,
     "condense": Condense,
     "obs": OptimalBrainSurgeon,
+    "one_synapse": OneSynapse,
     "differentiable": Differentiable,
     "remove_blocks": RemoveBlocks,
     "size_weight": SizeWeightPruning,

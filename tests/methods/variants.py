@@ -13,7 +13,10 @@ GROWTH: dict[str, list[Arguments]] = {
     "gradmax": [{}, {"zero": "fan_out", "norm": "fixed"}, {"zero": "fan_in"}],
     "gradmax_opt": [{"steps": 5}, {"steps": 3, "draws": 0, "norm": "fixed"}],
     "tiny": [{}, {"natural_step": True}, {"projection": False, "whitening": False, "line_search": False, "step": 0.1}],
-    "deepen": [{}, {"block": "residual"}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"}],
+    "deepen": [
+        {}, {"block": "residual", "batch_norm_inside": True}, {"block": "duplicate"},
+        {"block": "residual", "score": "sensitivity"}, {"block": "identity", "batch_norm_inside": True},
+    ],
     "firefly": [{}, {"splits": False}, {"depth": True}],
     "splitting": [{}, {"form": "fast"}, {"signed": True}],
     "senn": [{"proposals": 16, "num_batches": 1}, {"steps": 0, "draws": 0, "proposals": 8, "num_batches": 1}],
@@ -36,6 +39,7 @@ PRUNING: dict[str, list[Arguments]] = {
     "fisher": [{}, {"form": "weights"}],
     "condense": [{}],
     "obs": [{"num_batches": 1}],
+    "one_synapse": [{"num_batches": 1, "candidates": 3, "trials": 2, "steps": 3, "tolerance": 10.0}],
     "differentiable": [{}],
     "remove_blocks": [{}, {"layers": True}, *({"score": s} for s in ("influence", "gate", "scale"))],
 }
