@@ -97,7 +97,8 @@ def adaptations(kind: str, name: str, least: float, most: float) -> list[dict[st
     if name in ADVISED:
         amount = "advised"
     limit = {} if weights and kind == "grow" else {"parameters": most if kind == "grow" else least}
-    entry: dict[str, Any] = {"when": when, "where": where, "how": {name: HOW.get((kind, name), {})}, "amount": amount, "limit": limit}
+    how = {name: HOW.get((kind, name), {})}
+    entry: dict[str, Any] = {"when": when, "where": where, "how": how, "amount": amount, "limit": limit}
     if kind == "grow":
         return [*([SPARSE] if weights else []), {"grow": entry}]
     return [{"prune": {**entry, "minimum": 2}}]
