@@ -20,8 +20,8 @@ slurm:                ## a real Slurm for the tests, where packages may be insta
 	sh tests/support/slurm/install.sh
 
 bench: setup-test      ## side-by-side measurements; each prints its ratios
-	$(PIP) --no-deps torch-pruning==1.6.1
-	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+	$(PIP) --no-deps torch-pruning==1.6.1 gromo==0.1.0
+	for b in benchmarks/*.py; do $(BIN)/python -P $$b || exit 1; done
 
 setup: $(VENV)/.ready
 setup-test: $(VENV)/.ready-test

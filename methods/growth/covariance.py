@@ -33,11 +33,11 @@ class Moments:
         bias: whether new rows of the producer have a bias of their own to choose.
         cross: sum of x times g seen back through the consumer's taps and the path, [x, outgoing weights of a unit].
         before: sum of w x x^T over positions of the producer's output, w the number of the consumer's taps that read a position
-            (times the square of the path's derivative, which is the derivative itself for ReLU), [x, x].
+            (times the square of the path's derivative, which is the derivative itself for ReLU), [x, x], lower triangle.
         mean: sum of x over positions, unweighted, [x].
         positions: how many of them.
         plain: sum of x x^T, unweighted, where a BatchNorm lies between; else None.
-        behind: sum of h h^T, [h, h]; None when not wanted.
+        behind: sum of h h^T, [h, h], lower triangle; None when not wanted.
         product: sum of h g^T, [h, out]; None when not wanted.
         between: of a narrow linear consumer the cross moment with h in the place of g, [x, h and taps]; else None.
     """
@@ -74,7 +74,7 @@ class Moments:
         size = view.before.element_size()
         for part in blocks(len(view.before), len(self.before) * view.shape[2:].numel() * size * 2):
             x = inputs_of(view.producer, view.before[part], self.bias)
-            self.before += ((x * _coverage(view, path, part)) @ x.T).to(self.before)
+            _add_lower(self.before, x * _coverage(view, path, part), x)
             self.mean += x.sum(1).to(self.mean)
             self.positions += x.shape[1]
             if self.plain is not None:
@@ -83,11 +83,19 @@ class Moments:
             return
         for part in blocks(len(view.behind), len(self.behind) * view.gradient.shape[2:].numel() * size):
             h = inputs_of(view.consumer, view.behind[part], view.consumer.bias is not None)
-            self.behind += (h @ h.T).to(self.behind)
+            _add_lower(self.behind, h, h)
             g = view.gradient[part].movedim(1, 0).reshape(view.gradient.shape[1], -1)
             self.product += (h @ g.T).to(self.product)
         if self.between is not None:
             add_cross_moment(self.between, view, path, inputs_of(view.consumer, view.behind, view.consumer.bias is not None).T)
+
+
+def _add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left right^T, which is symmetric, to the lower triangle (and to some of the upper one)."""
+    size = max(64, -(-len(total) // 6))
+    for start in range(0, len(total), size):
+        stop = min(start + size, len(total))
+        total[start:stop, :stop] += (left[start:stop] @ right[:stop].T).to(total)
 
 
 def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
@@ -119,14 +127,17 @@ class Whitening:
 
     @staticmethod
     def of(moment: Tensor, ridge: float) -> Whitening:
-        """That of a moment plus `ridge` times its mean eigenvalue; where rounding makes it indefinite, without what is below."""
+        """That of a moment (its lower triangle) plus a ridge; where rounding makes it indefinite, without what is below it.
+
+        The ridge is relative to the mean eigenvalue.
+        """
         ridge = max(ridge, 10 * torch.finfo(moment.dtype).eps) * float(moment.diagonal().mean().clamp(min=1e-30))
         shifted = moment.clone()
         shifted.diagonal().add_(ridge)
         factor, failed = torch.linalg.cholesky_ex(shifted)
         if int(failed) == 0:
             return Whitening(factor, True)
-        values, vectors = torch.linalg.eigh((moment + moment.T) / 2)
+        values, vectors = torch.linalg.eigh(moment, UPLO="L")
         kept = values > ridge
         return Whitening(vectors[:, kept] * values[kept].rsqrt(), False)
 

@@ -1,5 +1,7 @@
 """What the paper on TINY claims, against autograd and against brute force."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,10 @@ from torch import Tensor, nn
 from methods.adapt import Rules, adapt
 from methods.apply import apply
 from methods.catalog import build
+from methods.growth.cross_moment import add_cross_moment
+from methods.growth.linearised import linearise
+from methods.growth.site import find_site
+from methods.growth.sweep import sweep
 from methods.method import Context
 from methods.selection import All
 from tests.methods.growth.test_gradmax import Pool, double
@@ -133,9 +139,35 @@ def test_batch_norm_changes_nothing_about_new_units():
 def test_the_line_search_takes_the_lowest_loss():
     decrease = {}
     for search in (False, True):
-        ctx = double(NETWORKS["stride"][0](), *NETWORKS["stride"][1], n=40)
-        decrease[search] = grown(ctx, 3, step=4.0, line_search=search, natural_step=True)[1]
-    assert decrease[True] > 0 and decrease[True] >= decrease[False]
+        ctx = double(NETWORKS["linear"][0](), 5, n=40)
+        ctx = dataclasses.replace(ctx, loss=lambda out, target: 50 * F.cross_entropy(out, target))
+        arguments = {"step": 4.0, "line_search": search, "natural_step": True}
+        decrease[search] = grown(ctx, 1, **arguments)[1]
+    assert decrease[False] < decrease[True] and decrease[True] > 0, decrease
+
+
+def test_a_convolution_is_left_what_its_own_weights_cannot_do():
+    """Without whitening, sigma are the singular values of A for the part of the gradient that least squares leaves."""
+    factory, shape = NETWORKS["stride"]
+    ctx = double(factory(), *shape, n=40)
+    method = build("grow", "tiny", {"whitening": False, "cut": 0.0, "threshold": 0.0})
+    ctx.network.module[0].bias = None
+    ctx.network.changed()
+    scores = method.measure(ctx, [ctx.network.element(NAME)], {NAME: 5}).scores[NAME]
+    found = []
+
+    def use(name, view):
+        h = F.unfold(view.behind, view.consumer.kernel_size, view.consumer.dilation, view.consumer.padding, view.consumer.stride)
+        h = torch.cat([h, torch.ones_like(h[:, :1])], 1).movedim(1, 2).flatten(0, 1)
+        g = view.gradient.flatten(2).movedim(1, 2)
+        left = g.flatten(0, 1) - h @ torch.linalg.lstsq(h, g.flatten(0, 1)).solution
+        total = torch.zeros(view.producer.weight[0].numel(), 27, dtype=torch.float64)
+        path = linearise(view.run, view.shape, view.before, True)
+        add_cross_moment(total, view, path, left.view_as(g).movedim(2, 1).reshape(view.gradient.shape))
+        found.append(torch.linalg.svdvals(total / 40)[:5].square())
+
+    sweep(ctx, {NAME: find_site(ctx.network, ctx.network.element(NAME))}, use, 1)
+    assert torch.allclose(scores, found[0], rtol=1e-6)
 
 
 def test_an_activation_that_is_not_zero_at_zero_is_refused():
