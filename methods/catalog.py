@@ -30,6 +30,7 @@ from methods.growth.variance_transfer import VarianceTransfer
 from methods.method import Method
 from methods.parameters import Parameter
 from methods.pruning.condense import Condense
+from methods.pruning.dead_neurons import DeadNeurons
 from methods.pruning.differentiable import Differentiable
 from methods.pruning.fisher import Fisher
 from methods.pruning.fisher_weights import FisherWeights
@@ -106,6 +107,7 @@ PRUNING: dict[str, type[Method]] = {
     "condense": Condense,
     "obs": OptimalBrainSurgeon,
     "one_synapse": OneSynapse,
+    "dead_neurons": DeadNeurons,
     "differentiable": Differentiable,
     "remove_blocks": RemoveBlocks,
     "size_weight": SizeWeightPruning,

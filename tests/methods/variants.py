@@ -48,6 +48,7 @@ OWN_SUITE: dict[str, str] = {
     "controller": "growth/test_controller.py",
     "half_layer": "growth/test_half_layer.py",
     "cascade": "growth/test_cascade.py",
+    "dead_neurons": "pruning/test_dead_neurons.py",
     "residual_fitting": "growth/test_residual_fitting.py",
     "movement": "pruning/test_movement.py",
     "granet": "growth/test_regrow.py",
