@@ -105,8 +105,8 @@ def _neutral(norm: nn.modules.batchnorm._BatchNorm, given: Any) -> None:
     if isinstance(given, Mapping):
         if len(given["mean"]) != len(mean):
             raise ValueError(f"batch_norm must give statistics of {len(mean)} channels, but gives {len(given['mean'])}.")
-        mean.copy_(torch.tensor(given["mean"]))
-        var.copy_(torch.tensor(given["var"]))
+        mean.copy_(torch.tensor(given["mean"], dtype=torch.float64))
+        var.copy_(torch.tensor(given["var"], dtype=torch.float64))
     norm.weight.copy_((var + norm.eps).sqrt())
     norm.bias.copy_(mean)
 

@@ -57,9 +57,9 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
         ends = [made.get_submodule(path) for path in branch_ends(network, at)]
         initialise_ends(ends, str(plan.arguments.get("last", "zero")), generator)
     else:
-        initialise(made, plan.kind, plan.arguments, generator)
         reference = next(holder.parameters(), next(network.module.parameters()))
         made.to(device=reference.device, dtype=reference.dtype).train(holder.training)
+        initialise(made, plan.kind, plan.arguments, generator)
     _give(made, plan.values)
     put_behind(holder, name, made)
     network.edits.append({"op": "insert", "at": at, "name": name, "kind": plan.kind, "arguments": arguments})
