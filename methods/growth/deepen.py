@@ -38,7 +38,7 @@ class Deepen(Method):
     why = "a deeper network that goes on from the same function"
     paper = (
         "Chen et al. 2016, Net2DeeperNet (arXiv 1511.05641); Wen et al. 2019, AutoGrow (arXiv 1906.02909); score: Kreis et al. "
-        "2023, SensLI"
+        "2023, SensLI (arXiv 2311.15995)"
     )
     preserves = True
     batch_norm = (
