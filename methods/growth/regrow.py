@@ -11,9 +11,11 @@ from torch import Tensor
 
 from methods.graph.values import Element
 from methods.method import Context, Measurement, Method, parameter
+from methods.network import Network
 from methods.plan import MaskPlan
 from methods.pruning.magnitude_weights import noisy
 from methods.statistics import require_finite
+from methods.surgery.connections import connected, could_exist
 from methods.surgery.masks import mask_of
 from methods.surgery.tensors import get_tensor
 
@@ -44,6 +46,21 @@ def grown(active: Tensor, grow: Tensor, count: int) -> Tensor:
     return mask.view(active.shape)
 
 
+def wanted(network: Network, name: str, value: Tensor) -> Tensor:
+    """Grow scores of a tensor's connections: absolute values, -inf where none can exist (it would close a cycle)."""
+    mask = mask_of(network, name)
+    return torch.where(mask | could_exist(network.module, name, mask), value.abs(), -torch.inf)
+
+
+def no_dense_gradient(network: Network, name: str) -> str | None:
+    """Why masked weights of a tensor have no gradient, if so: modules that know their connections compute those only."""
+    for owner, part in connected(network.module).items():
+        prefix = f"{owner}." if owner else ""
+        if name.startswith(prefix) and part.could_exist(name.removeprefix(prefix)) is not None:
+            return f"{owner or 'the network'} gives no gradient to connections that do not exist; use set"
+    return None
+
+
 @dataclass(frozen=True)
 class Regrow(Method):
     """Gives masked connections back to each tensor. Subclasses say which.
@@ -54,8 +71,9 @@ class Regrow(Method):
     (the optimizer's second moments start at the mean of the tensor's). Without `replace` connections only come, and the function
     stays as it is.
 
-    At most as many are exchanged as are masked. The published code skips the optimizer's step when masks change; here masks
-    change between steps.
+    At most as many are exchanged as are masked. Where two new connections of an acyclic network would close a cycle together,
+    only the first comes, and the network is that much sparser. The published code skips the optimizer's step when masks change;
+    here masks change between steps.
     """
 
     kind = "grow"
@@ -90,19 +108,21 @@ class Regrow(Method):
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Scores of the masked connections, descending.
 
-        Data, for all connections at the tensor's shape: `grow`, what `candidates` says, and with `replace` the `drop` scores. For
-        the masked ones: their `indices` in the flat tensor, in the order of their scores.
+        Data, for all connections at the tensor's shape: the `value` that `candidates` gives, the `grow` scores and, with
+        `replace`, the `drop` scores. For the masked ones that may come: their `indices` in the flat tensor, in the order of their
+        scores.
         """
         for element in elements:
             require_finite(element.name, get_tensor(context.network.module, element.name))
         scores, data = {}, {}
         for name, value in (self.candidates(context, elements) if elements else {}).items():
             require_finite(f"the scores of {name}'s connections", value)
-            score = value.abs()
-            masked = (~mask_of(context.network, name)).flatten().nonzero().flatten()
+            score = wanted(context.network, name, value)
+            offered = ~mask_of(context.network, name) & score.isfinite()
+            masked = offered.flatten().nonzero().flatten()
             order = score.flatten()[masked].argsort(descending=True, stable=True)
             scores[name] = score.flatten()[masked][order].cpu()
-            data[name] = {"indices": masked[order], "grow": value}
+            data[name] = {"indices": masked[order], "grow": score, "value": value}
             if self.replace:
                 weight = get_tensor(context.network.module, name).detach()
                 data[name]["drop"] = noisy(weight.abs().double(), self.noise, context.generator)
@@ -113,7 +133,7 @@ class Regrow(Method):
         data = measurement.data[element.name]
         mask = mask_of(context.network, element.name)
         if self.replace:
-            mask = exchange(mask, data["drop"], data["grow"].abs(), min(len(units), int(mask.sum())))
+            mask = exchange(mask, data["drop"], data["grow"], min(len(units), int(mask.sum())))
         else:
             mask.view(-1)[data["indices"][torch.tensor(list(units), dtype=torch.long, device=mask.device)]] = True
         return MaskPlan({element.name: mask.cpu()})

@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.companion import Companion
 from methods.graph.values import Element
 from methods.growth.dense_momentum import DenseMomentum
-from methods.growth.regrow import Regrow
+from methods.growth.regrow import Regrow, no_dense_gradient
 from methods.method import Context, Measurement, parameter
 from methods.network import Network
 from methods.plan import MaskPlan
@@ -48,6 +48,10 @@ class RigL(Regrow):
 
     num_batches: int = parameter(1, "batches over which the gradient is averaged", low=1, high=1000)
 
+    def accepts(self, context: Context, element: Element) -> str | None:
+        """See `Method.accepts`."""
+        return super().accepts(context, element) or no_dense_gradient(context.network, element.name)
+
     def candidates(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
         """dL/dw."""
         found = mean_gradients(context, [e.name for e in elements], self.num_batches)
@@ -76,7 +80,7 @@ class Snfs(Regrow):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
+        reason = super().accepts(context, element) or no_dense_gradient(context.network, element.name)
         if reason is not None:
             return reason
         if not isinstance(context.companion, DenseMomentum):
@@ -113,7 +117,7 @@ class NestConnections(RigL):
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
         """See `Regrow.plan`; new connections are born."""
         found = super().plan(context, element, units, measurement)
-        gradient = measurement.data[element.name]["grow"].cpu()
+        gradient = measurement.data[element.name]["value"].cpu()
         born = found.masks[element.name] & ~mask_of(context.network, element.name).cpu()
         step = torch.where(born, -self.birth * gradient, 0.0)
         return replace(found, adjust={element.name: step}, predicted_gain=float(-(step.double() * gradient).sum()))

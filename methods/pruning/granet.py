@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from methods.graph.values import Element
-from methods.growth.regrow import exchange
+from methods.growth.regrow import exchange, no_dense_gradient, wanted
 from methods.method import Context, Measurement, parameter
 from methods.plan import MaskPlan
 from methods.pruning.magnitude_weights import MagnitudeWeights, noisy
@@ -37,20 +37,24 @@ class GraNet(MagnitudeWeights):
     noise: float = parameter(1e-5, "standard deviation of what decides among equal magnitudes", low=0.0, high=1.0)
     num_batches: int = parameter(1, "batches over which the gradient is averaged", low=1, high=1000)
 
+    def accepts(self, context: Context, element: Element) -> str | None:
+        """See `Method.accepts`."""
+        return super().accepts(context, element) or no_dense_gradient(context.network, element.name)
+
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Magnitudes; data: `gradient` and `drop` scores of all connections, at the tensor's shape."""
+        """Magnitudes; data: `grow` and `drop` scores of all connections, at the tensor's shape."""
         found = super().measure(context, elements, most)
         gradients = mean_gradients(context, list(found.scores), self.num_batches) if found.scores else {}
         data = {}
         for name, weight in weights_of(context, elements).items():
             require_finite(f"the gradient of {name}", gradients[name])
             drop = noisy(weight.abs().double(), self.noise, context.generator)
-            data[name] = {"gradient": gradients[name][0], "drop": drop}
+            data[name] = {"grow": wanted(context.network, name, gradients[name][0]), "drop": drop}
         return Measurement(found.scores, data)
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
         """See `Method.plan`."""
         data = measurement.data[element.name]
         left = without(mask_of(context.network, element.name), units)
-        mask = exchange(left, data["drop"], data["gradient"].abs(), int(self.regrow * int(left.sum())))
+        mask = exchange(left, data["drop"], data["grow"], int(self.regrow * int(left.sum())))
         return MaskPlan({element.name: mask.cpu()})

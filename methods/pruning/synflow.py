@@ -47,7 +47,8 @@ class SynFlow(WeightPruning):
 
     R is that of the network with absolute weights, without biases, activations and norms, in float64; of `rounds` rounds, the
     k-th keeps the fraction density^(k/rounds) of the active weights of all tensors together, by scores that are computed anew.
-    No layer runs empty before the others: what flows into a layer is what flows out, so that a layer's last weights carry all.
+    The network is never cut: what flows into a layer is what flows out, so that a layer's last weights carry all. A branch beside
+    a skip path may run empty, as the skip path carries the flow.
 
     The rounds run inside `measure`, down to `density`, whatever the amount asks. A weight's importance is its rank in the order
     in which weights go, in (0, 1], so that removing the least important ones stops the rounds early: choose a density at or below

@@ -14,6 +14,7 @@ from methods.apply import apply
 from methods.catalog import build
 from methods.growth.dense_momentum import DenseMomentum
 from methods.growth.regrow import exchange
+from methods.networks.dag import dag
 from methods.plan import GrowPlan, MaskPlan
 from methods.selection import All, GlobalRanking, Limit
 from methods.surgery.followers import OptimizerFollower
@@ -139,7 +140,7 @@ class TestRigL:
         found = method.measure(ctx, [element], {"weight": 4})
         assert found.scores["weight"].tolist() == [3.0, 2.0, 2.0, 0.5]
         assert found.data["weight"]["indices"].tolist() == [2, 1, 7, 4]
-        assert found.data["weight"]["grow"].tolist() == GRADIENT
+        assert found.data["weight"]["value"].tolist() == GRADIENT
         adapt(ctx, method, All(), 0.5, Rules())
         assert ctx.network.masks["weight"].tolist() == [[True, True, True, True], [False, True, True, False]]
         assert ctx.network.module.weight.tolist() == WEIGHT
@@ -195,6 +196,21 @@ class TestRigL:
             adapt(ctx, build("grow", "rigl", {}), All(), 0.5, Rules(), [OptimizerFollower(optimizer, module)])
         best = losses.index(min(losses))
         assert losses[0] > 2 and losses[best] < 0.1 and connected[best] == [30, 31, 32, 33]
+
+
+def test_an_acyclic_network_stays_so_and_what_it_is_given_can_exist():
+    torch.manual_seed(0)
+    ctx = context(dag(4, 3, (8, 8), skip=True), torch.randn(16, 4), torch.randint(3, (16,)))
+    adapt(ctx, build("prune", "rigl_drop", {}), All(), 0.4, Rules())
+    before = {n: m.clone() for n, m in ctx.network.masks.items()}
+    for _ in range(4):
+        events = adapt(ctx, build("grow", "set", {}), All(), 0.2, Rules()).events
+        assert len(events) == 2 and not torch.equal(ctx.network.masks["weight"], before["weight"])
+        assert all(e.parameters_before - 3 <= e.parameters_after <= e.parameters_before for e in events)
+        assert torch.isfinite(ctx.network.module(torch.randn(5, 4))).all()
+    for kind, name in (("grow", "rigl"), ("grow", "nest_connections"), ("prune", "granet")):
+        result = adapt(ctx, build(kind, name, {}), All(), 0.2, Rules())
+        assert not result.events and "no gradient to connections that do not exist; use set" in result.skipped[0], name
 
 
 def test_exchange_keeps_exactly_the_largest():
