@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from methods.graph.attributes import attribute_edits
@@ -39,7 +40,7 @@ def elements(module: nn.Module, example_inputs: tuple[Any, ...], *, graph: Graph
         *_weights(modules, graph),
         *removals(modules, graph),
         *insertions(modules, graph),
-        *_frozen(graph),
+        *_frozen(modules, graph),
     ]
 
 
@@ -110,11 +111,17 @@ def _weights(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element
             yield Element(name, "weight", parameter.numel(), grow=how, shrink=how, reason=reason)
 
 
-def _frozen(graph: Graph) -> Iterator[Element]:
-    """One element for each frozen dimension; the dimensions of one module that are frozen for one reason are listed once."""
+def _frozen(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
+    """One element for each frozen dimension; the dimensions of one module that are frozen for one reason are listed once.
+
+    Flags that the forward does not compute with (bool buffers, such as which connections exist) are left out.
+    """
     seen: set[tuple[str, int, str]] = set()
     for frozen in graph.frozen:
         owner = frozen.name.rpartition(":")[0].rpartition(".")[0]
+        buffer = modules[owner]._buffers.get(frozen.name.rpartition(":")[0].rpartition(".")[2]) if owner in modules else None
+        if buffer is not None and buffer.dtype == torch.bool and frozen.reason == "never used by the forward":
+            continue
         key = (owner or frozen.name, frozen.size, frozen.reason)
         if key not in seen and frozen.reason not in _UNLISTED:
             seen.add(key)
