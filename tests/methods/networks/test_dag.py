@@ -16,7 +16,8 @@ from methods.catalog import build as build_method
 from methods.method import Context
 from methods.network import Network
 from methods.networks.catalog import arguments_for, network_reference
-from methods.networks.dag import DAG, dag, from_mlp
+from methods.networks.dag import DAG, dag
+from methods.networks.from_mlp import from_mlp
 from methods.networks.mlp import mlp
 from methods.plan import GrowPlan, MaskPlan, PrunePlan
 from methods.selection import All
