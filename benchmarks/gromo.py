@@ -36,7 +36,7 @@ from methods.network import Network
 
 ROUNDS, UNITS = {"mlp": 11, "conv": 3}, 8
 MLP, CONV = (784, 128, 128, 10), (3, 32, 32, 32)
-BATCH, IMAGE = 2048, 16
+BATCH, IMAGE = 1536, 16
 TINY_FLAGS = {"compute_delta": False}
 GRADMAX_FLAGS = {
     "compute_delta": False, "use_covariance": False, "alpha_zero": True, "use_projection": False, "ignore_singular_values": True
@@ -159,7 +159,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    cases = {"mlp": (mlp, torch.randn(BATCH, MLP[0]), 1), "conv": (conv, torch.randn(BATCH // 32, 3, IMAGE, IMAGE), 2)}
+    cases = {"mlp": (mlp, torch.randn(BATCH, MLP[0]), 1), "conv": (conv, torch.randn(BATCH // 24, 3, IMAGE, IMAGE), 2)}
     methods = {"GradMax": (GradMax(zero="fan_in"), GRADMAX_FLAGS), "TINY": (Tiny(line_search=False), TINY_FLAGS)}
     print(f"{'network':8s} {'method':8s} {'ours, ms':>9s} {'GroMo, ms':>10s} {'times faster':>13s} {'lean':>7s} {'cosine':>8s}")
     for name, (build, inputs, grown) in cases.items():

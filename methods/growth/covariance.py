@@ -99,7 +99,10 @@ def _add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
-    """How much the consumer reads of each sample and position of the producer's output: [samples and positions of `part`]."""
+    """How much the consumer reads of each sample and position of the producer's output: [samples and positions of `part`].
+
+    Through a path that mixes positions it is a mean over units and samples: each unit may take another position (max-pooling).
+    """
     site = view.site
     if isinstance(view.consumer, nn.Linear):
         read = view.behind.new_ones(len(view.before), 1, *([site.taps] if len(path.shape) == 2 and site.taps > 1 else []))
@@ -110,7 +113,8 @@ def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
     if path.diagonal is not None:
         derivative = path.diagonal[part]
         return (read[part] * (derivative.square() if path.exact else derivative)).reshape(-1)
-    return path.pull(read)[part].reshape(-1)
+    pulled = path.pull(read.expand(-1, site.size, *read.shape[2:]).contiguous()).mean((0, 1))
+    return pulled.expand(part.stop - part.start, *pulled.shape).reshape(-1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
-from methods.growth.cross_moment import add_cross_moment, fan_out_gradient, moment_shape, run_rows, sum_dtype
+from methods.growth.cross_moment import add_cross_moment, fan_out_gradient, moment_shape, num_taps, run_rows, sum_dtype
 from methods.growth.linearised import linearise
 from methods.growth.site import Site, find_site, why_not_zero
 from methods.growth.sweep import View, groups, layers_of, sweep
@@ -108,19 +108,23 @@ def fan_out_gradients(
         num_batches: over how many batches.
 
     Returns:
-        [2, units, outgoing weights], mean over samples, float64 on the CPU, by name.
+        [2, units, outgoing weights], mean over samples, on the CPU, by name.
     """
     totals: dict[str, Tensor] = {}
 
     def use(name: str, view: View) -> None:
-        found = [_both_signs(view, part) for part in rows[name].split(view.site.size)]
-        totals[name] = totals.get(name, 0) + torch.cat(found, 1).double().cpu()
+        if name not in totals:
+            shape = (2, len(rows[name]), num_taps(view.consumer, view.site.taps))
+            totals[name] = torch.zeros(shape, dtype=sum_dtype(math.prod(shape), view.before.dtype), device=view.before.device)
+        for total, part in zip(totals[name].split(view.site.size, 1), rows[name].split(view.site.size), strict=True):
+            for sign, found in enumerate(_both_signs(view, part)):
+                total[sign] += found.to(total)
 
     samples = sweep(context, {n: sites[n] for n in rows}, use, num_batches)
-    return {name: total / samples for name, total in totals.items()}
+    return {name: total.div_(samples).cpu() for name, total in totals.items()}
 
 
-def _both_signs(view: View, rows: Tensor) -> Tensor:
+def _both_signs(view: View, rows: Tensor) -> Iterator[Tensor]:
     rows = rows.flatten(1).to(view.before)
     entries = view.producer.weight[0].numel()
     weight = rows[:, :entries].unflatten(1, view.producer.weight.shape[1:])
@@ -128,4 +132,6 @@ def _both_signs(view: View, rows: Tensor) -> Tensor:
     units = len(rows)
     z = torch.zeros(view.shape, device=rows.device, dtype=rows.dtype)
     z[:, :units] = run_rows(view.producer, view.before, weight, bias)
-    return torch.stack([fan_out_gradient(view, view.run(signed), units) for signed in (z, -z)])
+    for _ in range(2):
+        yield fan_out_gradient(view, view.run(z.clone()), units)
+        z = z.neg_()

@@ -71,11 +71,14 @@ class GradMax(Method):
         exact = {"fan_in": True, "fan_out": False, "auto": None}[self.zero]
         for group in grouped(context, sites):
             rows = {}
-            for name, moment in moments(context, group, self.num_batches, exact).items():
+            measured = moments(context, group, self.num_batches, exact)
+            for name in group:
+                moment = measured.pop(name)
                 if self.zero == "fan_in" or (self.zero == "auto" and moment.why_not_zero is None):
                     found[name] = self._fan_in_zero(context, sites[name], moment, offered(sites[name], most[name]))
                 else:
                     rows[name] = self._directions(context, sites[name], moment, offered(sites[name], most[name]))
+            del moment
             gradients = fan_out_gradients(context, group, {n: r for n, (r, _) in rows.items()}, self.num_batches)
             for name, (directions, sigma) in rows.items():
                 found[name] = _better_signs(directions, sigma, gradients[name], offered(sites[name], most[name]))
@@ -124,7 +127,7 @@ def _columns(columns: Tensor, site: Site) -> Tensor:
 
 def _better_signs(rows: Tensor, sigma: Tensor, gradients: Tensor, most: int) -> dict[str, Tensor]:
     """Each candidate with the sign that has the larger gradients, the best first."""
-    better, sign = gradients.square().sum(2).max(0)
+    better, sign = torch.linalg.vector_norm(gradients, dim=2, dtype=torch.float64).square().max(0)
     signed = torch.where((sign == 0).view(-1, *[1] * (rows.dim() - 1)).to(rows.device), rows, -rows)
     order = better.argsort(descending=True, stable=True)[:most]
     return {"gains": better[order], "sigma": sigma[order], "rows": signed.cpu()[order]}

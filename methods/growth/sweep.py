@@ -15,7 +15,7 @@ from methods.method import Batches, Context
 from methods.network import Network
 from methods.statistics import Seen, observe
 
-CHUNK_BYTES = 96 * 2**20
+CHUNK_BYTES = 48 * 2**20
 """Memory for what one pass keeps: the batch is cut into pieces of samples that need about as much."""
 
 

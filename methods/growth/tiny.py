@@ -98,7 +98,8 @@ class Tiny(Method):
         for name, gradients in fan_out_gradients(context, group, bent, self.num_batches).items():
             data = found[name]
             outgoing = data["outgoing"].flatten(1).double().cpu()
-            gains, sign = torch.stack([-(gradients[0] * outgoing).sum(1), (gradients[1] * outgoing).sum(1)]).max(0)
+            plus, minus = ((signed.double() * outgoing).sum(1) for signed in gradients)
+            gains, sign = torch.stack([-plus, minus]).max(0)
             signs = (1.0 - 2.0 * sign).to(data["incoming"])
             data["gains"] = gains
             data["incoming"] = data["incoming"] * signs.view(-1, 1)
