@@ -19,7 +19,7 @@ class NonFiniteStatistics(RuntimeError):
 def require_finite(what: str, *tensors: Tensor) -> None:
     """Raise `NonFiniteStatistics` when any entry is not finite."""
     for tensor in tensors:
-        if not bool(torch.isfinite(tensor).all()):
+        if not all(bool(torch.isfinite(piece).all()) for piece in tensor.detach().flatten().split(2**20)):
             raise NonFiniteStatistics(f"{what} must be finite, but has NaN or infinite entries; lower the learning rate.")
 
 
