@@ -81,7 +81,7 @@ class GradMax(Method):
             del moment
             gradients = fan_out_gradients(context, group, {n: r for n, (r, _) in rows.items()}, self.num_batches)
             for name, (directions, sigma) in rows.items():
-                found[name] = _better_signs(directions, sigma, gradients[name], offered(sites[name], most[name]))
+                found[name] = _better_signs(directions, sigma, gradients.pop(name), offered(sites[name], most[name]))
         for name, data in found.items():
             require_finite(f"the gradients of new units of {name}", data["gains"])
         return Measurement({e.name: found[e.name]["gains"] for e in elements if len(found[e.name]["gains"])}, found)
