@@ -62,8 +62,9 @@ class Trial:
         found = checkpoints.latest(trial.folder.checkpoints)
         if found is None:
             trial._begin(build_network(spec, trial.dataset), fresh=True)
-            trial.folder.truncate_events(0)
+            trial.folder.truncate_events(-1)
             trial._event("status", status="started")
+            trial._adapt(0, trial._context(0), {}, initially=True)
         else:
             path, checkpoint, problems = found
             trial._resume(checkpoint)
@@ -168,14 +169,15 @@ class Trial:
             self.trainer.optimizer,
         )
 
-    def _adapt(self, epoch: int, context: Context, metrics: dict[str, float]) -> bool:
+    def _adapt(self, epoch: int, context: Context, metrics: dict[str, float], initially: bool = False) -> bool:
         """Let every adaptation that is due act, in the order of the campaign file; whether the network changed."""
         changed = False
+        adaptations = [a for a in self.adaptations if a.trigger.initially == initially]
         history = [*self.history, metrics | self._costs()]
         epochs = self.spec.training.epochs
-        for adaptation in self.adaptations:
+        for adaptation in adaptations:
             adaptation.look(adaptation.progress(epoch, epochs, history, self.changed), context, self.seed_sizes, self._busy())
-        for adaptation in self.adaptations:
+        for adaptation in adaptations:
             progress = adaptation.progress(epoch, epochs, history, self.changed)
             if not adaptation.due(progress):
                 continue

@@ -25,6 +25,7 @@ class Snip(WeightPruning):
     paper = "Lee et al. 2019, SNIP, eq. 5-6 (arXiv 1810.02340)"
     batch_norm = "evaluated with running statistics, which are mean 0 and variance 1 before any training"
     cost = "`num_batches` forwards and backwards"
+    when = ("initial",)
     where = ("global",)
 
     num_batches: int = parameter(1, "batches over which the loss is averaged", low=1, high=1000)

@@ -60,6 +60,7 @@ class SynFlow(WeightPruning):
     paper = "Tanaka et al. 2020, SynFlow, algorithm 1 (arXiv 2006.05467)"
     batch_norm = "passed over while the flow is measured"
     cost = "`rounds` forwards and backwards of one sample in float64; no data"
+    when = ("initial",)
     where = ("global",)
 
     rounds: int = parameter(100, "rounds in which the weights go", low=1, high=10_000, log=True)

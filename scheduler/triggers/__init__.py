@@ -11,12 +11,13 @@ from typing import Any
 from scheduler.triggers.base import Progress, Trigger
 from scheduler.triggers.plateau import Plateau
 from scheduler.triggers.resources import Compute, Overfitting, Target
-from scheduler.triggers.schedule import Never, Periodic
+from scheduler.triggers.schedule import Initial, Never, Periodic
 from scheduler.triggers.signals import Learned, Rank, Score, Splitting
 from scheduler.triggers.sparsity import Cosine, Cubic
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "never": Never,
+    "initial": Initial,
     "periodic": Periodic,
     "plateau": Plateau,
     "cubic": Cubic,

@@ -87,6 +87,7 @@ class Trigger(ABC):
         remembers: whether it looks at what was measured earlier as well: then every epoch is measured.
         kinds: kinds of adaptations it is for.
         needs_advice: whether it is for methods only that say themselves how many units to change.
+        initially: whether it is asked before the first epoch (as epoch 0), and never again.
     """
 
     why: ClassVar[str] = ""
@@ -95,6 +96,7 @@ class Trigger(ABC):
     remembers: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("grow", "prune")
     needs_advice: ClassVar[bool] = False
+    initially: ClassVar[bool] = False
 
     start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
     end: float = setting(1.0, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)

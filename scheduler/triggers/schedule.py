@@ -20,6 +20,19 @@ class Never(Trigger):
 
 
 @dataclass(frozen=True)
+class Initial(Trigger):
+    """Before the first step of training: pruning at initialisation, sparse random starts."""
+
+    why = "the network has its sparsity or shape before it is trained, so that all of training is as cheap"
+    paper = "Lee et al. 2019, SNIP (arXiv 1810.02340); Mocanu et al. 2018, SET (arXiv 1707.04780)"
+    initially = True
+
+    def decides(self, progress: Progress) -> bool:
+        """Whether nothing was trained yet."""
+        return progress.epoch == 0
+
+
+@dataclass(frozen=True)
 class Periodic(Trigger):
     """Every `every` epochs from the start of its span (the schedule of Net2Net, GradMax, RigL and most others)."""
 

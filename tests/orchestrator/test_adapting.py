@@ -73,6 +73,7 @@ def prune(when: Any, how: str = "magnitude_weights", amount: Any = 0.25, **more:
 
 CASES: dict[str, tuple[dict[str, Any], list[int]]] = {
     "never": (grow("never"), []),
+    "initial": (prune("initial", how="snip"), [0]),
     "periodic": (grow({"periodic": {"every": 2}}), [2, 4]),
     "plateau": (grow({"plateau": {"patience": 1, "threshold": 0.5}}), [2, 4]),
     "cubic": (prune({"cubic": {"every": 2, "until": 1.0}}, amount=0.9), [2, 4, 5]),
@@ -107,7 +108,7 @@ def test_a_campaign_with_the_trigger_is_valid_and_acts(tmp_path: Path, name: str
     assert len(trial.adaptations[0].signals) == (EPOCHS if trigger.wants else 0)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if TRIGGERS[n].wants or n in ("compute", "target", "cubic")])
+@pytest.mark.parametrize("name", [n for n in CASES if TRIGGERS[n].wants or n in ("compute", "target", "cubic", "initial")])
 def test_stopped_after_any_epoch_it_goes_on_bit_by_bit(tmp_path: Path, name: str) -> None:
     """Signals, acts and changes are in the checkpoint."""
     spec = tree(CASES[name][0], prune({"periodic": {"every": 3}}, how="magnitude", amount=0.2, minimum=2))

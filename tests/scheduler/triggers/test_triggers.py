@@ -2,13 +2,18 @@
 
 import pytest
 
-from scheduler.triggers import TRIGGERS, build_trigger
+from scheduler.triggers import TRIGGERS, Progress, build_trigger
 from tests.scheduler.triggers import test_resources, test_schedules, test_signals
 from tests.support.trigger_contract import TriggerContract, acts
 
 
 def test_never_acts_never() -> None:
     assert acts(build_trigger("never", {})) == []
+
+
+def test_initial_acts_before_the_first_epoch_only() -> None:
+    trigger = build_trigger("initial", {})
+    assert trigger.initially and trigger.fires(Progress(0, 20)) and acts(trigger) == []
 
 
 @pytest.mark.parametrize(
@@ -45,5 +50,5 @@ def test_every_trigger_of_the_table_is_tested() -> None:
     modules = (test_schedules, test_signals, test_resources)
     suites = [s for m in modules for s in vars(m).values() if isinstance(s, type) and issubclass(s, TriggerContract)]
     tested = {name for suite in suites for name in TRIGGERS if suite.__name__ == f"Test{name.title()}"}
-    assert set(TRIGGERS) == tested | {"never"}
+    assert set(TRIGGERS) == tested | {"never", "initial"}
     assert all(trigger.why and trigger.paper for trigger in TRIGGERS.values())
