@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from methods.connected import settle
 from methods.graph.elements import elements as find_elements
 from methods.graph.trace import trace
 from methods.graph.values import Element, Graph
-from methods.surgery.connections import settle
 
 
 @dataclass

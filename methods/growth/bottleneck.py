@@ -12,8 +12,8 @@ from methods.growth.covariance import Moments, Whitening, solved
 from methods.growth.cross_moment import add_cross_moment, run_rows
 from methods.growth.linearised import linearise
 from methods.growth.singular import leading
-from methods.growth.site import Site, why_not_zero
 from methods.growth.sweep import View, layers_of, sweep
+from methods.measures.site import Site, why_not_zero
 from methods.method import Context
 from methods.statistics import require_finite
 

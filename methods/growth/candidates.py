@@ -10,7 +10,7 @@ from torch import Tensor
 
 from methods.graph.expr import Atom
 from methods.graph.values import Element
-from methods.growth.site import Site, find_site
+from methods.measures.site import Site, find_site
 from methods.method import Context
 from methods.network import Network
 

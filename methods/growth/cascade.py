@@ -10,8 +10,8 @@ from torch import Tensor
 
 from methods.graph.values import Element
 from methods.growth.cascade_pool import Pool
-from methods.growth.dag_site import DagSite, Neuron, dag_site
 from methods.growth.frozen_neurons import FrozenNeurons
+from methods.measures.dag_site import DagSite, Neuron, dag_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import GrowPlan

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from methods.growth.dag_site import DagSite
+from methods.measures.dag_site import DagSite
 from methods.method import Context
 from methods.networks.dag import FUNCTIONS
 from methods.statistics import frozen_modes, require_finite

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from methods.growth.site import Site, through
 from methods.growth.smooth import SmoothReLU
+from methods.measures.site import Site, through
 from methods.method import Context
 from methods.network import Network
 from methods.statistics import Seen, observe, require_finite

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from methods.companion import Companion
 from methods.graph.values import Element
-from methods.growth.site import Site, find_site
+from methods.measures.site import Site, find_site
 from methods.method import Context, Method
 from methods.statistics import Seen, observe, require_finite
 

@@ -13,8 +13,8 @@ from methods.growth.candidates import Draws, channel_atom
 from methods.growth.deepen import Deepen
 from methods.growth.kept import growth, offered_block, offered_units, statistics
 from methods.growth.overgrown import OverGrown
-from methods.growth.site import Site, find_site
 from methods.growth.splitting import unfit_norm
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import InsertPlan, Plan
 from methods.statistics import require_finite

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.growth.gates import Gate
-from methods.growth.site import Site
+from methods.measures.site import Site
 
 _SHUT = 1e-4
 """Gates below this are not divided by."""

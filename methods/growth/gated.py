@@ -13,8 +13,8 @@ from torch import Tensor
 from methods.companion import Companion
 from methods.graph.values import Element
 from methods.growth.gates import Gate
-from methods.growth.site import Site, find_site
 from methods.growth.size_companion import GateCompanion, gated_site
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import GrowPlan, PrunePlan

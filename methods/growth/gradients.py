@@ -12,8 +12,8 @@ from torch import Tensor
 from methods.graph.values import Element
 from methods.growth.cross_moment import add_cross_moment, fan_out_gradient, moment_shape, num_taps, run_rows, sum_dtype
 from methods.growth.linearised import linearise
-from methods.growth.site import Site, find_site, why_not_zero
 from methods.growth.sweep import View, groups, layers_of, sweep
+from methods.measures.site import Site, find_site, why_not_zero
 from methods.method import Context
 from methods.statistics import require_finite
 

@@ -12,8 +12,8 @@ from methods.graph.values import Element
 from methods.growth.gradients import Moment, fan_out_gradients, grouped, moments, offered, sites_of
 from methods.growth.path import why_not_fan_in
 from methods.growth.singular import leading
-from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import require_finite

@@ -12,8 +12,8 @@ from methods.graph.values import Element
 from methods.growth.cross_moment import fan_out_gradient, run_rows
 from methods.growth.gradients import moments, offered, sites_of
 from methods.growth.singular import leading
-from methods.growth.site import Site, find_site
 from methods.growth.sweep import View, layers_of, sweep
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import require_finite

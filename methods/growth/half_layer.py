@@ -11,12 +11,12 @@ from torch import Tensor
 
 from methods.apply import apply
 from methods.graph.values import Element
-from methods.growth.dag_site import DagSite, Neuron, dag_site
 from methods.growth.half_layer_schur import selected
+from methods.measures.dag_site import DagSite, Neuron, dag_site
+from methods.measures.quadratic import Flat
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import GrowPlan
-from methods.pruning.quadratic import Flat
 from methods.statistics import mean_loss, require_finite
 
 PARTS = ("from_inputs", "bias", "to_neurons", "to_outputs")

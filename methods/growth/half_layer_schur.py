@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from methods.growth.dag_site import DagSite, Neuron
+from methods.measures.dag_site import DagSite, Neuron
+from methods.measures.quadratic import Flat, gauss_newton, inverse, linearised
 from methods.method import Context
 from methods.networks.dag import FUNCTIONS
-from methods.pruning.quadratic import Flat, gauss_newton, inverse, linearised
 from methods.statistics import require_finite
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods.graph.values import Element
 from methods.growth.candidates import DepthCandidate, WidthCandidates
 from methods.growth.curvature import layer_output
-from methods.growth.site import Site
+from methods.measures.site import Site
 from methods.method import Context
 from methods.plan import GrowPlan
 from methods.statistics import Seen, observe

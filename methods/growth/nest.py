@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from methods.apply import apply
 from methods.graph.values import Element
 from methods.growth.gradients import fan_out_gradients, offered, sites_of
-from methods.growth.site import Site, find_site
 from methods.growth.sweep import View, layers_of, sweep
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import NonFiniteStatistics, mean_loss, require_finite

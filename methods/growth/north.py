@@ -16,8 +16,8 @@ from methods.growth.covariance import inputs_of
 from methods.growth.cross_moment import run_rows
 from methods.growth.effective_rank import RankMemory, effective_ranks, unit_samples
 from methods.growth.gradients import sites_of
-from methods.growth.site import Site, find_site
 from methods.growth.sweep import View, layers_of, sweep
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import GrowPlan

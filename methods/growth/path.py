@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from methods.growth.site import Site, through, why_not_zero
+from methods.measures.site import Site, through, why_not_zero
 from methods.network import Network
 from methods.statistics import frozen_modes
 

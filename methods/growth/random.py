@@ -9,7 +9,7 @@ import torch
 
 from methods.graph.values import Element
 from methods.growth.path import why_not_fan_in
-from methods.growth.site import find_site
+from methods.measures.site import find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.check import PlanError
 from methods.graph.values import Element
 from methods.growth.chain import Chain, find_chain
-from methods.growth.site import Site, find_site
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import frozen_modes, require_finite

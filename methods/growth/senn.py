@@ -14,8 +14,8 @@ from methods.growth.gradients import sites_of
 from methods.growth.kfac import Settings, score_layers, total
 from methods.growth.output_curvature import reachable
 from methods.growth.senn_search import choose, draw, improve, moments
-from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import GrowPlan

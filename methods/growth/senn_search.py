@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from methods.growth.cross_moment import run_rows
 from methods.growth.kfac import LayerScore, layer_gradients, layer_inputs
-from methods.growth.site import Site
 from methods.growth.sweep import View, layers_of, sweep
 from methods.growth.unfold import unfolded
+from methods.measures.site import Site
 from methods.method import Context
 
 MOST_COLUMNS = 1024

@@ -13,7 +13,7 @@ from methods.companion import Companion
 from methods.graph.values import Element
 from methods.growth.gate_state import GateState
 from methods.growth.gates import Gate
-from methods.growth.site import Site, find_site
+from methods.measures.site import Site, find_site
 from methods.network import Network
 from methods.surgery.changes import TensorChange
 from methods.surgery.tensors import get_tensor

@@ -11,12 +11,12 @@ from torch import Tensor
 from methods.companion import Companion
 from methods.graph.values import Element
 from methods.growth.dense_momentum import DenseMomentum
-from methods.growth.regrow import Regrow, no_dense_gradient
+from methods.growth.regrow import Regrow
+from methods.measures.connections import no_dense_gradient, weights_of
+from methods.measures.per_sample import mean_gradients
 from methods.method import Context, Measurement, parameter
 from methods.network import Network
 from methods.plan import MaskPlan
-from methods.pruning.per_sample import mean_gradients
-from methods.pruning.weights import weights_of
 from methods.surgery.masks import mask_of
 
 

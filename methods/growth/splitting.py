@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from methods.graph.values import Element
 from methods.growth.curvature import Curvature, Ends, exact_ends, fast_ends
-from methods.growth.site import Site, find_site
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.growth.path import Paths, Run
-from methods.growth.site import Site
+from methods.measures.site import Site
 from methods.method import Batches, Context
 from methods.network import Network
 from methods.statistics import Seen, observe

@@ -14,8 +14,8 @@ from methods.graph.values import Element
 from methods.growth.bottleneck import Bottleneck, Demands
 from methods.growth.gradients import fan_out_gradients, grouped, offered, sites_of
 from methods.growth.path import path_of
-from methods.growth.site import Site, find_site
 from methods.growth.sweep import layers_of
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
 from methods.statistics import NonFiniteStatistics, mean_loss, require_finite

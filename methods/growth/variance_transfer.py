@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from methods.companion import Companion
 from methods.graph.values import Element
-from methods.growth.site import Site, find_site
 from methods.growth.stage_rates import StageRates
 from methods.growth.sweep import layers_of
+from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import GrowPlan

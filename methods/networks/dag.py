@@ -117,7 +117,7 @@ class DAG(nn.Module):
 
     @torch.no_grad()
     def settle(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `methods.surgery.connections.Connected`: connections that would close a cycle are left out, in a fixed order."""
+        """See `methods.connected.Connected`: connections that would close a cycle are left out, in a fixed order."""
         wanted = masks.get("weight", self.connections).to(self.connections.device)
         outputs = masks.get("out.weight", self.out.connections).to(self.connections.device)
         for name, mask, weight in (("weight", wanted, self.weight), ("out.weight", outputs, self.out.weight)):
@@ -146,7 +146,7 @@ class DAG(nn.Module):
         return placed(base, wanted, self.weight[:, self.num_inputs :] != 0, old)
 
     def could_exist(self, name: str) -> Tensor | None:
-        """See `methods.surgery.connections.Connected`."""
+        """See `methods.connected.Connected`."""
         if name == "out.weight":
             return ~self.out.connections
         if name != "weight":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
-from methods.growth.dag_site import DagSite, dag_site
+from methods.measures.dag_site import DagSite, dag_site
 from methods.method import Context, Measurement, Method
 from methods.networks.dag import DAG, FUNCTIONS
 from methods.plan import PrunePlan

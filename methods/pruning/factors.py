@@ -8,9 +8,9 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
+from methods.measures.per_sample import Part, products, sample_gradients
 from methods.method import Context
 from methods.network import Network
-from methods.pruning.per_sample import Part, products, sample_gradients
 from methods.statistics import frozen_modes
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element, Role
+from methods.measures.per_sample import EVERY, Part, sample_gradients
 from methods.method import Context, Measurement, parameter
 from methods.plan import PrunePlan
 from methods.pruning.factors import sample_factors
-from methods.pruning.per_sample import EVERY, Part, sample_gradients
 from methods.pruning.taylor import SensitivityPruning
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor

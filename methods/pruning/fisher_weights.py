@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.measures.connections import weights_of
+from methods.measures.per_sample import sample_gradients
 from methods.method import Context, Measurement, parameter
 from methods.plan import MaskPlan
-from methods.pruning.per_sample import sample_gradients
-from methods.pruning.weights import WeightPruning, weights_of
+from methods.pruning.weights import WeightPruning
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from methods.graph.values import Element
-from methods.growth.regrow import exchange, no_dense_gradient, wanted
+from methods.measures.connections import exchange, no_dense_gradient, noisy, wanted, weights_of
+from methods.measures.per_sample import mean_gradients
 from methods.method import Context, Measurement, parameter
 from methods.plan import MaskPlan
-from methods.pruning.magnitude_weights import MagnitudeWeights, noisy
-from methods.pruning.per_sample import mean_gradients
-from methods.pruning.weights import weights_of, without
+from methods.pruning.magnitude_weights import MagnitudeWeights
+from methods.pruning.weights import without
 from methods.statistics import require_finite
 from methods.surgery.masks import mask_of
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from methods.graph.values import Element
+from methods.measures.units import held, sum_per_unit
 from methods.method import Context, Measurement, parameter
-from methods.pruning.units import UnitPruning, held, sum_per_unit
+from methods.pruning.units import UnitPruning
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor
 

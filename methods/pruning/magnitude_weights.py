@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.measures.connections import noisy, weights_of
 from methods.method import Context, parameter
-from methods.pruning.weights import WeightPruning, weights_of
+from methods.pruning.weights import WeightPruning
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,3 @@ class RiglDrop(MagnitudeWeights):
         """|w| + N(0, noise^2)."""
         found = super().importance(context, elements)
         return {name: noisy(size, self.noise, context.generator) for name, size in found.items()}
-
-
-def noisy(size: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """With normal noise of this standard deviation, drawn on the CPU."""
-    return size + noise * torch.randn(size.shape, generator=generator).to(size)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.values import Element
-from methods.growth.site import Site, entry_output, find_site, through
+from methods.measures.site import Site, entry_output, find_site, through
 from methods.method import Context
 from methods.network import Network
 from methods.statistics import require_finite

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import MaskPlan
-from methods.pruning.quadratic import Flat, exact_hessian, gauss_newton, inverse
 from methods.pruning.weights import without
 from methods.surgery.masks import mask_of
 from methods.surgery.tensors import get_tensor

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from methods.graph.values import Element
+from methods.measures.units import held
 from methods.method import Context, Measurement
-from methods.pruning.units import UnitPruning, held
+from methods.pruning.units import UnitPruning
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.measures.connections import weights_of
 from methods.method import Context
-from methods.pruning.weights import WeightPruning, weights_of
+from methods.pruning.weights import WeightPruning
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from methods.companion import Companion
 from methods.graph.values import Element, Occurrence
+from methods.measures.units import held
 from methods.method import Context, parameter
 from methods.network import Network
-from methods.pruning.units import UnitPruning, held
+from methods.pruning.units import UnitPruning
 from methods.statistics import require_finite
 from methods.surgery.tensors import get_tensor
 

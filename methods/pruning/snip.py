@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.measures.connections import weights_of
+from methods.measures.per_sample import mean_gradients
 from methods.method import Context, parameter
-from methods.pruning.per_sample import mean_gradients
-from methods.pruning.weights import WeightPruning, weights_of
+from methods.pruning.weights import WeightPruning
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element, Role
+from methods.measures.per_sample import EVERY, Part, mean_gradients, parts, products
 from methods.method import Context, Measurement, parameter
 from methods.plan import PrunePlan
 from methods.pruning.factors import sample_factors
-from methods.pruning.per_sample import EVERY, Part, mean_gradients, parts, products
 from methods.pruning.units import UnitPruning
 from methods.statistics import require_finite
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.measures.per_sample import Part, parts
 from methods.network import Network
 from methods.pruning.gates import Gates
-from methods.pruning.per_sample import Part, parts
 from methods.pruning.units import UnitPruning
 
 LARGEST = 0.95

@@ -58,8 +58,3 @@ def without(mask: Tensor, units: Sequence[int]) -> Tensor:
     kept = mask.flatten()
     kept[kept.nonzero().flatten()[torch.tensor(list(units), dtype=torch.long)]] = False
     return kept.view(mask.shape)
-
-
-def weights_of(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
-    """Element name -> its tensor, detached."""
-    return {e.name: get_tensor(context.network.module, e.name).detach() for e in elements}

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from methods.connected import settle
 from methods.graph.expr import unit_map
 from methods.graph.values import Element, Graph, Occurrence
 from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from methods.surgery import layers
 from methods.surgery.changes import Follower, TensorChange
-from methods.surgery.connections import settle
 from methods.surgery.masks import apply_masks, mask_of, resized_mask
 from methods.surgery.normalised import normalised_consumers
 from methods.surgery.resize import Resize, narrowing, resize, widening

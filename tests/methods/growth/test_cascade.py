@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from methods.adapt import Rules, adapt
 from methods.catalog import build
 from methods.growth.cascade_pool import Pool
-from methods.growth.dag_site import DagSite, dag_site
+from methods.measures.dag_site import DagSite, dag_site
 from methods.method import Context
 from methods.selection import All
 from methods.surgery.followers import OptimizerFollower

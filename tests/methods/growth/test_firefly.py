@@ -13,7 +13,7 @@ from methods.growth.firefly import Firefly
 from methods.growth.kept import growth, offered_block, offered_units, statistics
 from methods.growth.overgrown import OverGrown
 from methods.growth.random import Random
-from methods.growth.site import find_site
+from methods.measures.site import find_site
 from methods.method import Context
 from methods.plan import InsertPlan
 from methods.selection import All, GlobalRanking

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.apply import apply
 from methods.catalog import build
-from methods.growth.site import find_site
+from methods.measures.site import find_site
 from methods.method import Context
 from tests.support.contracts import context
 

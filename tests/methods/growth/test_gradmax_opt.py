@@ -7,8 +7,8 @@ from torch import nn
 
 from methods.catalog import build
 from methods.growth.gradmax_opt import SAME, _gains, _slope
-from methods.growth.site import find_site
 from methods.growth.sweep import sweep
+from methods.measures.site import find_site
 from tests.methods.growth.test_gradmax import Pool, double, grown_gradients
 
 NAME = "0.weight:0"

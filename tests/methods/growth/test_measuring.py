@@ -14,8 +14,8 @@ from methods.growth import gradients, sweep
 from methods.growth.linearised import linearise
 from methods.growth.path import Paths
 from methods.growth.singular import leading
-from methods.growth.site import find_site, through
 from methods.growth.unfold import unfolded, unfolded_back
+from methods.measures.site import find_site, through
 from methods.selection import All
 from methods.statistics import frozen_modes
 from tests.methods.growth.test_gradmax import Pool, double

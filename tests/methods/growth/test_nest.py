@@ -12,7 +12,7 @@ from torch import nn
 from methods.adapt import Rules, adapt
 from methods.apply import apply
 from methods.catalog import build
-from methods.growth.site import find_site
+from methods.measures.site import find_site
 from methods.selection import All
 from methods.statistics import mean_loss
 from tests.support.contracts import context

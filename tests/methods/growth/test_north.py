@@ -14,7 +14,7 @@ from methods.apply import apply
 from methods.catalog import build
 from methods.growth.effective_rank import RankMemory, effective_rank, effective_ranks
 from methods.growth.north import orthonormal_rows
-from methods.growth.site import find_site
+from methods.measures.site import find_site
 from methods.selection import All
 from methods.signals import SIGNALS, measure_signals
 from tests.support.contracts import context, mixed

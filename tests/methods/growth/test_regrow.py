@@ -11,7 +11,7 @@ from methods.adapt import Rules, adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
-from methods.growth.regrow import exchange
+from methods.measures.connections import exchange
 from methods.networks.dag import dag
 from methods.plan import MaskPlan
 from methods.selection import All, GlobalRanking, Limit

@@ -13,7 +13,7 @@ from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.dense_momentum import DenseMomentum
-from methods.growth.regrow import exchange
+from methods.measures.connections import exchange
 from methods.plan import GrowPlan, MaskPlan
 from methods.selection import All, GlobalRanking
 from methods.surgery.masks import mask_gradients

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from methods.adapt import Rules, adapt
 from methods.apply import apply
 from methods.growth.curvature import Curvature, exact_ends, fast_ends
-from methods.growth.site import find_site
 from methods.growth.smooth import BETA, SmoothReLU
 from methods.growth.splitting import Splitting
+from methods.measures.site import find_site
 from methods.method import Context
 from methods.selection import All
 from methods.statistics import mean_loss

@@ -12,8 +12,8 @@ from methods.apply import apply
 from methods.catalog import build
 from methods.growth.cross_moment import add_cross_moment
 from methods.growth.linearised import linearise
-from methods.growth.site import find_site
 from methods.growth.sweep import sweep
+from methods.measures.site import find_site
 from methods.method import Context
 from methods.selection import All
 from tests.methods.growth.test_gradmax import Pool, double

@@ -13,6 +13,7 @@ from methods.adapt import Rules, adapt
 from methods.apply import apply
 from methods.architecture import build, rebuild, record, tensors_of
 from methods.catalog import build as build_method
+from methods.connected import could_exist
 from methods.method import Context
 from methods.network import Network
 from methods.networks.catalog import arguments_for, network_reference
@@ -21,7 +22,6 @@ from methods.networks.from_mlp import from_mlp
 from methods.networks.mlp import mlp
 from methods.plan import GrowPlan, MaskPlan, PrunePlan
 from methods.selection import All
-from methods.surgery.connections import could_exist
 from methods.surgery.followers import EmaFollower, OptimizerFollower
 from methods.surgery.masks import apply_masks
 

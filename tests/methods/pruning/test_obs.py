@@ -10,12 +10,12 @@ from torch import nn
 from methods.adapt import Rules, adapt
 from methods.amount import Amount
 from methods.catalog import build
+from methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
 from methods.method import Context
 from methods.network import Network
 from methods.networks.dag import dag
 from methods.plan import MaskPlan
 from methods.pruning.obs import Surgeon
-from methods.pruning.quadratic import Flat, exact_hessian, gauss_newton, inverse
 from methods.selection import All, GlobalRanking
 from tests.support.contracts import context, mixed
 

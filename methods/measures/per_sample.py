@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element, Role
+from methods.measures.units import held
 from methods.method import Context
 from methods.network import Network
-from methods.pruning.units import held
 from methods.statistics import frozen_modes
 from methods.surgery.tensors import get_tensor
 
