@@ -54,7 +54,7 @@ class Tiny(Method):
     projection: bool = parameter(True, "leave out what the existing weights can produce")
     whitening: bool = parameter(True, "measure the size of a change at the consumer, not in weights")
     threshold: float = parameter(1e-3, "singular values up to this times the largest are dropped", low=0.0, high=1.0)
-    cut: float = parameter(1e-6, "ridge on second moments, relative to their mean eigenvalue", low=0.0, high=1e-1)
+    cut: float = parameter(1e-3, "ridge on the inputs' second moments, relative to their mean eigenvalue", low=0.0, high=1e-1)
     num_batches: int = parameter(1, "batches that moments are taken over", low=1, high=1000)
 
     def accepts(self, context: Context, element: Element) -> str | None:

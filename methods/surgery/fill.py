@@ -107,6 +107,7 @@ class Fill:
             generator = torch.Generator().manual_seed(seed_for(self.plan, name, dim))
             part = tensor.index_select(dim, new)
             noise = torch.randn(part.shape, generator=generator).to(part) * self.plan.noise * float(part.std(correction=0))
+            noise = noise * (part != 0)  # weights that are masked are 0, and stay so
             tensor = tensor.index_add(dim, new, noise)
             tensor = tensor.index_add(dim, self._sources(index, new), -noise)
         return tensor

@@ -11,6 +11,7 @@ from methods.check import PlanError
 from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, MaskPlan, PrunePlan, RemovePlan
 from methods.surgery.followers import EmaFollower, OptimizerFollower
+from methods.surgery.masks import apply_masks
 from methods.surgery.shrink import Shrinking, advance
 from tests.support.zoo import ZOO
 
@@ -296,3 +297,14 @@ def test_a_change_inside_autocast_drops_the_casts_of_old_weights():
         network.module(*network.example_inputs)
         apply(network, GrowPlan("layers.0.conv1.weight:0", 2), followers, network.example_inputs)
         network.module(*network.example_inputs)
+
+
+def test_noisy_copies_of_masked_weights_keep_the_function():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    network = Network(module, "tests:module", {}, (torch.randn(5, 4, dtype=torch.float64),))
+    apply(network, MaskPlan({"2.weight": torch.rand(3, 6) > 0.5}))
+    before = module(*network.example_inputs)
+    apply(network, GrowPlan("0.weight:0", 6, sources=tuple(range(6)), noise=0.5))
+    apply_masks(network)
+    assert torch.allclose(module(*network.example_inputs), before, rtol=0, atol=1e-12)

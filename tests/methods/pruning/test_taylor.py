@@ -9,7 +9,8 @@ from torch import nn
 
 from methods.adapt import Rules, adapt
 from methods.catalog import build
-from methods.pruning import factors, per_sample
+from methods.measures import per_sample
+from methods.pruning import factors
 from methods.selection import All
 from tests.support.contracts import context, mixed
 
