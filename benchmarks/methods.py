@@ -36,9 +36,12 @@ NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "resnet": ({"network": "resnet", "network_args": {"depth": 8, "width": 0.25}},
                {"network": "resnet", "network_args": {"depth": 8, "width": 0.5}}),
     "mlp": ({"network": "mlp", "network_args": {"hidden": [12, 12]}}, {"network": "mlp", "network_args": {"hidden": [24, 24]}}),
+    "dag": ({"network": "dag", "network_args": {"hidden": [12, 12]}}, {"network": "dag", "network_args": {"hidden": [24, 24]}}),
 }  # fmt: skip
 """Kind -> small and big network."""
-OWN_NETWORK = {"residual_fitting": "mlp", "obs": "mlp"}
+OWN_NETWORK = {
+    "residual_fitting": "mlp", "obs": "mlp", "half_layer": "dag", "cascade": "dag", "one_synapse": "dag", "dead_neurons": "dag",
+}  # fmt: skip
 """Methods that need another network than the residual one."""
 SPARSE = {"prune": {"when": {"periodic": {"every": 50, "from": 1}}, "where": "erk", "how": "random_weights", "amount": 0.74}}
 """What makes the network sparse before connections are grown."""
