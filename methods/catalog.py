@@ -101,7 +101,6 @@ PRUNING: dict[str, type[Method]] = {
     "granet": GraNet,
     "polarization": Polarization,
     "slimming": Slimming,
-    "l1": Slimming,
     "taylor": Taylor,
     "fisher": Fisher,
     "condense": Condense,

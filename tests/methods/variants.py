@@ -34,7 +34,6 @@ PRUNING: dict[str, list[Arguments]] = {
     "fisher_weights": [{}],
     "polarization": [{}, {"threshold": "fixed"}, {"reduce": "mean"}],
     "slimming": [{}, {"reduce": "mean"}],
-    "l1": [{}],
     "taylor": [{}, {"form": "group", "average": "batch"}, {"normaliser": "norm"}],
     "fisher": [{}, {"form": "weights"}],
     "condense": [{}],

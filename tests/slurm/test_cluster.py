@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.slurm.cluster import Cluster
-from tests.support.slurm.processes import alive, descendants, record, remove_tree, wait_for
+from tests.support.slurm.processes import alive, descendants, record, remove_tree, stop, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -108,12 +108,17 @@ def test_a_cluster_that_cannot_start_leaves_nothing(slurm_session: Cluster, tmp_
 
 
 def test_a_recycled_pid_is_never_signalled(tmp_path: Path) -> None:
-    record(tmp_path / "x.pid", os.getpid())
-    assert alive(tmp_path / "x.pid") == os.getpid()
-    text = (tmp_path / "x.pid").read_text()
-    (tmp_path / "x.pid").write_text(text.replace('"start": ', '"start": 1'))
-    assert alive(tmp_path / "x.pid") == 0
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with subprocess.Popen(["sleep", "60"]) as child:
+        record(tmp_path / "x.pid", child.pid)
+        assert alive(tmp_path / "x.pid") == child.pid
+        ours = (tmp_path / "x.pid").read_text()
+        (tmp_path / "x.pid").write_text(ours.replace('"start": ', '"start": 1'))
+        assert alive(tmp_path / "x.pid") == 0
+        stop(tmp_path / "x.pid")
+        assert child.poll() is None
+        (tmp_path / "x.pid").write_text(ours)
+        stop(tmp_path / "x.pid")
+        assert child.wait(5) == -signal.SIGTERM
 
 
 LEFT = """
