@@ -15,6 +15,7 @@ from methods.graph.values import Element, Level
 from methods.network import LossFunction, Network
 from methods.parameters import Parameter, parameter
 from methods.plan import Plan
+from methods.ranks import ALONE, Ranks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """(number of batches) -> that many (input, target) pairs of training data, the same ones for the same state."""
@@ -31,6 +32,7 @@ class Context:
         generator: the only source of randomness (CPU generator).
         optimizer: what trains the network, read only; None outside of training.
         companion: the method's own companion, see `Method.companion`; None when it has none.
+        ranks: the processes that train this network; the same `batches` in the same order on all of them.
     """
 
     network: Network
@@ -39,6 +41,34 @@ class Context:
     generator: torch.Generator
     optimizer: torch.optim.Optimizer | None = None
     companion: Companion | None = None
+    ranks: Ranks = ALONE
+
+    def shards(self, count: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """What this rank measures of `batches(count)`: its share of the rows of every batch; all of them where it is alone.
+
+        Every rank takes part in every batch, since the samples are divided and not the batches: with one batch and eight ranks
+        all have something to do and see the same modules, so that their sums have the same names and shapes. In eval mode, in
+        which methods measure, samples do not depend on each other, and sums over all ranks are those over the whole batches.
+
+        Raises:
+            ValueError: a batch has fewer rows than there are ranks, or inputs and targets that are not tensors of as many rows.
+        """
+        return self.batches(count) if self.ranks.size == 1 else (_share(self.ranks, *b) for b in self.batches(count))
+
+
+def _share(ranks: Ranks, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    rows = [len(t) if isinstance(t, Tensor) and t.dim() else None for t in (inputs, targets)]
+    if rows[0] is None or rows[0] != rows[1]:
+        raise ValueError(
+            f"a batch must be inputs and targets with as many rows, to be divided among {ranks.size} ranks, but has {rows} rows "
+            f"({type(inputs).__name__}, {type(targets).__name__}); train on one GPU, or make targets of one row a sample."
+        )
+    if rows[0] < ranks.size:
+        raise ValueError(
+            f"a batch must have at least as many rows as there are ranks ({ranks.size}), but has {rows[0]}; raise batch_size or "
+            "train on fewer GPUs."
+        )
+    return inputs.tensor_split(ranks.size)[ranks.rank], targets.tensor_split(ranks.size)[ranks.rank]
 
 
 @dataclass(frozen=True)
