@@ -40,6 +40,7 @@ class Job:
         nodes: where it runs or ran, as Slurm writes lists of nodes.
         restarts: how often it has been requeued.
         exit: `code:signal`; empty while it is under way.
+        start: when it started or, where Slurm has an idea, when it will (local time, ISO 8601); else empty.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Job:
     nodes: str = ""
     restarts: int = 0
     exit: str = ""
+    start: str = ""
 
     @property
     def ended(self) -> bool:
@@ -112,7 +114,7 @@ class Client:
         Raises:
             SlurmUnreachable: the controller does not answer.
         """
-        fields = ("ArrayJobID", "ArrayTaskID", "JobID", "State", "Reason", "NodeList", "RestartCnt", "Name")
+        fields = ("ArrayJobID", "ArrayTaskID", "JobID", "State", "Reason", "NodeList", "RestartCnt", "StartTime", "Name")
         form = ",".join(f"{name}:;" for name in fields)
         printed = self.run("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-O", form, patience_s=0.0)
         return {job.id: job for job in map(_live_job, printed.splitlines()) if job is not None}
@@ -140,13 +142,14 @@ class Client:
 
 def _live_job(line: str) -> Job | None:
     """A row of squeue; the name comes last, since it may hold anything."""
-    parts = line.split(";", 7)
-    if len(parts) < 8:
+    parts = line.split(";", 8)
+    if len(parts) < 9:
         return None
-    array, task, single, state, reason, nodes, restarts = (p.strip() for p in parts[:7])
+    array, task, single, state, reason, nodes, restarts, start = (p.strip() for p in parts[:8])
     job = f"{array}_{task}" if task not in ("", "N/A") else single
-    name = parts[7].rstrip().removesuffix(";")
-    return Job(job, name, state, _or_none(reason), nodes, int(restarts) if restarts.isdigit() else 0)
+    name = parts[8].rstrip().removesuffix(";")
+    begins = "" if start == "N/A" else start
+    return Job(job, name, state, _or_none(reason), nodes, int(restarts) if restarts.isdigit() else 0, start=begins)
 
 
 def _ended_job(line: str) -> Job | None:
