@@ -1,0 +1,87 @@
+"""Placement `pool`: nodes come and go with the queue and their time limits, trials are packed onto those that are there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from orchestrator.campaign.ledger import Ledger
+from orchestrator.campaign.placement import QUIET, Placed
+from orchestrator.campaign.pool.shape import Shape, shape_of
+from orchestrator.campaign.resources import bundles_of
+from orchestrator.config import CampaignSpec
+from orchestrator.store import CampaignFolder
+from slurm.broker import Broker
+from slurm.client import Client
+from slurm.glide import Cluster, Glide, controller_address, own_address
+from slurm.journal import Journal
+from slurm.work import Work
+
+
+def pool_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
+    """Name of the jobs that are nodes of a campaign's pool."""
+    return f"coppice-pool-{spec.name}-{folder.identity()}"
+
+
+@contextlib.contextmanager
+def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[Placed]:
+    """Trials run on nodes that Slurm jobs bring. Jobs of an earlier driver are cancelled: their cluster is gone.
+
+    Raises:
+        RayFailed: the head does not start.
+        SlurmError: Slurm is not there.
+    """
+    from orchestrator.campaign.jobs.trainable import JobTrainable
+    from orchestrator.campaign.objects import trials_as_objects
+    from orchestrator.campaign.pool.board import PoolBoard
+    from orchestrator.campaign.pool.head import head, own_folder
+    from orchestrator.campaign.pool.nodes import Nodes
+    from orchestrator.campaign.pool.workers import Workers, fleet
+
+    arguments = spec.placement.arguments
+    shape = shape_of(arguments, spec.resources)
+    client = Client()
+    own = own_folder(folder)
+    _cancel(client, f"coppice-{spec.name}-{folder.identity()}")
+    broker = Broker(pool_name(spec, folder), own, shape.site, Journal(own / "journal.jsonl"), client=client)
+    ip = str(arguments.get("address") or own_address(controller_address(client)))
+    cluster = Cluster(own)
+    with contextlib.ExitStack() as held:
+        found = held.enter_context(head(folder, ip, bool(arguments.get("dashboard", False))))
+        cluster.announce(found.address)
+        held.callback(_end, broker, cluster)
+        nodes = Nodes(broker, lambda key: _work(key, shape, own, found.environment), own, fleet)
+        workers = Workers(bundles_of(spec.resources), shape.together)
+        board = PoolBoard(workers, nodes.poll, shape.nodes_for, _left(spec, folder), _is_there(cluster), leaving)
+        held.callback(board.close)
+        JobTrainable.board = board
+        with trials_as_objects(shape.capacity):
+            yield Placed(JobTrainable, shape.capacity)
+
+
+def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
+    call = Glide(key, own, {**QUIET, **environment}, shape.site.local_disk)
+    return Work(key, call, shape.options)
+
+
+def _is_there(cluster: Cluster) -> Callable[[], bool]:
+    return lambda: cluster.address() is not None
+
+
+def _end(broker: Broker, cluster: Cluster) -> None:
+    cluster.close()
+    broker.end()
+
+
+def _cancel(client: Client, name: str) -> None:
+    """Jobs of trials that an earlier driver has left, when the campaign was placed in jobs."""
+    client.cancel(j.id for j in client.live().values() if j.name == name and not j.ended)
+
+
+def _left(spec: CampaignSpec, folder: CampaignFolder) -> int:
+    """Trials that have not ended, those that are not known yet among them; a search may turn out to have fewer."""
+    ended = sum(entry.ended for entry in Ledger(folder).entries())
+    return max(1, spec.search.trials + spec.compare.static + (spec.compare.big is not None) - ended)
+
+

@@ -1,0 +1,81 @@
+"""Blocks of ports that one Ray has for itself, also beside other jobs of the same user on the same machine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+FIRST, LAST = 20000, 31999
+"""Above the ports that the workers of other Rays take by default (10002 to 19999), below those of clients (from 32768)."""
+
+
+class NoPorts(RuntimeError):
+    """No block of ports is free."""
+
+
+@contextlib.contextmanager
+def reserved(width: int, start: int, first: int = FIRST, last: int = LAST) -> Iterator[range]:
+    """Within: `width` consecutive ports that nobody listens on, and that no other process of this user may reserve here.
+
+    Args:
+        width: how many.
+        start: number of the block that is tried first; jobs that start with different ones seldom meet.
+        first: lowest port.
+        last: highest port.
+
+    Raises:
+        NoPorts: there is no such block.
+    """
+    blocks = (last - first + 1) // width
+    with contextlib.ExitStack() as held:
+        for offset in range(blocks):
+            low = first + (start + offset) % blocks * width
+            block = range(low, low + width)
+            with contextlib.ExitStack() as trying:
+                if not trying.enter_context(_lock(block)) or not _free(block):
+                    continue
+                held.push(trying.pop_all())
+            yield block
+            return
+    raise NoPorts(f"a Ray needs {width} free ports in a row, but {socket.gethostname()} has none from {first} to {last}.")
+
+
+@contextlib.contextmanager
+def _lock(block: range) -> Iterator[bool]:
+    """Whether nobody else of this user holds any of these ports; held by locks that end with this process, however it ends."""
+    folder = Path(tempfile.gettempdir()) / f".coppice-ports-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():  # somebody else's: whether ports are free is then all that can be known
+        yield True
+        return
+    with contextlib.ExitStack() as held:
+        for cell in range(block.start // CELL, (block.stop - 1) // CELL + 1):
+            file = held.enter_context(open(folder / str(cell), "ab"))
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError:  # a file system without locks
+                continue
+        yield True
+
+
+CELL = 40
+"""Ports under one lock, so that blocks of different widths cannot overlap unseen."""
+
+
+def _free(block: range) -> bool:
+    with contextlib.ExitStack() as held:
+        for port in block:
+            found = held.enter_context(socket.socket())
+            try:
+                found.bind(("", port))
+            except OSError:
+                return False
+    return True
