@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -15,9 +16,14 @@ ENDED = frozenset(
 """States that a job does not leave, unless it is requeued."""
 UNREACHABLE = (
     "Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted",
-    "Resource temporarily unavailable", "slurm_persist_conn_open", "Connection timed out",
+    "Resource temporarily unavailable", "slurm_persist_conn_open", "Connection timed out", "temporarily unable to accept job",
+    "temporarily disabled", "Unable to contact slurmdbd", "backup controller",
 )  # fmt: skip
 """What Slurm's commands say while its daemons are away or busy: trying again helps."""
+FULL = re.compile(r"Max\w*Submit|job submit limit reached|job queue full|Invalid job array specification")
+"""How Slurm refuses jobs because they are too many, of this user or in one array: fewer are taken, or later."""
+UNKNOWN_JOB = ("Invalid job id", "already completing or completed", "Job has already finished")
+"""What scancel says of jobs that have ended long ago: there is nothing to cancel."""
 
 
 class SlurmError(RuntimeError):
@@ -26,6 +32,22 @@ class SlurmError(RuntimeError):
 
 class SlurmUnreachable(SlurmError):
     """Slurm's controller or accounting did not answer; nothing is known, and nothing was changed as far as one can tell."""
+
+
+class SlurmFull(SlurmError):
+    """Slurm takes no more jobs of this user now, or not so many in one array."""
+
+
+def refusal(said: str, told: str) -> SlurmError:
+    """The kind of error that Slurm's words mean.
+
+    Args:
+        said: what the command printed.
+        told: the message of the error.
+    """
+    if any(phrase in said for phrase in UNREACHABLE):
+        return SlurmUnreachable(told)
+    return SlurmFull(told) if FULL.search(said) else SlurmError(told)
 
 
 @dataclass(frozen=True)
@@ -104,9 +126,10 @@ class Client:
         if done.returncode == 0:
             return done.stdout
         said = (done.stderr or done.stdout).strip()
-        if any(phrase in said for phrase in UNREACHABLE):
-            return SlurmUnreachable(f"{command[0]}: {said}")
-        raise SlurmError(f"{' '.join(command[:2])} ended with {done.returncode}: {said}")
+        error = refusal(said, f"{' '.join(command[:2])} ended with {done.returncode}: {said}")
+        if isinstance(error, SlurmUnreachable):
+            return error
+        raise error
 
     def live(self) -> dict[str, Job]:
         """Every job of this user that the controller still knows, tasks of arrays one by one, by id: one call.
@@ -116,7 +139,8 @@ class Client:
         """
         fields = ("ArrayJobID", "ArrayTaskID", "JobID", "State", "Reason", "NodeList", "RestartCnt", "StartTime", "Name")
         form = ",".join(f"{name}:;" for name in fields)
-        printed = self.run("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-O", form, patience_s=0.0)
+        user = str(os.getuid())  # by number: names in the environment may be another user's
+        printed = self.run("squeue", "-h", "-r", "-t", "all", "-u", user, "-O", form, patience_s=0.0)
         return {job.id: job for job in map(_live_job, printed.splitlines()) if job is not None}
 
     def ended(self, ids: Iterable[str]) -> dict[str, Job]:
@@ -133,11 +157,24 @@ class Client:
         printed = self.run("sacct", "-n", "-X", "-P", "-j", ",".join(wanted), "-o", form, patience_s=0.0)
         return {job.id: job for job in map(_ended_job, printed.splitlines()) if job is not None}
 
-    def cancel(self, ids: Iterable[str], signal: str | None = None) -> None:
-        """Cancel jobs (or signal them and their batch scripts); those that have ended are none of its business."""
+    def cancel(self, ids: Iterable[str], signal: str | None = None, patience_s: float | None = None) -> None:
+        """Cancel jobs (or signal them and their batch scripts); those that have ended are none of its business.
+
+        Raises:
+            SlurmUnreachable: no answer within the patience.
+            SlurmError: a job may not be cancelled.
+        """
         wanted = sorted(set(ids))
-        if wanted:
-            self.run("scancel", *(["--full", f"--signal={signal}"] if signal else []), *wanted)
+        if not wanted:
+            return
+        try:
+            self.run("scancel", *(["--full", f"--signal={signal}"] if signal else []), *wanted, patience_s=patience_s)
+        except SlurmUnreachable:
+            raise
+        except SlurmError as error:
+            lines = [line for line in str(error).splitlines() if "error" in line]
+            if not lines or not all(any(phrase in line for phrase in UNKNOWN_JOB) for line in lines):
+                raise
 
 
 def _live_job(line: str) -> Job | None:

@@ -54,6 +54,21 @@ def options(site: Site, request: Request) -> dict[str, str]:
     return found | {name: value for name, value in named.items() if value}
 
 
+def longest_min(site: Site, request: Request) -> int:
+    """The longest time limit, in minutes, that the site gives to such a job, whatever time it asks for; 0 where it takes none."""
+    return max((queue.max_min for queue in _queues(site, request, _gpu_nodes(site, request))), default=0)
+
+
+def memory_gb(site: Site, request: Request) -> float | None:
+    """Memory of a node that such a job gets, as far as the site file says; None where it does not."""
+    given = options(site, request)
+    gpus = max(1, request.gpus)
+    for name, parts in (("mem", 1), ("mem-per-cpu", int(given["cpus-per-task"]) * gpus), ("mem-per-gpu", gpus)):
+        if name in given:
+            return float(given[name].removesuffix("M")) / 1024 * parts
+    return None
+
+
 def _gpu_nodes(site: Site, request: Request) -> GpuNodes | None:
     if request.gpus == 0:
         return None
@@ -72,13 +87,19 @@ def _gpu_nodes(site: Site, request: Request) -> GpuNodes | None:
     return fitting[0]
 
 
-def _queue(site: Site, request: Request, kind: GpuNodes | None) -> Queue:
+def _queues(site: Site, request: Request, kind: GpuNodes | None) -> list[Queue]:
+    """Those that take such a job, however long it is."""
+
     def takes(queue: Queue) -> bool:
         right = queue.gpus == "any" or (queue.gpus == "only") == (kind is not None)
         typed = not queue.gpu_types or (kind is not None and kind.type in queue.gpu_types)
         return right and typed and (queue.max_nodes is None or queue.max_nodes >= request.nodes)
 
-    open_ones = [q for q in site.queues if takes(q)]
+    return [q for q in site.queues if takes(q)]
+
+
+def _queue(site: Site, request: Request, kind: GpuNodes | None) -> Queue:
+    open_ones = _queues(site, request, kind)
     for queue in open_ones:
         if request.time_min <= queue.max_min:
             return queue

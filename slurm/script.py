@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slurm.site import Site, SiteError
+from slurm.submission import notice_s
 
 NOTICE_S = 300
-"""How long before its time limit the driver is told to hand over."""
+"""How long before its time limit the driver is told to hand over, where the limit is long enough."""
 
 
 def driver_script(site: Site, options: Mapping[str, str], name: str, log: Path, command: Sequence[str]) -> str:
@@ -25,8 +26,9 @@ def driver_script(site: Site, options: Mapping[str, str], name: str, log: Path, 
     Raises:
         SiteError: a value that no line of the script can hold.
     """
+    notice = notice_s(int(options["time"]), NOTICE_S) if "time" in options else NOTICE_S
     fixed = {
-        "job-name": name, "output": str(log).replace("%", "%%"), "open-mode": "append", "signal": f"B:USR1@{NOTICE_S}",
+        "job-name": name, "output": str(log).replace("%", "%%"), "open-mode": "append", "signal": f"B:USR1@{notice}",
         "requeue": "",
     }  # fmt: skip
     lines = [_line(option, value) for option, value in sorted({**options, **fixed}.items())]

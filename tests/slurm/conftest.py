@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.slurm.stand_ins import Stage
 from tests.support.slurm.cluster import OURS, Cluster, missing_tools
 from tests.support.slurm.processes import remove_tree
 
@@ -43,3 +44,9 @@ def machines(slurm: Cluster) -> Cluster:
     if not slurm.settings.namespaces:
         pytest.skip("needs nodes with a network of their own (root)")
     return slurm
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A broker before stand-ins of Slurm's commands."""
+    return Stage(tmp_path, monkeypatch)
