@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from methods.agreed import same_choices, same_draws, same_plans, same_rooms
 from methods.amount import Amount
 from methods.apply import apply
 from methods.check import PlanError
@@ -68,7 +69,9 @@ def adapt(
 ) -> AdaptResult:
     """Let one adaptation act once.
 
-    Order is deterministic: candidates in the order of the network's elements, changes in the order of the selection.
+    Where several ranks train the network, all call this alike: each measures its share of the data, and all carry out what rank 0
+    has chosen, planned and accepted. Order is deterministic: candidates in the order of the network's elements, changes in the
+    order of the selection.
 
     Args:
         context: the network and the data to measure on.
@@ -83,23 +86,26 @@ def adapt(
     """
     amount = amount if isinstance(amount, Amount) else Amount(amount)
     skipped: list[str] = []
-    rooms = offers(context, method, rules, skipped)
+    rooms, ranks = offers(context, method, rules, skipped), context.ranks
     if not rooms:
         return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
     try:
         fits = measured is not None and measured.holds(context.network, rooms)
+        fits = ranks.count(int(fits)) == ranks.size
         measurement = (measured if measured and fits else Measured.take(context, method, rooms)).measurement
     except NonFiniteStatistics as error:
-        return AdaptResult((), (f"{method.kind} skipped: {error}",))
+        return AdaptResult((), (ranks.opinion(f"{method.kind} skipped: {error}"),))
     candidates = _candidates(context, method, rooms, measurement, rules, selection.needs_latency)
-    choices = selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn)
+    choices = same_choices(ranks, selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn))
     if not choices:
         skipped += [f"{e.name}: {_name(method)} has nothing to offer" for e, _ in rooms if e.name not in measurement.scores]
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
-    plans, unplanned = _plans(context, method, choices, measurement)
+    same_draws(context)
+    plans, unplanned = same_plans(ranks, *_plans(context, method, choices, measurement))
     kept = [p for p in plans if defer is None or not defer(p)]
     events, went_away = _apply_all(context, method, kept, followers, rules.limit)
-    return AdaptResult(tuple(events), (*_short_of(method, selection, candidates, choices, amount), *unplanned, *went_away))
+    told = [*_short_of(method, selection, candidates, choices, amount), *unplanned, *went_away]
+    return AdaptResult(tuple(events), tuple(ranks.opinion(told)))
 
 
 def _plans(context: Context, method: Method, choices: Sequence[Choice], measurement: Measurement) -> tuple[list[Plan], list[str]]:
@@ -137,7 +143,8 @@ def _apply_all(
     """
 
     def accept(event: Event) -> bool:
-        return not _broken(context.network, method, event) and _within(context.network, method.kind, limit, event)
+        kept = not _broken(context.network, method, event) and _within(context.network, method.kind, limit, event)
+        return context.ranks.opinion(kept)
 
     pending = PendingPlans(plans)
     events, went_away = [], []
@@ -217,7 +224,7 @@ def offers(context: Context, method: Method, rules: Rules, skipped: list[str]) -
             skipped.append(f"{element.name}: the minimum of {max(rules.minimum, element.minimum)} units is reached")
     if not named:
         skipped.append(f"no element is named like {', '.join(rules.elements)}")
-    return rooms
+    return same_rooms(context, rooms, skipped)
 
 
 def _is_busy(element: Element, busy: Collection[str]) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from methods.agreed import same_draws, same_measurement
 from methods.graph.values import Element
 from methods.method import Context, Measurement, Method
 from methods.network import Network
+from methods.statistics import NonFiniteStatistics
 
 Rooms = Sequence[tuple[Element, int]]
 """Elements that may be changed, each with the number of units that may be added or removed."""
@@ -23,13 +25,19 @@ class Measured:
 
     @staticmethod
     def take(context: Context, method: Method, rooms: Rooms) -> Measured:
-        """Measure.
+        """Measure, with the same random numbers on all ranks.
 
         Raises:
-            NonFiniteStatistics: something measured is not finite.
+            NonFiniteStatistics: something measured is not finite, on one of the ranks.
         """
-        found = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms})
-        return Measured(len(context.network.lineage), tuple(rooms), found)
+        same_draws(context)
+        try:
+            found, failed = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms}), None
+        except NonFiniteStatistics as error:
+            found, failed = Measurement({}), error
+        if context.ranks.count(int(failed is not None)):
+            raise failed or NonFiniteStatistics("what another rank measured must be finite, but is not.")
+        return Measured(len(context.network.lineage), tuple(rooms), same_measurement(context, found))
 
     def holds(self, network: Network, rooms: Rooms) -> bool:
         """Whether nothing has changed the network since, and the same is asked."""

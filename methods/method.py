@@ -46,9 +46,10 @@ class Context:
     def shards(self, count: int) -> Iterable[tuple[Tensor, Tensor]]:
         """What this rank measures of `batches(count)`: its share of the rows of every batch; all of them where it is alone.
 
-        Every rank takes part in every batch, since the samples are divided and not the batches: with one batch and eight ranks
-        all have something to do and see the same modules, so that their sums have the same names and shapes. In eval mode, in
-        which methods measure, samples do not depend on each other, and sums over all ranks are those over the whole batches.
+        The samples are divided and not the batches: with one batch and eight ranks all have something to do, and all see the
+        same modules, so that their sums have the same names and shapes. In eval mode, in which methods measure, samples do not
+        depend on each other, and sums over all ranks are those over the whole batches. Each rank has few rows at a time: the
+        batch that fills one GPU gives each of eight an eighth of its work, not an eighth of the time.
 
         Raises:
             ValueError: a batch has fewer rows than there are ranks, or inputs and targets that are not tensors of as many rows.
@@ -68,7 +69,8 @@ def _share(ranks: Ranks, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
             f"a batch must have at least as many rows as there are ranks ({ranks.size}), but has {rows[0]}; raise batch_size or "
             "train on fewer GPUs."
         )
-    return inputs.tensor_split(ranks.size)[ranks.rank], targets.tensor_split(ranks.size)[ranks.rank]
+    own = ranks.share(rows[0])
+    return inputs[own], targets[own]
 
 
 @dataclass(frozen=True)

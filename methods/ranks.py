@@ -1,16 +1,28 @@
-"""The processes that train one network together, as methods see them: sums over all of them, and one opinion for all."""
+"""The processes that train one network together, as methods see them: sums over all of them, and one opinion for all.
+
+Two rules keep them together. All ranks call the same functions in the same order: nothing that only one of them knows decides
+whether sums are taken, what is not finite included. And what a rank works out by itself is rank 0's before it goes into another
+sum: equal sums give equal numbers on equal processors only.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Ranks:
     """Processes that hold the same network, each with a GPU of its own. This class is a process that is alone.
 
-    All of them call `sum` and `agree` equally often and in the same order, whatever each has measured: a process that calls less
-    often leaves the others waiting. So nothing that only this process knows may decide whether one of them is called.
+    Others implement `sum` and `agree` and set `rank` and `size`; a rank that calls one of them less often than the others leaves
+    these waiting.
 
     Attributes:
         rank: which of them this process is, 0..size-1.
@@ -38,6 +50,52 @@ class Ranks:
         total = torch.tensor(own, dtype=torch.int64)
         self.sum(total)
         return int(total)
+
+    def number(self, own: float) -> float:
+        """The sum over all ranks of a number."""
+        if self.size == 1:
+            return own
+        total = torch.tensor(own, dtype=torch.float64)
+        self.sum(total)
+        return float(total)
+
+    def opinion(self, value: T) -> T:
+        """Rank 0's, of something that JSON can hold (tuples become lists)."""
+        if self.size == 1:
+            return value
+        found: Any = json.loads(self.agree(json.dumps(value).encode() if self.rank == 0 else b""))
+        return found
+
+    def same(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rank 0's tensors, by name and in its order; shapes and names may differ from those of this rank.
+
+        Each is where this rank's own tensor of that name is, or on the CPU where it has none.
+        """
+        if self.size == 1:
+            return dict(tensors)
+        found = tensors_from_bytes(self.agree(tensors_to_bytes(tensors) if self.rank == 0 else b""))
+        own = {name: t.device for name, t in tensors.items()}
+        return {name: t.to(own.get(name, t.device)) for name, t in found.items()}
+
+    def share(self, rows: int) -> slice:
+        """Which of so many rows are this rank's: contiguous parts, the first ranks have one more where they do not divide."""
+        each, more = divmod(rows, self.size)
+        start = self.rank * each + min(self.rank, more)
+        return slice(start, start + each + (self.rank < more))
+
+
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as one safetensors file that keeps their order."""
+    own = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    return save(own, metadata={"order": json.dumps(list(tensors))})
+
+
+def tensors_from_bytes(data: bytes) -> dict[str, Tensor]:
+    """What `tensors_to_bytes` was given, on the CPU."""
+    length = int.from_bytes(data[:8], "little")
+    order = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["order"])
+    found = load(data)
+    return {name: found[name] for name in order}
 
 
 ALONE = Ranks()

@@ -47,9 +47,9 @@ def train_accuracy(context: Context, method: Method, rooms: Sequence[tuple[Eleme
     Raises:
         ValueError: real targets of another shape than the output.
     """
-    hits, errors, targets = 0.0, 0.0, []
+    hits, errors, targets, ranks = 0.0, 0.0, [], context.ranks
     with frozen_modes(context.network.module):
-        for inputs, target in context.batches(ACCURACY_BATCHES):
+        for inputs, target in context.shards(ACCURACY_BATCHES):
             output = context.network.module(inputs)
             targets.append(target.detach().double().cpu())
             if not target.is_floating_point():
@@ -59,12 +59,14 @@ def train_accuracy(context: Context, method: Method, rooms: Sequence[tuple[Eleme
             else:
                 shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
                 raise ValueError(f"train_accuracy needs class numbers, or outputs of the targets' shape, but got {shapes}.")
-            require_finite("the network's outputs", output)
+            require_finite("the network's outputs", output, ranks=ranks)
     every = torch.cat(targets)
     if not target.is_floating_point():
-        return {"train_accuracy": hits / every.numel()}
-    variance = float((every - every.mean(0)).square().sum())
-    return {"train_r2": 1 - errors / variance} if variance > 0 else {}
+        return {"train_accuracy": ranks.number(hits) / ranks.count(every.numel())}
+    mean = every.sum(0)
+    ranks.sum(mean)
+    variance = ranks.number(float((every - mean / ranks.count(len(every))).square().sum()))
+    return {"train_r2": 1 - ranks.number(errors) / variance} if variance > 0 else {}
 
 
 ACCURACY_BATCHES = 8
@@ -87,7 +89,10 @@ def measure_signals(context: Context, method: Method, rules: Rules, wants: Seque
 
 
 def look(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -> tuple[dict[str, float], Measured | None]:
-    """`measure_signals`, and what the method measured for it, so that an act in the same state need not measure again."""
+    """`measure_signals`, and what the method measured for it, so that an act in the same state need not measure again.
+
+    Triggers decide by these numbers, so they are rank 0's on all ranks.
+    """
     found: dict[str, float] = {}
     measured: Measured | None = None
     rooms = offers(context, method, rules, [])
@@ -100,4 +105,4 @@ def look(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -
                 found |= SIGNALS[name](context, method, rooms)
         except NonFiniteStatistics:
             continue
-    return found, measured
+    return context.ranks.opinion(found), measured

@@ -10,17 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from methods.method import Context
+from methods.ranks import ALONE, Ranks
 
 
 class NonFiniteStatistics(RuntimeError):
     """Something measured is NaN or infinite; the event that needed it must be skipped."""
 
 
-def require_finite(what: str, *tensors: Tensor) -> None:
-    """Raise `NonFiniteStatistics` when any entry is not finite."""
-    for tensor in tensors:
-        if not all(bool(torch.isfinite(piece).all()) for piece in tensor.detach().flatten().split(2**20)):
-            raise NonFiniteStatistics(f"{what} must be finite, but has NaN or infinite entries; lower the learning rate.")
+def require_finite(what: str, *tensors: Tensor, ranks: Ranks = ALONE) -> None:
+    """Raise `NonFiniteStatistics` when any entry is not finite; on all of `ranks`, where it is not on one of them.
+
+    What is not summed over ranks yet must be given with them: a rank that stops alone leaves the others waiting.
+    """
+    finite = all(bool(torch.isfinite(piece).all()) for t in tensors for piece in t.detach().flatten().split(2**20))
+    if ranks.count(int(not finite)):
+        raise NonFiniteStatistics(f"{what} must be finite, but has NaN or infinite entries; lower the learning rate.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def observe(
 ) -> int:
     """Show `use` what goes through the modules called `names`, once a batch.
 
-    The network runs in eval mode. Parameters' gradients, buffers, modes and the RNG stay as they are, and no hook is left.
+    The network runs in eval mode. Parameters' gradients, buffers, modes and the RNG stay as they are, and no hook is left. Where
+    several ranks train the network, each sees its share: what `use` adds up must be summed over `context.ranks` afterwards.
 
     Args:
         context: network, data and loss.
@@ -67,7 +72,7 @@ def observe(
         gradients: whether output gradients are wanted, or of which modules.
 
     Returns:
-        Number of samples, by which sums are divided.
+        Number of samples on all ranks, by which sums are divided.
     """
     module = context.network.module
     wanted = (names if gradients else ()) if isinstance(gradients, bool) else gradients
@@ -76,7 +81,7 @@ def observe(
     samples = 0
     try:
         with frozen_modes(module):
-            for inputs, targets in context.batches(num_batches):
+            for inputs, targets in context.shards(num_batches):
                 caught.clear()
                 with torch.set_grad_enabled(bool(wanted)):
                     loss = context.loss(module(inputs), targets) * len(targets)
@@ -87,7 +92,7 @@ def observe(
     finally:
         for hook in hooks:
             hook.remove()
-    return samples
+    return context.ranks.count(samples)
 
 
 def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
@@ -124,7 +129,8 @@ def channel_means(context: Context, names: Sequence[str], num_batches: int) -> d
             counts[name] = counts.get(name, 0) + len(flat)
 
     observe(context, names, use, num_batches, gradients=False)
-    means = {name: total / counts[name] for name, total in sums.items()}
+    context.ranks.sum(*sums.values())
+    means = {name: total / context.ranks.count(counts[name]) for name, total in sums.items()}
     for name, mean in means.items():
         require_finite(f"inputs of {name}", mean)
     return means
@@ -135,8 +141,9 @@ def mean_loss(context: Context, num_batches: int) -> Tensor:
     """Mean loss over batches in eval mode, a float64 scalar on the CPU."""
     total, samples = torch.zeros((), dtype=torch.float64), 0
     with frozen_modes(context.network.module):
-        for inputs, targets in context.batches(num_batches):
+        for inputs, targets in context.shards(num_batches):
             total += context.loss(context.network.module(inputs), targets).double().cpu() * len(targets)
             samples += len(targets)
+    context.ranks.sum(total)
     require_finite("the loss", total)
-    return total / max(samples, 1)
+    return total / max(context.ranks.count(samples), 1)

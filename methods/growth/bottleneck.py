@@ -46,7 +46,10 @@ class Bottleneck:
 
     def run(self) -> None:
         """Moments; the natural steps; then what these leave to be done."""
+        ranks = self.context.ranks
         self.samples = sweep(self.context, self.sites, self._first, self.demands.num_batches)
+        for moments in self.moments.values():
+            moments.sum(ranks)
         for name, moments in self.moments.items():
             require_finite(f"the moments of {name}", moments.cross, moments.before, moments.mean)
             self.missing[name] = -moments.cross
@@ -58,22 +61,28 @@ class Bottleneck:
                     done = moments.between.unflatten(1, (-1, self.sites[name].taps))
                     self.missing[name] += torch.einsum("uht,oh->uot", done, self.natural[name].to(done)).flatten(1)
         if self.demands.projection:
+            self.natural = ranks.same(self.natural)
             rest = {name: site for name, site in self.sites.items() if self.moments[name].between is None}
+            for name in rest if ranks.rank else ():
+                self.missing[name].zero_()
             sweep(self.context, rest, self._second, self.demands.num_batches)
+            ranks.sum(*(self.missing[name] for name in rest))
 
     def _first(self, name: str, view: View) -> None:
         if name not in self.moments:
-            self.linear[name] = why_not_zero(view.run, view.shape, view.before) is None
+            linear = why_not_zero(view.run, view.shape, view.before) is None
+            self.linear[name] = self.context.ranks.opinion(linear)
             bias = view.producer.bias is not None and view.site.batch_norm is None
             self.moments[name] = Moments.of(view, bias, self.demands.projection or self.demands.natural_step)
-        self.moments[name].add(view, linearise(view.run, view.shape, view.before, self.linear[name]))
+        path = linearise(view.run, view.shape, view.before, self.linear[name], view.drawn)
+        self.moments[name].add(view, path, self.context.ranks)
 
     def _second(self, name: str, view: View) -> None:
         """Add what the natural step does, so that the gradient's remainder is left."""
         own, natural = view.consumer.weight[0].numel(), self.natural[name].to(view.gradient)
         weight = natural[:, :own].reshape(view.consumer.weight.shape)
         done = run_rows(view.consumer, view.behind, weight, natural[:, own] if view.consumer.bias is not None else None)
-        path = linearise(view.run, view.shape, view.before, self.linear[name])
+        path = linearise(view.run, view.shape, view.before, self.linear[name], view.drawn)
         add_cross_moment(self.missing[name], view, path, done)
 
     def units(self, name: str, most: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from methods.growth.cross_moment import add_cross_moment, blocks, moment_shape, 
 from methods.growth.linearised import Linearised
 from methods.growth.sweep import View
 from methods.growth.unfold import unfolded, unfolded_back
+from methods.ranks import ALONE, Ranks
 
 NARROW = 1024
 """Largest input of a linear consumer whose cross moment with the producer's input is taken along."""
@@ -68,13 +69,13 @@ class Moments:
         between = zeros(rows, own * view.site.taps) if narrow else None
         return Moments(bias, zeros(rows, columns), zeros(rows, rows), zeros(rows), 0, plain, behind, product, between)
 
-    def add(self, view: View, path: Linearised) -> None:
+    def add(self, view: View, path: Linearised, ranks: Ranks = ALONE) -> None:
         """Those of some more samples."""
         add_cross_moment(self.cross, view, path)
-        size = view.before.element_size()
+        size, mixed = view.before.element_size(), _mixed(view, path, ranks)
         for part in blocks(len(view.before), len(self.before) * view.shape[2:].numel() * size * 2):
             x = inputs_of(view.producer, view.before[part], self.bias)
-            _add_lower(self.before, x * _coverage(view, path, part), x)
+            _add_lower(self.before, x * _coverage(view, path, part, mixed), x)
             self.mean += x.sum(1).to(self.mean)
             self.positions += x.shape[1]
             if self.plain is not None:
@@ -89,6 +90,12 @@ class Moments:
         if self.between is not None:
             add_cross_moment(self.between, view, path, inputs_of(view.consumer, view.behind, view.consumer.bias is not None).T)
 
+    def sum(self, ranks: Ranks) -> None:
+        """Make them those of the samples of all ranks."""
+        found = (self.cross, self.before, self.mean, self.plain, self.behind, self.product, self.between)
+        ranks.sum(*(t for t in found if t is not None))
+        self.positions = ranks.count(self.positions)
+
 
 def _add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left right^T, which is symmetric, to the lower triangle (and to some of the upper one)."""
@@ -98,23 +105,40 @@ def _add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
         total[start:stop, :stop] += (left[start:stop] @ right[:stop].T).to(total)
 
 
-def _coverage(view: View, path: Linearised, part: slice) -> Tensor:
-    """How much the consumer reads of each sample and position of the producer's output: [samples and positions of `part`].
+def _coverage(view: View, path: Linearised, part: slice, mixed: Tensor | None) -> Tensor:
+    """How much the consumer reads of each sample and position of the producer's output: [samples and positions of `part`]."""
+    if path.diagonal is None:
+        assert mixed is not None
+        return mixed.expand(part.stop - part.start, *mixed.shape).reshape(-1)
+    derivative = path.diagonal[part]
+    return (_read(view, path)[part] * (derivative.square() if path.exact else derivative)).reshape(-1)
 
-    Through a path that mixes positions it is a mean over units and samples: each unit may take another position (max-pooling).
-    """
-    site = view.site
+
+def _read(view: View, path: Linearised) -> Tensor:
+    """How many of the consumer's taps read each sample and position of its input: [n, 1, positions...]."""
     if isinstance(view.consumer, nn.Linear):
-        read = view.behind.new_ones(len(view.before), 1, *([site.taps] if len(path.shape) == 2 and site.taps > 1 else []))
-    else:
-        one = view.gradient[:, :1].new_ones(1, 1, *view.gradient.shape[2:])
-        read = unfolded_back(view.consumer, one, path.shape).sum((0, 1)).unsqueeze(1)
-        read = read.expand(len(view.before), *read.shape[1:])
+        taps = view.site.taps
+        return view.behind.new_ones(len(view.before), 1, *([taps] if len(path.shape) == 2 and taps > 1 else []))
+    one = view.gradient[:, :1].new_ones(1, 1, *view.gradient.shape[2:])
+    read = unfolded_back(view.consumer, one, path.shape).sum((0, 1)).unsqueeze(1)
+    return read.expand(len(view.before), *read.shape[1:])
+
+
+def _mixed(view: View, path: Linearised, ranks: Ranks) -> Tensor | None:
+    """Coverage of each position through a path that mixes them; None for others.
+
+    It is a mean over units and samples, as each unit may take another position (max-pooling); over those of all ranks where these
+    have one draw of random points together.
+    """
     if path.diagonal is not None:
-        derivative = path.diagonal[part]
-        return (read[part] * (derivative.square() if path.exact else derivative)).reshape(-1)
-    pulled = path.pull(read.expand(-1, site.size, *read.shape[2:]).contiguous()).mean((0, 1))
-    return pulled.expand(part.stop - part.start, *pulled.shape).reshape(-1)
+        return None
+    read = _read(view, path)
+    pulled = path.pull(read.expand(-1, view.site.size, *read.shape[2:]).contiguous())
+    if view.drawn is None:
+        return pulled.mean((0, 1))
+    total = pulled.sum((0, 1))
+    ranks.sum(total)
+    return total / (view.drawn[1] * pulled.shape[1])
 
 
 @dataclass(frozen=True)

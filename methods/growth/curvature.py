@@ -113,6 +113,7 @@ class Curvature:
                     total[unit] += ((wide * row) @ wide.T).cpu()
 
         samples = self._observe(use)
+        self.context.ranks.sum(total)
         require_finite(f"the splitting matrices of {self.site.producer}", total)
         return total / samples * kept.unsqueeze(1) * kept.unsqueeze(2)
 
@@ -120,6 +121,7 @@ class Curvature:
         """S v for one v of each unit, [units, D], without forming S; float64, CPU."""
         kept, weight = self.kept(), self.producer.weight
         assert isinstance(weight, Tensor)
+        vectors = self.context.ranks.same({"": vectors})[""]
         rows = (vectors * kept).view(weight.shape).to(weight)
         total = torch.zeros_like(kept)
 
@@ -128,6 +130,7 @@ class Curvature:
             total.add_(rows_gradient(self.producer, before, made).double().cpu())
 
         samples = self._observe(use)
+        self.context.ranks.sum(total)
         require_finite(f"products with the splitting matrices of {self.site.producer}", total)
         return total / samples * kept
 

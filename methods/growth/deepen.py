@@ -128,12 +128,14 @@ class Deepen(Method):
         total: dict[str, Tensor] = {}
         samples = 0
         with frozen_modes(network.module), torch.enable_grad():
-            for inputs, targets in context.batches(self.num_batches):
+            for inputs, targets in context.shards(self.num_batches):
                 loss = context.loss(network.module(inputs), targets) * len(targets)
                 found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for name, g in zip(parameters, found, strict=True):
                     total[name] = total.get(name, 0) + (torch.zeros(()) if g is None else g.double())
                 samples += len(targets)
+        context.ranks.sum(*total.values())
+        samples = context.ranks.count(samples)
         return {name: float((g / samples).square().sum()) for name, g in total.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> InsertPlan:

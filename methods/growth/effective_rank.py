@@ -55,9 +55,10 @@ def effective_ranks(context: Context, sites: Mapping[str, Site], num_batches: in
             counts[name] = counts.get(name, 0) + len(h)
 
     observe(context, list(dict.fromkeys(s.consumer for s in sites.values())), use, num_batches, gradients=False)
+    context.ranks.sum(*sums.values())
     for name, total in sums.items():
         require_finite(f"the activations of {name}", total)
-    return {name: effective_rank(total / counts[name], threshold) for name, total in sums.items()}
+    return {name: effective_rank(total / context.ranks.count(counts[name]), threshold) for name, total in sums.items()}
 
 
 def effective_rank_signals(context: Context, method: Method, rooms: Sequence[tuple[Element, int]]) -> dict[str, float]:

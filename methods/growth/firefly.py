@@ -91,7 +91,7 @@ class Firefly(Method):
             grown = OverGrown.build(context.network, wide, deep)
             self._train(context, grown)
             shares = self._score(context, grown)
-            found = {name: offered_units(c, shares[name]) for name, c in wide.items()}
+            found = {name: context.ranks.same(offered_units(c, shares[name])) for name, c in wide.items()}
             for name, c in wide.items():
                 found[name] |= statistics(context, c.site, found[name], self.num_batches)
         found |= {name: offered_block(block, shares[name]) for name, block in deep.items()}
@@ -108,7 +108,7 @@ class Firefly(Method):
         with torch.enable_grad():
             for inputs, targets in context.batches(self.steps):
                 loss = grown.loss(gates, context.loss, inputs, targets)
-                require_finite("the loss of the over-grown network", loss.detach())
+                require_finite("the loss of the over-grown network", loss.detach(), ranks=context.ranks)
                 for f, gradient in zip(free, torch.autograd.grad(loss, [f.value for f in free], allow_unused=True), strict=True):
                     f.value.grad = gradient
                 optimizer.step()
@@ -116,21 +116,25 @@ class Firefly(Method):
                     f.project()
         for f in free:
             f.value.requires_grad_(False)
-            require_finite("trained candidates", f.value)
+            require_finite("trained candidates", f.value, ranks=context.ranks)
+        for f, value in zip(free, context.ranks.same({str(i): f.value for i, f in enumerate(free)}).values(), strict=True):
+            f.value = value
 
     def _score(self, context: Context, grown: OverGrown) -> dict[str, Tensor]:
         """Share of each gate in the change of the loss from all at 0 to all at 1, float64, CPU."""
         total: dict[str, Tensor] = {}
         samples = 0
         with torch.enable_grad():
-            for inputs, targets in context.batches(self.num_batches):
+            for inputs, targets in context.shards(self.num_batches):
                 samples += len(targets)
                 for point in range(_EVALUATIONS):
                     gates = {n: g.requires_grad_() for n, g in grown.gates((2 * point + 1) / (2 * _EVALUATIONS)).items()}
                     loss = grown.loss(gates, context.loss, inputs, targets) * len(targets)
                     for name, gradient in zip(gates, torch.autograd.grad(loss, list(gates.values())), strict=True):
                         total[name] = total.get(name, 0) + gradient.double().cpu() / _EVALUATIONS
+        context.ranks.sum(*total.values())
         require_finite("the scores of candidates", *total.values())
+        samples = context.ranks.count(samples)
         return {name: t / samples for name, t in total.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> Plan:

@@ -78,12 +78,13 @@ def moments(context: Context, sites: Mapping[str, Site], num_batches: int, exact
             shape = moment_shape(view.producer, view.consumer, view.site.taps)
             dtype = sum_dtype(math.prod(shape), view.producer.weight.dtype)
             totals[name] = torch.zeros(shape, dtype=dtype, device=view.before.device)
-            reasons[name] = _why_not(view) if exact is None else None
+            reasons[name] = context.ranks.opinion(_why_not(view)) if exact is None else None
         at_zero = reasons[name] is None if exact is None else exact
-        path = linearise(view.run, view.shape, view.before, at_zero)
+        path = linearise(view.run, view.shape, view.before, at_zero, view.drawn)
         add_cross_moment(totals[name], view, path)
 
     samples = sweep(context, sites, use, num_batches)
+    context.ranks.sum(*totals.values())
     for name, total in totals.items():
         total.div_(samples)
         require_finite(f"the cross moment of {name}", total)
@@ -104,7 +105,7 @@ def fan_out_gradients(
     Args:
         context: network, data and loss.
         sites: by name.
-        rows: [units, *shape of a row] by name, or [units, entries + 1] with a bias at the end of each row.
+        rows: [units, *shape of a row] by name, or [units, entries + 1] with a bias at the end of each row; equal on all ranks.
         num_batches: over how many batches.
 
     Returns:
@@ -121,6 +122,7 @@ def fan_out_gradients(
                 total[sign] += found.to(total)
 
     samples = sweep(context, {n: sites[n] for n in rows}, use, num_batches)
+    context.ranks.sum(*totals.values())
     return {name: total.div_(samples).cpu() for name, total in totals.items()}
 
 

@@ -70,18 +70,19 @@ class GradMax(Method):
         sites, found = sites_of(context, elements), {}
         exact = {"fan_in": True, "fan_out": False, "auto": None}[self.zero]
         for group in grouped(context, sites):
-            rows = {}
+            rows, sigmas = {}, {}
             measured = moments(context, group, self.num_batches, exact)
             for name in group:
                 moment = measured.pop(name)
                 if self.zero == "fan_in" or (self.zero == "auto" and moment.why_not_zero is None):
                     found[name] = self._fan_in_zero(context, sites[name], moment, offered(sites[name], most[name]))
                 else:
-                    rows[name] = self._directions(context, sites[name], moment, offered(sites[name], most[name]))
+                    rows[name], sigmas[name] = self._directions(context, sites[name], moment, offered(sites[name], most[name]))
             del moment
-            gradients = fan_out_gradients(context, group, {n: r for n, (r, _) in rows.items()}, self.num_batches)
-            for name, (directions, sigma) in rows.items():
-                found[name] = _better_signs(directions, sigma, gradients.pop(name), offered(sites[name], most[name]))
+            rows, sigmas = context.ranks.same(rows), context.ranks.same(sigmas)
+            gradients = fan_out_gradients(context, group, rows, self.num_batches)
+            for name, directions in rows.items():
+                found[name] = _better_signs(directions, sigmas[name], gradients.pop(name), offered(sites[name], most[name]))
         for name, data in found.items():
             require_finite(f"the gradients of new units of {name}", data["gains"])
         return Measurement({e.name: found[e.name]["gains"] for e in elements if len(found[e.name]["gains"])}, found)

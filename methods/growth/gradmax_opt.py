@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from methods.growth.sweep import View, layers_of, sweep
 from methods.measures.site import Site, find_site
 from methods.method import Context, Measurement, Method, parameter
 from methods.plan import GrowPlan
+from methods.ranks import ALONE
 from methods.statistics import require_finite
 
 SAME = 0.95
@@ -63,13 +64,15 @@ class GradMaxOpt(Method):
         scores, data = {}, {}
         for name, site in sites_of(context, elements).items():
             views: list[View] = []
-            samples = sweep(context, {name: site}, lambda _, view: views.append(view), self.num_batches)  # noqa: B023
+            alone = replace(context, ranks=ALONE)
+            samples = sweep(alone, {name: site}, lambda _, view: views.append(view), self.num_batches)  # noqa: B023
             pool = self._pool(context, name, site, offered(site, most[name]))
+            pool = context.ranks.same({"": pool})[""]
             if not len(pool):
                 continue
             with torch.autocast(pool.device.type, enabled=False):
                 rows, gains = self._best(views, pool, offered(site, most[name]), samples)
-            require_finite(f"the gradients of new units of {name}", gains)
+            require_finite(f"the gradients of new units of {name}", gains, ranks=context.ranks)
             scores[name], data[name] = gains.cpu(), {"rows": rows.cpu()}
         return Measurement(scores, data)
 

@@ -125,7 +125,7 @@ class Trial:
         old = context.network
         module = copy.deepcopy(old.module)
         network = Network(module, old.factory, old.arguments, old.example_inputs, masks=old.masks)
-        self._context = Context(network, context.batches, context.loss, context.generator)
+        self._context = Context(network, context.batches, context.loss, context.generator, ranks=context.ranks)
         self._num_batches = num_batches
         first = random_neuron(site, torch.Generator().manual_seed(0))
         apply(self._context.network, site.plan(element, first, None))

@@ -47,8 +47,17 @@ def selected(context: Context, site: DagSite, draws: int, *, spread: float, damp
         cross += torch.einsum("nc,npt->cpt", said, inner)
         own += torch.einsum("nc,nut->cut", said.square(), inner[:, targets])
         samples += len(said)
+    context.ranks.sum(cross, own, slope)
+    samples = context.ranks.count(samples)
     moments = (cross / samples, own / samples, slope / samples)
-    return _solved((rows, biases), moments, whole.gradient, backward, len(site.module.weight))
+    step, gains = _solved(moments, whole.gradient, backward)
+    require_finite("the predicted decrease of the loss", gains)
+    found, neurons = context.ranks.same({"step": step, "gains": gains}), len(site.module.weight)
+    step, gains = found["step"], found["gains"]
+    return [
+        Neuron(rows[c], torch.zeros(neurons, dtype=torch.float64), biases[c], step[c, :neurons], step[c, neurons:])
+        for c in gains.argsort(descending=True, stable=True).tolist()
+    ]
 
 
 def _drawn(context: Context, site: DagSite, draws: int, spread: float, num_batches: int) -> tuple[Tensor, Tensor]:
@@ -70,19 +79,13 @@ def _drawn(context: Context, site: DagSite, draws: int, spread: float, num_batch
     return rows, -(rows * centres).sum(1)
 
 
-def _solved(
-    drawn: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor, Tensor], gradient: Tensor, backward: Tensor, neurons: int
-) -> list[Neuron]:
-    (rows, biases), (cross, own, slope) = drawn, moments
+def _solved(moments: tuple[Tensor, Tensor, Tensor], gradient: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
+    """Best outgoing weights of each draw, [draws, targets], and the decreases of the loss that they bring, [draws]."""
+    cross, own, slope = moments
     carried = cross.transpose(1, 2) @ backward
     schur = own - carried @ cross
     diagonal = own.diagonal(dim1=1, dim2=2)
     schur = schur + torch.diag_embed(1e-3 * diagonal + 1e-12)
     gamma = slope - carried @ gradient
     step = -torch.linalg.solve(schur, gamma)
-    gains = -(gamma * step).sum(1) / 2
-    require_finite("the predicted decrease of the loss", gains)
-    return [
-        Neuron(rows[c], torch.zeros(neurons, dtype=torch.float64), biases[c], step[c, :neurons], step[c, neurons:])
-        for c in gains.argsort(descending=True, stable=True).tolist()
-    ]
+    return step, -(gamma * step).sum(1) / 2

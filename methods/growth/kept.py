@@ -61,6 +61,8 @@ def statistics(context: Context, site: Site, found: Mapping[str, Tensor], num_ba
         counts += made.shape[1]
 
     observe(context, [site.producer], use, num_batches, gradients=False)
+    context.ranks.sum(sums)
+    counts = context.ranks.count(counts)
     mean = sums[0] / counts
     return {"mean": mean, "variance": (sums[1] / counts - mean.square()).clamp(min=0)}
 

@@ -114,6 +114,7 @@ def _score(context: Context, names: Sequence[str], settings: Settings) -> dict[s
 
     samples = observe(context, names, use, settings.num_batches)
     draws = observe_curvature(context, names, curve, settings.draws, settings.num_batches)
+    context.ranks.sum(*(t for s in sums.values() for t in (s.inputs, s.gradient, s.outputs)))
     return {n: s.reduced(n, samples, draws, settings) for n, s in sums.items()}
 
 

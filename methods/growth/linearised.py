@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.growth.path import Run
+from methods.growth.sweep import Drawn
 
 _EPSILON = 1e-3
 
@@ -31,7 +32,7 @@ class Linearised:
     exact: bool
 
 
-def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Linearised:
+def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool, drawn: Drawn = None) -> Linearised:
     """The derivative of a path, whose input has `shape`, with the device and dtype of `like`.
 
     Args:
@@ -40,10 +41,11 @@ def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Lineari
         like: any tensor.
         exact: at 0; else near 0 at random points, where ReLU and max-pooling have a derivative: of what acts on each entry alone
             the mean over both signs of that point, which is half the identity for ReLU.
+        drawn: see `View`.
     """
     base = torch.zeros(shape, device=like.device, dtype=like.dtype)
     if not exact:
-        base += torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(base) * _EPSILON
+        base += _points(shape, drawn).to(base) * _EPSILON
     z = base.requires_grad_()
     h = run(z)
     diagonal = _diagonal(h, z) if h.shape == z.shape else None
@@ -63,6 +65,14 @@ def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool) -> Lineari
         return found[:, :units]
 
     return Linearised(h.shape, None, pull, exact)
+
+
+def _points(shape: torch.Size, drawn: Drawn) -> Tensor:
+    """Normal numbers of this shape, the same at every call; a part of those for more samples where `drawn` says so."""
+    first, total = drawn or (0, shape[0])
+    if first + shape[0] > total:
+        first, total = 0, shape[0]
+    return torch.randn((total, *shape[1:]), generator=torch.Generator().manual_seed(0))[first : first + shape[0]]
 
 
 def _diagonal(h: Tensor, z: Tensor) -> Tensor | None:

@@ -64,8 +64,10 @@ class Nest(Method):
         require_finite("the loss", mean_loss(context, 1))
         bridged = {name: site for name, site in sites.items() if _bridges(context, site)}
         matrices = self._bridging(context, bridged)
-        drawn = {n: self._neurons(context, bridged[n], b, offered(bridged[n], most[n])) for n, b in matrices.items()}
-        gradients = fan_out_gradients(context, bridged, {n: rows for n, (rows, _) in drawn.items()}, self.num_batches)
+        sides = {n: self._neurons(context, bridged[n], b, offered(bridged[n], most[n])) for n, b in matrices.items()}
+        incoming, outgoing = (context.ranks.same({n: pair[i] for n, pair in sides.items()}) for i in range(2))
+        drawn = {n: (incoming[n], outgoing[n]) for n in incoming}
+        gradients = fan_out_gradients(context, bridged, incoming, self.num_batches)
         data = {n: _improving(*drawn[n], gradients[n]) for n in bridged}
         scores = {n: data[n]["gains"] if n in data else torch.empty(0) for n in sites}
         return Measurement({n: s for n, s in scores.items() if n not in data or len(s)}, data)
@@ -77,6 +79,7 @@ class Nest(Method):
             totals[name] = totals.get(name, 0) - (view.before.T @ view.gradient).double()
 
         samples = sweep(context, sites, use, self.num_batches)
+        context.ranks.sum(*totals.values())
         for name, total in totals.items():
             require_finite(f"the bridging matrix of {name}", total)
         return {name: total / samples for name, total in totals.items()}

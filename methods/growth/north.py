@@ -115,6 +115,7 @@ class North(Method):
             moments.append(moments.pop() + x @ x.T if moments else x @ x.T)
 
         sweep(context, {"": site}, use, self.num_batches)
+        context.ranks.sum(*moments)
         total = moments[0] / moments[0][-1, -1]
         second, mean = total[:-1, :-1], total[:-1, -1]
         values, vectors = torch.linalg.eigh(second)
@@ -140,6 +141,7 @@ class North(Method):
             gram.append(gram.pop() + every.T @ every if gram else every.T @ every)
 
         sweep(context, {"": site}, use, self.num_batches)
+        context.ranks.sum(*gram)
         return drawn[_farthest(gram[0], site.size, count)]
 
 

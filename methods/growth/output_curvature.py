@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods.method import Context
 from methods.network import LossFunction
+from methods.ranks import ALONE, Ranks
 from methods.statistics import Seen, observe, require_finite
 
 MOST_OUTPUTS = 256
@@ -21,7 +22,7 @@ def observe_curvature(
     context: Context, names: Sequence[str], use: Callable[[dict[str, Seen], Tensor], None], draws: int, num_batches: int
 ) -> int:
     """`observe`, with gradients whose second moment is the curvature of the loss; returns what sums are divided by."""
-    curvature, done, samples = Curvature(context.loss, context.generator), 0, 0
+    curvature, done, samples = Curvature(context.loss, context.generator, context.ranks), 0, 0
     while done < (draws or curvature.outputs):
         loss = curvature.draw if draws else curvature.column(done)
         samples = observe(replace(context, loss=loss), names, use, num_batches)
@@ -32,14 +33,16 @@ def observe_curvature(
 class Curvature:
     """Pseudo-losses whose gradients at the outputs have the loss's own curvature there as second moment, sample by sample."""
 
-    def __init__(self, loss: LossFunction, generator: torch.Generator) -> None:
-        self._loss, self._generator = loss, generator
+    def __init__(self, loss: LossFunction, generator: torch.Generator, ranks: Ranks = ALONE) -> None:
+        self._loss, self._generator, self._ranks = loss, generator, ranks
         self.outputs = 1
 
     def draw(self, output: Tensor, target: Tensor) -> Tensor:
-        """With one random gradient for each sample."""
+        """With one random gradient for each sample; the same ones however many ranks divide the batch."""
         roots = self._roots(output, target)
-        noise = torch.randn(roots.shape[:2], generator=self._generator, dtype=torch.float64).to(roots)
+        total = self._ranks.count(len(roots))
+        drawn = torch.randn((total, roots.shape[1]), generator=self._generator, dtype=torch.float64)
+        noise = drawn[self._ranks.share(total)].to(roots)
         return self._dot(output, (roots @ noise.unsqueeze(2)).squeeze(2))
 
     def column(self, index: int) -> LossFunction:
@@ -52,17 +55,17 @@ class Curvature:
     def _roots(self, output: Tensor, target: Tensor) -> Tensor:
         """R with R R^T = second derivative of each sample's loss (its positive part), [n, outputs, outputs]."""
         self.outputs = math.prod(output.shape[1:])
-        _, curvature = derivatives(self._loss, output, target)
+        _, curvature = derivatives(self._loss, output, target, self._ranks)
         values, vectors = torch.linalg.eigh(curvature)
         return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
 
 
-def derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def derivatives(loss: LossFunction, output: Tensor, target: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     """Gradient, [n, outputs], and second derivative, [n, outputs, outputs], of each sample's loss at the output, float64.
 
     Raises:
         ValueError: more than `MOST_OUTPUTS` outputs.
-        NonFiniteStatistics: some entry is not finite.
+        NonFiniteStatistics: some entry is not finite, on one of the ranks.
     """
     n, size = len(output), math.prod(output.shape[1:])
     if size > MOST_OUTPUTS:
@@ -76,7 +79,7 @@ def derivatives(loss: LossFunction, output: Tensor, target: Tensor) -> tuple[Ten
             found = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
             rows.append(found.flatten(1))
     curvature = torch.stack(rows, 1)
-    require_finite("the derivatives of the loss at the outputs", gradient, curvature)
+    require_finite("the derivatives of the loss at the outputs", gradient, curvature, ranks=ranks)
     return gradient.detach().flatten(1), curvature
 
 
@@ -89,7 +92,7 @@ def reachable(context: Context, num_batches: int) -> float:
     sums: list[Tensor] = []
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
-        gradient, curvature = derivatives(context.loss, output, target)
+        gradient, curvature = derivatives(context.loss, output, target, context.ranks)
         values, vectors = torch.linalg.eigh(curvature)
         along = (vectors.transpose(1, 2) @ gradient.unsqueeze(2)).squeeze(2)
         positive = values > (1e-12 * values.max(1, keepdim=True).values).clamp(min=1e-30)
@@ -97,4 +100,4 @@ def reachable(context: Context, num_batches: int) -> float:
         return output.sum() * 0.0
 
     samples = observe(replace(context, loss=loss), (), lambda seen, inputs: None, num_batches)
-    return float(sum(sums, torch.zeros((), dtype=torch.float64))) / max(samples, 1)
+    return context.ranks.number(float(sum(sums, torch.zeros((), dtype=torch.float64)))) / max(samples, 1)

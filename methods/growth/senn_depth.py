@@ -108,6 +108,7 @@ def best_layers(context: Context, places: Sequence[str], proposals: int, setting
                 curved[at].add_curvature(batch.gradient)
 
         draws = observe_curvature(context, group, curve, settings.draws, settings.num_batches)
+        context.ranks.sum(*(s.outputs for s in curved.values()))
         for _ in range(proposals):
             for at, found in _try(context, here, curved, draws, settings).items():
                 if at not in best or found.gain > best[at].gain:
@@ -142,5 +143,6 @@ def _try(
             sums[at].add(layers[at], hidden, batch.gradient)
 
     samples = observe(context, list(layers), use, settings.num_batches)
+    context.ranks.sum(*(t for s in sums.values() for t in (s.inputs, s.gradient)))
     gains = {at: s.reduced(f"a new layer behind {at}", samples, draws, settings).eta for at, s in sums.items()}
     return {at: First(weights[at].cpu(), torch.tensor(gain, dtype=torch.float64)) for at, gain in gains.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from methods.growth.sweep import View, layers_of, sweep
 from methods.growth.unfold import unfolded
 from methods.measures.site import Site
 from methods.method import Context
+from methods.ranks import ALONE
 
 MOST_COLUMNS = 1024
 """Outgoing columns of all candidates of a site together; their second moment is a matrix of that size."""
@@ -115,13 +116,17 @@ def moments(
             found[name].second += (columns @ columns.T).double()
 
     samples = sweep(context, sites, use, num_batches)
+    context.ranks.sum(*(t for m in found.values() for t in (m.gradient, m.second)))
     return {name: Moments(m.taps, m.gradient / samples, m.second / samples) for name, m in found.items()}
 
 
 def improve(
     context: Context, sites: Mapping[str, Site], rows: Mapping[str, Tensor], scores: Mapping[str, LayerScore], steps: int
 ) -> dict[str, Tensor]:
-    """Candidates after some steps up the gradient of their own gains, on the first samples; lengths stay."""
+    """Candidates after some steps up the gradient of their own gains, on the first samples; lengths stay.
+
+    Every rank does so on the same samples, and all take what rank 0 has found.
+    """
     found: dict[str, Tensor] = {}
 
     def use(name: str, view: View) -> None:
@@ -129,8 +134,8 @@ def improve(
             with torch.enable_grad():
                 found[name] = _climb(view, rows[name], scores[view.site.consumer], steps)
 
-    sweep(context, sites, use, 1)
-    return found
+    sweep(replace(context, ranks=ALONE), sites, use, 1)
+    return context.ranks.same(found)
 
 
 def _climb(view: View, rows: Tensor, score: LayerScore, steps: int) -> Tensor:

@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from methods.growth.path import Paths, Run
 from methods.measures.site import Site
-from methods.method import Batches, Context
+from methods.method import Context
 from methods.network import Network
+from methods.ranks import ALONE
 from methods.statistics import Seen, observe
 
 CHUNK_BYTES = 48 * 2**20
 """Memory for what one pass keeps: the batch is cut into pieces of samples that need about as much."""
+
+
+Drawn = tuple[int, int] | None
+"""Where random points are drawn for more samples than there are: the first of these, and how many those are."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class View:
         gradient: of the loss, summed over samples, at the consumer's output.
         shape: of the entry's output.
         run: the path from there to the consumer's input.
+        drawn: what random points are drawn for; None: these samples.
     """
 
     site: Site
@@ -42,6 +48,7 @@ class View:
     gradient: Tensor
     shape: torch.Size
     run: Run
+    drawn: Drawn
 
 
 def layers_of(network: Network, site: Site) -> tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d]:
@@ -52,44 +59,58 @@ def layers_of(network: Network, site: Site) -> tuple[nn.Linear | nn.Conv2d, nn.L
 
 
 def sweep(context: Context, sites: Mapping[str, Site], use: Callable[[str, View], None], num_batches: int) -> int:
-    """Show `use` every site of every piece of a batch, by name. Returns the number of samples.
+    """Show `use` every site of every piece of a batch, by name. Returns the number of samples on all ranks.
 
-    The network runs in eval mode, where samples do not depend on each other: pieces give the same sums as the whole batch.
+    The network runs in eval mode, where samples do not depend on each other: pieces give the same sums as the whole batch. What
+    `use` adds up must be summed over `context.ranks` afterwards.
     """
     if not sites:
         return 0
     network = context.network
-    rows = rows_at_once(network)
     names = list(dict.fromkeys(n for s in sites.values() for n in (s.producer, s.consumer)))
-    paths = Paths(network, sites)
+    paths, pieces = Paths(network, sites), Pieces(context, rows_at_once(network))
 
     def show(seen: dict[str, Seen], inputs: Tensor) -> None:
         for name, site in sites.items():
             with torch.autocast(inputs.device.type, enabled=False):
-                use(name, _view(network, site, seen, *paths.of(name, inputs)))
+                use(name, _view(network, site, seen, *paths.of(name, inputs), pieces.drawn))
 
     with paths:
         consumers = {site.consumer for site in sites.values()}
-        return observe(replace(context, batches=_pieces(context.batches, rows)), names, show, num_batches, consumers)
+        samples = observe(replace(context, batches=pieces, ranks=ALONE), names, show, num_batches, consumers)
+    return context.ranks.count(samples)
 
 
-def _view(network: Network, site: Site, seen: Mapping[str, Seen], shape: torch.Size, run: Run) -> View:
+def _view(network: Network, site: Site, seen: Mapping[str, Seen], shape: torch.Size, run: Run, drawn: Drawn) -> View:
     producer, consumer = layers_of(network, site)
     dtype, gradient = consumer.weight.dtype, seen[site.consumer].gradient
     assert gradient is not None, "the loss depends on the consumer"
     before, behind = (seen[n].input.to(dtype) for n in (site.producer, site.consumer))
-    return View(site, producer, consumer, before, behind, gradient.to(dtype), shape, run)
+    return View(site, producer, consumer, before, behind, gradient.to(dtype), shape, run, drawn)
 
 
-def _pieces(batches: Batches, rows: int) -> Batches:
-    def cut(count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in batches(count):
+class Pieces:
+    """A rank's share of the batches, cut into pieces of `rows` samples.
+
+    Attributes:
+        drawn: of the last piece. A batch that one process would take in one piece has one draw of random points for all ranks
+            together, so that they measure what one process would; other pieces have draws of their own, as they have there.
+    """
+
+    def __init__(self, context: Context, rows: int) -> None:
+        self.drawn: Drawn = None
+        self._context, self._rows = context, rows
+
+    def __call__(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Batches`."""
+        ranks, rows = self._context.ranks, self._rows
+        for inputs, targets in self._context.shards(count):
+            total = ranks.count(len(targets))
+            self.drawn = (ranks.share(total).start, total) if ranks.size > 1 and total <= rows else None
             if isinstance(inputs, Tensor) and isinstance(targets, Tensor) and len(inputs) == len(targets):
                 yield from zip(inputs.split(rows), targets.split(rows), strict=True)
             else:
                 yield inputs, targets
-
-    return cut
 
 
 def rows_at_once(network: Network) -> int:

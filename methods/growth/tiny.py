@@ -79,7 +79,8 @@ class Tiny(Method):
             measured = Bottleneck(self._demands(), context, group)
             measured.run()
             with torch.autocast(context.network.device().type, enabled=False):
-                found |= {name: measured.units(name, offered(sites[name], most[name])) for name in group}
+                for name in group:
+                    found[name] = context.ranks.same(measured.units(name, offered(sites[name], most[name])))
             self._through_the_path(context, group, measured, found)
         for name, data in found.items():
             require_finite(f"what is measured of new units of {name}", *data.values())

@@ -60,7 +60,7 @@ def products(network: Network, places: Sequence[Part], gradients: Mapping[str, T
 
 
 def sample_gradients(context: Context, names: Sequence[str], num_batches: int) -> Iterator[dict[str, Tensor]]:
-    """Gradients of single samples' losses, a few samples at a time: tensor name -> [samples, *shape].
+    """Gradients of single samples' losses, a few samples of this rank at a time: tensor name -> [samples, *shape].
 
     The network runs in eval mode and full precision; its gradients, modes and the RNG are left as they were. Samples are taken
     together where the forward allows it (`torch.func.vmap`), else one by one.
@@ -68,7 +68,7 @@ def sample_gradients(context: Context, names: Sequence[str], num_batches: int) -
     weights = {n: get_tensor(context.network.module, n).detach() for n in names}
     rows = max(1, CHUNK_BYTES // max(1, sum(w.numel() * w.element_size() for w in weights.values())))
     together = rows > 1
-    for inputs, targets in context.batches(num_batches):
+    for inputs, targets in context.shards(num_batches):
         for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
             with frozen_modes(context.network.module), torch.autocast(x.device.type, enabled=False):
                 found = _together(context, weights, x, y) if together else None
@@ -81,11 +81,13 @@ def mean_gradients(context: Context, names: Sequence[str], num_batches: int) -> 
     weights = {n: get_tensor(context.network.module, n).detach() for n in names}
     totals = {n: torch.zeros_like(w) for n, w in weights.items()}
     samples = 0
-    for x, y in context.batches(num_batches):
+    for x, y in context.shards(num_batches):
         with frozen_modes(context.network.module), torch.autocast(x.device.type, enabled=False):
             for name, gradient in _gradient(context, weights, x, y).items():
                 totals[name] += gradient * len(y)
         samples += len(y)
+    context.ranks.sum(*totals.values())
+    samples = context.ranks.count(samples)
     return {n: (t / max(samples, 1)).unsqueeze(0) for n, t in totals.items()}
 
 

@@ -86,12 +86,12 @@ class Linearised:
 
 
 def linearised(context: Context, flat: Flat, num_batches: int) -> Iterator[Linearised]:
-    """The network in float64 and eval mode, a few samples at a time."""
+    """The network in float64 and eval mode, a few samples of this rank at a time."""
     module = _double(context)
     parameters = {n: p.detach() for n, p in module.named_parameters() if n in flat.masks}
     device = context.network.device().type
     rows = 0
-    for inputs, targets in context.batches(num_batches):
+    for inputs, targets in context.shards(num_batches):
         x, y = _wide(inputs), _wide(targets)
         with frozen_modes(module), torch.autocast(device, enabled=False):
             outputs = module(x[:1]).flatten(1).shape[1] if not rows else 0
@@ -139,6 +139,8 @@ def gauss_newton(context: Context, flat: Flat, num_batches: int) -> Quadratic:
         gradient += rows.T @ chunk.slope.flatten()
         curvature += rows.T @ (chunk.bend @ chunk.jacobian).flatten(0, 1)
         loss, samples = loss + chunk.loss * len(chunk.inputs), samples + len(chunk.inputs)
+    context.ranks.sum(gradient, curvature)
+    loss, samples = context.ranks.number(loss), context.ranks.count(samples)
     return _checked(context, flat, loss / samples, gradient / samples, curvature / samples)
 
 
@@ -149,7 +151,7 @@ def exact_hessian(context: Context, flat: Flat, num_batches: int) -> Quadratic:
     size, device = len(flat), context.network.device().type
     gradient, curvature = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
     total, samples = 0.0, 0
-    for inputs, targets in context.batches(num_batches):
+    for inputs, targets in context.shards(num_batches):
         with frozen_modes(module), torch.autocast(device, enabled=False), torch.enable_grad():
             loss = context.loss(module(_wide(inputs)), _wide(targets)) * len(targets)
             first = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, materialize_grads=True)
@@ -159,6 +161,8 @@ def exact_hessian(context: Context, flat: Flat, num_batches: int) -> Quadratic:
                 curvature[row] += flat.gather(dict(zip(parameters, second, strict=True))).cpu()
         gradient += slope.detach().cpu()
         total, samples = total + float(loss.detach()), samples + len(targets)
+    context.ranks.sum(gradient, curvature)
+    total, samples = context.ranks.number(total), context.ranks.count(samples)
     return _checked(context, flat, total / samples, gradient / samples, (curvature + curvature.T) / (2 * samples))
 
 

@@ -19,7 +19,8 @@ def sample_factors(context: Context, places: Mapping[str, Sequence[Part]], num_b
 
     Where the places are the input channels of linear layers and convolutions, this is the sum of their input times its gradient,
     which one forward and backward gives for a whole batch. Other elements need the gradients of single samples.
-    Each element is in some of what is yielded, for every sample once. The network runs in eval mode and full precision.
+    Each element is in some of what is yielded, for every sample of this rank once. The network runs in eval mode and in full
+    precision.
     """
     rest = {name: found for name, found in places.items() if not all(_is_input(context.network, p) for p in found)}
     inputs = {name: found for name, found in places.items() if name not in rest}
@@ -50,7 +51,7 @@ def _by_inputs(
     """Input times its gradient, summed over positions; elements for which samples turn out not to come first go to `rest`."""
     network = context.network
     owners = sorted({p.tensor.rpartition(".")[0] for found in places.values() for p in found})
-    for inputs, targets in context.batches(num_batches):
+    for inputs, targets in context.shards(num_batches):
         caught: dict[str, Tensor] = {}
         with ExitStack() as stack:
             stack.enter_context(frozen_modes(network.module))

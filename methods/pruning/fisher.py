@@ -51,6 +51,8 @@ class Fisher(SensitivityPruning):
             for name, sums in squares.items():
                 totals[name] += sums
                 samples[name] += number
+        context.ranks.sum(*totals.values())
+        samples = {name: context.ranks.count(number) for name, number in samples.items()}
         scores = {name: total / (2 * samples[name]) for name, total in totals.items()}
         for name, score in scores.items():
             require_finite(f"the Fisher information of {name}", score)

@@ -43,6 +43,8 @@ class FisherWeights(WeightPruning):
             for name, gradient in gradients.items():
                 totals[name] += gradient.double().square().sum(0)
             samples += len(next(iter(gradients.values())))
+        context.ranks.sum(*totals.values())
+        samples = context.ranks.count(samples)
         return {n: weights[n].double().square() * total / (2 * max(samples, 1)) for n, total in totals.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from methods.method import Context, Measurement, Method, parameter
 from methods.network import Network
 from methods.plan import MaskPlan
 from methods.pruning.retraining import retrain
+from methods.ranks import ALONE
 from methods.statistics import mean_loss, require_finite
 from methods.surgery.masks import mask_of
 from methods.surgery.tensors import get_tensor
@@ -118,9 +119,10 @@ class OneSynapse(Method):
 
 
 def _copy(context: Context) -> Context:
+    """A copy of the network, which every rank retrains by itself on whole batches."""
     old = context.network
     network = Network(copy.deepcopy(old.module), old.factory, old.arguments, old.example_inputs, masks=dict(old.masks))
-    return Context(network, context.batches, context.loss, context.generator)
+    return replace(context, network=network, ranks=ALONE)
 
 
 def _without(context: Context, place: Place, num_batches: int) -> float:

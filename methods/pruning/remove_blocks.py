@@ -99,6 +99,8 @@ class RemoveBlocks(Method):
                 counts[name] += cosine.numel()
 
         observe(context, list(sums), use, self.num_batches, gradients=False)
+        context.ranks.sum(*sums.values())
+        counts = {name: context.ranks.count(number) for name, number in counts.items()}
         return {name: 1 - total / max(counts[name], 1) for name, total in sums.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> RemovePlan:

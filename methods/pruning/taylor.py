@@ -67,9 +67,12 @@ class Taylor(SensitivityPruning):
         sizes, sums, samples = ({e.name: torch.zeros((), dtype=torch.float64) for e in elements} for _ in range(3))
         for factors in found:
             for name, one in factors.items():
-                require_finite(f"gradients of {name}", one)
                 sizes[name], sums[name] = sizes[name] + one.abs().sum(0), sums[name] + one.sum(0)
                 samples[name] += len(one)
+        if self._per_sample():
+            context.ranks.sum(*sizes.values(), *sums.values(), *samples.values())
+        for name, size in sizes.items():
+            require_finite(f"gradients of {name}", size)
         mean = {n: s / samples[n] for n, s in sums.items()}
         whole = {n: m.abs() if self.average == "batch" else sizes[n] / samples[n] for n, m in mean.items()}
         data = self.absorbed(context, elements)
@@ -78,12 +81,15 @@ class Taylor(SensitivityPruning):
 
     def _factors(self, context: Context, places: Mapping[str, Sequence[Part]]) -> Iterator[dict[str, Tensor]]:
         """Of single samples; or those of the mean loss, in one row, where a unit lives in more than its outgoing weights."""
-        if self.form == "activation" or self.average == "samples":
+        if self._per_sample():
             yield from sample_factors(context, places, self.num_batches)
             return
         names = sorted({p.tensor for found in places.values() for p in found})
         gradients = mean_gradients(context, names, self.num_batches)
         yield {name: products(context.network, found, gradients) for name, found in places.items()}
+
+    def _per_sample(self) -> bool:
+        return self.form == "activation" or self.average == "samples"
 
     def _normalised(self, score: Tensor) -> Tensor:
         return score / score.norm().clamp(min=1e-30) if self.normaliser == "norm" else score

@@ -51,10 +51,16 @@ def norms(places: Sequence[Part], weights: Mapping[str, Tensor]) -> Tensor:
     for part in places:
         squares = weights[part.tensor].square().movedim(part.dim, 0).flatten(1).sum(1)
         inside = part.units >= 0
-        sums = squares.new_zeros(part.size).index_add(0, part.units[inside], squares[inside])
+        sums = _added(squares[inside], part.units[inside], part.size)
         total = sums if total is None else total + sums
     assert total is not None, "only elements with weights are gated"
     return torch.where(total == 0, 0.0, total.clamp(min=torch.finfo(total.dtype).tiny).sqrt())
+
+
+def _added(values: Tensor, units: Tensor, size: int) -> Tensor:
+    """Sums of the values of each unit, [size]; in the same order every time, so that ranks have the same gates to the bit."""
+    zeros = values.new_zeros(size)
+    return zeros.index_put((units,), values, accumulate=True) if values.is_cuda else zeros.index_add(0, units, values)
 
 
 def scaled(places: Sequence[Part], weights: Mapping[str, Tensor], factors: Tensor) -> dict[str, Tensor]:
