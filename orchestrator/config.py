@@ -63,6 +63,8 @@ class TrainingSpec(Model):
     gradient_clip: float | None = Field(None, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
     checkpoint_every: int = Field(1, ge=1)
 
 

@@ -2,10 +2,14 @@
 
 Plain Python: needs neither Ray nor Slurm, and is the same code wherever it is placed. All randomness is derived from the
 seed and the epoch, so a trial that is stopped and resumed ends bit-identical to one that ran through.
+
+On several GPUs the same code runs once for each (a rank), in step: every rank trains on its share of each batch and measures on
+its share of the statistics, all carry out what rank 0 plans, and rank 0 alone writes into the trial's folder.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,12 +27,14 @@ from orchestrator import checkpoint as checkpoints
 from orchestrator import fence
 from orchestrator.adapting import Adaptation, build_companions
 from orchestrator.config import TrialSpec
+from orchestrator.ranks import current
+from orchestrator.replicas import require_equal
 from orchestrator.seeds import derive, generator
 from orchestrator.setup import Staging, build_network, build_task, capture, count_flops, restore_network
 from orchestrator.store import TrialFolder
 from orchestrator.tasks.batches import statistics_batches
 from orchestrator.tasks.metrics import evaluate
-from orchestrator.training import Trainer
+from orchestrator.training import Trainer, precision
 
 KEPT_CHECKPOINTS = 2
 
@@ -40,6 +46,7 @@ class Trial:
         self.spec = spec
         self.folder = TrialFolder(folder)
         self.clock = clock
+        self.ranks = current()
         self.epoch = 0
         self.num_steps = 0
         self.compute = 0.0
@@ -59,18 +66,33 @@ class Trial:
             CheckpointError: there are checkpoints, but none is valid.
         """
         trial = cls(spec, folder, clock)
-        found = checkpoints.latest(trial.folder.checkpoints)
+        found = trial._newest()
         if found is None:
             trial._begin(build_network(spec, trial.dataset), fresh=True)
-            trial.folder.truncate_events(-1)
+            trial._forget(-1)
             trial._event("status", status="started")
             trial._adapt(0, trial._context(0), {}, initially=True)
         else:
             path, checkpoint, problems = found
             trial._resume(checkpoint)
-            trial.folder.truncate_events(trial.epoch)
+            trial._forget(trial.epoch)
             trial._event("status", status="resumed", checkpoint=path.name, damaged=problems)
+        require_equal(trial.ranks, trial.network.module, "at the start")
         return trial
+
+    def _newest(self) -> tuple[Path, checkpoints.Checkpoint, list[str]] | None:
+        """The newest valid checkpoint; all ranks take the one that rank 0 finds."""
+        found = checkpoints.latest(self.folder.checkpoints) if self.ranks.rank == 0 else None
+        name = self.ranks.agree(found[0].name.encode() if found else b"").decode()
+        if self.ranks.rank and name:
+            path = self.folder.checkpoints / name
+            return path, checkpoints.read(path), []
+        return found
+
+    def _forget(self, epoch: int) -> None:
+        """What is in the events of later epochs will be done again."""
+        if self.ranks.rank == 0:
+            self.folder.truncate_events(epoch)
 
     def _begin(self, network: Network, fresh: bool = False) -> None:
         self.seed_sizes = {e.name: e.size for e in network.elements() if e.permissible and e.moves}
@@ -78,7 +100,7 @@ class Trial:
         if fresh:
             for companion in self._companions().values():
                 companion.begin(network)
-        self.trainer = Trainer(network, self.dataset, self.loss, self.spec.training, self.spec.seed)
+        self.trainer = Trainer(network, self.dataset, self.loss, self.spec.training, self.spec.seed, self.ranks)
         self.trainer.followers += self._companions().values()
 
     def _companions(self) -> dict[int, Companion]:
@@ -138,6 +160,8 @@ class Trial:
             if self.dataset.test is not None:
                 metrics |= self._evaluate("test")
         metrics["seconds"] = self.clock() - began
+        require_equal(self.ranks, self.network.module, f"after epoch {epoch}")
+        metrics = json.loads(self.ranks.agree(json.dumps(metrics).encode()))
         self.epoch = epoch
         self.history.append(metrics)
         self._event("metrics", **metrics, widths=self._widths())
@@ -151,6 +175,13 @@ class Trial:
             self.step()
         self.close()
         return self.history[-1]
+
+    def save_now(self) -> None:
+        """Have a checkpoint of where the trial is, whenever the next one would be due."""
+        self._settle()
+        if self.epoch and not (self.folder.checkpoints / f"{self.epoch:06d}").exists():
+            self._checkpoint()
+            self._settle()
 
     def close(self) -> None:
         """Wait for the last checkpoint, and say in the events that the trial has finished, when it has."""
@@ -167,6 +198,7 @@ class Trial:
             self.loss,
             generator(self.spec.seed, "adapt", epoch),
             self.trainer.optimizer,
+            ranks=self.ranks,
         )
 
     def _adapt(self, epoch: int, context: Context, metrics: dict[str, float], initially: bool = False) -> bool:
@@ -214,7 +246,8 @@ class Trial:
                 self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        found = evaluate(self.trainer.evaluated, self.dataset, split, self.loss)
+        with precision(self.spec.training, self.network.device()):
+            found = evaluate(self.trainer.evaluated, self.dataset, split, self.loss, ranks=self.ranks)
         return {f"{split}_{name}": value for name, value in found.items()}
 
     def _costs(self) -> dict[str, float]:
@@ -228,6 +261,8 @@ class Trial:
         return {e.name: e.size for e in self.network.elements() if e.permissible and e.moves}
 
     def _checkpoint(self) -> None:
+        if self.ranks.rank:
+            return
         self._settle()
         state = {
             "epoch": self.epoch,
@@ -265,6 +300,8 @@ class Trial:
         self._event("structural", epoch=epoch, adaptation=adaptation, **event.to_json())
 
     def _event(self, type: str, **content: Any) -> None:
+        if self.ranks.rank:
+            return
         about = {"trial": self.folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
         fence.check(self.folder.path)
         self.folder.append_event({"type": type, **about, **content})

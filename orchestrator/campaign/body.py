@@ -11,13 +11,17 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import fence
 from orchestrator.config import TrialSpec
 from orchestrator.status import numbers
 from orchestrator.store import TrialFolder, exclusive, read_events
 
+if TYPE_CHECKING:  # a trial whose body does without PyTorch starts without it
+    from orchestrator.ranks import ProcessRanks
+
+STEP, END = "step", "end"
 WORST = 1e30
 """Loss that the trial scheduler is told for a trial that failed: large, but finite, so that quantiles stay numbers."""
 LEFTOVER_WAIT_S = 60.0
@@ -27,7 +31,8 @@ LEFTOVER_WAIT_S = 60.0
 class Body(Protocol):
     """What runs as a trial: `orchestrator.trial.Trial`, or a class of the user's.
 
-    A body writes its own metrics, structural and checkpoint events.
+    A body writes its own metrics, structural and checkpoint events. With several GPUs there is one for each, on ranks that take
+    the same steps (`orchestrator.ranks.current`); only that of rank 0 may write.
     """
 
     done: bool
@@ -49,11 +54,15 @@ class Runner:
     Args:
         task: names the trial's folder (`folder`), its `body`, the `metrics` that it must report and their `mode`.
         prepare: called with the trial's seed before its body is opened.
+        ranks: where several train the trial together, as seen from rank 0; the others run `accompany`.
     """
 
-    def __init__(self, task: dict[str, Any], prepare: Callable[[int], None] = lambda seed: None) -> None:
+    def __init__(
+        self, task: dict[str, Any], prepare: Callable[[int], None] = lambda seed: None, ranks: ProcessRanks | None = None
+    ) -> None:
         self._task = task
         self._prepare = prepare
+        self._ranks = ranks
         self._trial = TrialFolder(Path(task["folder"]))
         self._held = contextlib.ExitStack()
         self._body: Body | None = None
@@ -63,17 +72,26 @@ class Runner:
         """Let go of the trial."""
         self._body = None
         self._held.close()
+        self._lead(END)
+        self._ranks = None
+
+    def save(self) -> None:
+        """Keep what the trial has reached, where its body knows how: the process must end."""
+        keep = getattr(self._body, "save_now", None)
+        if keep is not None:
+            keep()
 
     def step(self) -> dict[str, Any]:
         """One epoch. What goes wrong in a trial is kept in its events and ends this trial only."""
         try:
             return self._advance()
         except Exception as error:  # the one place where a trial fails and the campaign goes on
-            return self._failed(error)
+            return self._failed(error, self._ranks.problem(error) if self._ranks else "")
 
     def _advance(self) -> dict[str, Any]:
         body = self._body or self._open()
         if not body.done:
+            self._lead(STEP)
             self._last = body.step()
             self._check(self._last)
         if body.done:
@@ -83,15 +101,18 @@ class Runner:
         return {**self._last, "done": body.done, "finished": body.done, "failed": ""}
 
     def _open(self) -> Body:
-        self._held.enter_context(exclusive(self._trial.in_use, LEFTOVER_WAIT_S))
-        spec = TrialSpec.model_validate(json.loads(self._trial.params.read_bytes())["spec"])
-        kind = load_body(self._task["body"])
-        self._prepare(spec.seed)
-        self._body = body = kind.open(spec, self._trial.path)
+        wait_s = math.inf if fence.held(self._trial.path) else LEFTOVER_WAIT_S  # an attempt that was replaced ends for certain
+        self._held.enter_context(exclusive(self._trial.in_use, wait_s))
+        self._lead(STEP)
+        self._body = body = opened(self._task, self._prepare)
         if body.done:
             reports = [e for e in read_events(self._trial.events) if e["type"] == "metrics"]
             self._last = numbers(reports[-1]) if reports else {}
         return body
+
+    def _lead(self, what: str) -> None:
+        if self._ranks:
+            self._ranks.lead(what)
 
     def _check(self, metrics: dict[str, float]) -> None:
         for name in self._task["metrics"]:
@@ -100,10 +121,10 @@ class Runner:
             if not math.isfinite(metrics[name]):
                 raise ArithmeticError(f"metric {name} must be finite, but it is {metrics[name]} in epoch {metrics.get('epoch')}.")
 
-    def _failed(self, error: Exception) -> dict[str, Any]:
-        reason = f"{type(error).__name__}: {error}"
+    def _failed(self, error: Exception, told: str) -> dict[str, Any]:
+        reason = told.partition("\n")[0] or f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # a full disk must not hide the reason: it is in the result too
-            self._status("failed", error=reason, traceback="".join(traceback.format_exception(error)))
+            self._status("failed", error=reason, traceback=told.partition("\n")[2] or "".join(traceback.format_exception(error)))
         self.end()
         return {"epoch": 0, "compute": 0.0, **self._last, **worst(self._task), "done": True, "finished": False, "failed": reason}
 
@@ -117,6 +138,32 @@ class Runner:
         head = {"type": "status", "trial": self._trial.name, "time": time.time(), "epoch": epoch, "step": step}
         fence.check(self._trial.path)
         self._trial.append_event({**head, "status": status, **content})
+
+
+def opened(task: dict[str, Any], prepare: Callable[[int], None]) -> Body:
+    """The body of a trial, from its newest checkpoint."""
+    folder = TrialFolder(Path(task["folder"]))
+    spec = TrialSpec.model_validate(json.loads(folder.params.read_bytes())["spec"])
+    kind = load_body(task["body"])
+    prepare(spec.seed)
+    return kind.open(spec, folder.path)
+
+
+def accompany(task: dict[str, Any], ranks: ProcessRanks, prepare: Callable[[int], None] = lambda seed: None) -> None:
+    """What the other ranks do: open the same body and take the same steps as rank 0, for as long as it says so.
+
+    Raises:
+        RanksLost: rank 0 is gone.
+        Exception: whatever goes wrong here; rank 0 finds word of it.
+    """
+    body: Body | None = None
+    while ranks.follow() == STEP:
+        if body is None:
+            body = opened(task, prepare)
+        elif not body.done:
+            body.step()
+    if body is not None and body.done:
+        body.close()
 
 
 def worst(task: dict[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.campaign.body import Runner
+from orchestrator.campaign.crew import Crew
 from orchestrator.campaign.process import ProcessState
 
 POINTER = "checkpoint.json"
@@ -20,22 +21,35 @@ class BodyTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Remember the clean process and take the first trial."""
         self._process = ProcessState()
-        self._runner = Runner(config, self._process.seed)
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._crew = Crew(config, config["bundles"])
+        self._runner = Runner(config, self._process.seed, self._crew.ranks)
+
+    def _end(self) -> None:
+        self._runner.end()
+        self._crew.leave()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial, with nothing left of the one before."""
-        self._runner.end()
+        self._end()
         self._process.restore()
-        self._runner = Runner(new_config, self._process.seed)
+        self._begin(new_config)
         return True
 
     def cleanup(self) -> None:
         """Let go of the trial when the worker ends."""
-        self._runner.end()
+        self._end()
 
     def step(self) -> dict[str, Any]:
-        """One epoch."""
-        return self._runner.step()
+        """One epoch. Where another rank is lost, all start again from the newest checkpoint."""
+        try:
+            return self._runner.step()
+        except BaseException as error:
+            if type(error).__name__ != "RanksLost":
+                raise
+            raise RuntimeError(str(error)) from error
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Give Ray a pointer to the trial's folder: no bytes are copied."""

@@ -21,22 +21,37 @@ def _check(batch_size: int) -> None:
         raise ValueError(f"batch_size >= 1 must hold, but got batch_size={batch_size}.")
 
 
-def num_batches(num_samples: int, batch_size: int) -> int:
-    """Number of batches that `train_batches` yields: a last batch of a single sample is left out, for BatchNorm's sake."""
+def num_batches(num_samples: int, batch_size: int, ranks: int = 1) -> int:
+    """Number of batches that `train_batches` yields.
+
+    A last batch that would leave some rank with fewer than two samples is left out, for BatchNorm's sake.
+
+    Raises:
+        ValueError: a whole batch is too small for that many ranks.
+    """
     _check(batch_size)
+    if ranks > 1 and min(batch_size, num_samples) < 2 * ranks:
+        raise ValueError(
+            f"a batch must have two samples or more for each of the {ranks} ranks, but batch_size is {batch_size} and there are "
+            f"{num_samples} samples; raise training.batch_size (it counts the samples of all ranks) or ask for fewer GPUs."
+        )
     whole, rest = divmod(num_samples, batch_size)
-    return whole + (rest > 1 or (rest == 1 and whole == 0))
+    return whole + (rest >= 2 * ranks or (rest == 1 and whole == 0))
 
 
-def train_batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, augment: bool = True) -> Iterator[Batch]:
+def train_batches(
+    dataset: Dataset, batch_size: int, seed: int, epoch: int, augment: bool = True, share: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
     """The training data once, in random order, augmented and normalised.
 
     Args:
         dataset: the data; batches come from its device and stay there.
-        batch_size: samples of a batch; the last one may have fewer, but is left out when it would have only one.
+        batch_size: samples of a batch, of all ranks together; the last one may have fewer, see `num_batches`.
         seed: decides, together with `epoch`, on order and augmentation.
         epoch: which epoch.
         augment: whether the data set's augmentation is applied.
+        share: (rank, ranks): every how manieth sample of each batch is this rank's. All ranks together have the samples that a
+            single process has, each changed in the same way.
 
     Yields:
         inputs (n, *input_shape) float32 and their targets.
@@ -46,23 +61,26 @@ def train_batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, augm
     order = torch.randperm(num, generator=draws).to(device)
     change = dataset.augment if augment else None
     choices = None if change is None else change.draw(num, draws).to(device)
-    for number in range(num_batches(num, batch_size)):
-        index = order[number * batch_size : (number + 1) * batch_size]
+    rank, ranks = share
+    for number in range(num_batches(num, batch_size, ranks)):
+        own = slice(number * batch_size + rank, (number + 1) * batch_size, ranks)
+        index = order[own]
         inputs = dataset.train.inputs[index]
         if change is not None and choices is not None:
-            inputs = change.apply(inputs, choices[number * batch_size : number * batch_size + len(index)])
+            inputs = change.apply(inputs, choices[own])
         yield dataset.normalise(inputs), dataset.train.targets[index]
 
 
-def eval_batches(dataset: Dataset, split: str, batch_size: int = 512) -> Iterator[Batch]:
-    """All of a split in its own order, normalised.
+def eval_batches(dataset: Dataset, split: str, batch_size: int = 512, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """All of a split in its own order, normalised; with `share` = (rank, ranks) every how manieth batch of it.
 
     Raises:
         KeyError: the data set has no such split.
     """
     _check(batch_size)
     samples = dataset.split(split)
-    for start in range(0, len(samples), batch_size):
+    rank, ranks = share
+    for start in range(rank * batch_size, len(samples), ranks * batch_size):
         part = slice(start, start + batch_size)
         yield dataset.normalise(samples.inputs[part]), samples.targets[part]
 

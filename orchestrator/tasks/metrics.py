@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from methods.network import LossFunction
+from methods.ranks import ALONE, Ranks
 from orchestrator.tasks.batches import eval_batches
 from orchestrator.tasks.dataset import Dataset
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction, batch_size: int = 512) -> dict[str, float]:
+def evaluate(
+    module: nn.Module, dataset: Dataset, split: str, loss: LossFunction, batch_size: int = 512, ranks: Ranks = ALONE
+) -> dict[str, float]:
     """Loss and quality of `module` on a split, in eval mode; each submodule's mode is put back.
 
     Args:
@@ -20,6 +23,7 @@ def evaluate(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction
         split: "train", "val" or "test".
         loss: mean loss over a batch.
         batch_size: samples at a time; changes nothing but rounding and memory.
+        ranks: with whom the batches are shared out.
 
     Returns:
         `loss`, and for classification `accuracy` (fraction), for regression `r2` (1 - squared error / variance, both summed
@@ -32,20 +36,23 @@ def evaluate(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
-        return _measure(module, dataset, split, loss, batch_size)
+        return _measure(module, dataset, split, loss, batch_size, ranks)
     finally:
         for submodule, training in modes:
             submodule.training = training
 
 
-def _measure(module: nn.Module, dataset: Dataset, split: str, loss: LossFunction, batch_size: int) -> dict[str, float]:
+def _measure(
+    module: nn.Module, dataset: Dataset, split: str, loss: LossFunction, batch_size: int, ranks: Ranks
+) -> dict[str, float]:
     targets = dataset.split(split).targets
     total = torch.zeros((), dtype=torch.float64, device=targets.device)
     quality = torch.zeros_like(total)
-    for inputs, target in eval_batches(dataset, split, batch_size):
+    for inputs, target in eval_batches(dataset, split, batch_size, (ranks.rank, ranks.size)):
         output = module(inputs)
         total += loss(output, target) * len(target)
         quality += _correct(output, target) if dataset.kind == "classification" else _squared_error(output, target)
+    ranks.sum(total, quality)
     found = {"loss": float(total) / len(targets)}
     if dataset.kind == "classification":
         return found | {"accuracy": float(quality) / len(targets)}

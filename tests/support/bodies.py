@@ -18,6 +18,7 @@ import torch
 
 from orchestrator.config import TrialSpec
 from orchestrator.store import TrialFolder, write_json
+from orchestrator.trial import Trial
 
 GLOBAL: list[str] = []
 """Something that a module keeps: must be empty in every trial."""
@@ -126,3 +127,12 @@ def wreck(body: Any) -> None:
 def anything(**arguments: Any) -> torch.nn.Module:
     """Stands for a network in campaign files whose body builds none: takes any arguments."""
     return torch.nn.Identity()
+
+
+class FailsOnTheLastRank(Trial):
+    """A trial that goes wrong in its second epoch, but only on one rank."""
+
+    def step(self) -> dict[str, float]:
+        if self.epoch == 1 and self.ranks.rank == self.ranks.size - 1:
+            raise ZeroDivisionError("only here")
+        return super().step()

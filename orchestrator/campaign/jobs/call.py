@@ -7,13 +7,19 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import fence
-from orchestrator.campaign.body import Runner
+from orchestrator.campaign.body import Runner, accompany
+from slurm.task import this_task
+
+if TYPE_CHECKING:
+    from orchestrator.ranks import ProcessRanks
 
 STOP = "stop"
 """A file in a trial's folder: while it is there, the trial's job ends after the epoch."""
+MEETING = "ranks.json"
+"""A file in a trial's folder: where rank 0 of its job listens."""
 ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
 
 
@@ -28,25 +34,42 @@ class TrialJob:
     task: dict[str, Any]
 
     def __call__(self, number: int) -> str:
-        """Attempt `number`; returns how it ended: finished, failed, stopped, interrupted or superseded."""
+        """Attempt `number`; returns how it ended: finished, failed, stopped, interrupted or superseded.
+
+        Where the job has several tasks this is called in each; all but the first accompany that one, and return `accompanied`.
+        """
         folder = Path(self.task["folder"])
         token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
         told = _Told()
+        task = this_task()
+        if task.size == 1:
+            return self._claimed(folder, token, told, None)
+        from orchestrator.ranks import joined, use_gpu
+
+        use_gpu(task.local)
+        with joined(folder / MEETING, repr(token), task.rank, task.size, task.address) as ranks:
+            if task.rank and ranks:
+                accompany(self.task, ranks, _seed)
+                return "accompanied"
+            return self._claimed(folder, token, told, ranks)
+
+    def _claimed(self, folder: Path, token: fence.Token, told: _Told, ranks: ProcessRanks | None) -> str:
         try:
             fence.claim(folder, token)
-            return self._run(folder, told)
+            return self._run(folder, told, ranks)
         except fence.Superseded:
             return "superseded"
         finally:
             fence.release(folder)
 
-    def _run(self, folder: Path, told: _Told) -> str:
-        runner = Runner(self.task, _seed)
+    def _run(self, folder: Path, told: _Told, ranks: ProcessRanks | None) -> str:
+        runner = Runner(self.task, _seed, ranks)
         try:
             while True:
                 if (folder / STOP).exists():
                     return "stopped"
                 if told.signal:
+                    runner.save()
                     return "interrupted"
                 fence.check(folder)
                 result = runner.step()

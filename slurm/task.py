@@ -1,0 +1,33 @@
+"""Which task of its Slurm job a process is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a job step.
+
+    Attributes:
+        rank: its number in the job, from 0.
+        size: tasks of the job.
+        local: its number on its node.
+        address: of the node that the job was started from, which is the first task's.
+    """
+
+    rank: int
+    size: int
+    local: int
+    address: str
+
+
+def this_task() -> Task:
+    """Of this process; outside of Slurm there is one task."""
+
+    def number(name: str, default: int) -> int:
+        return int(os.environ.get(name, default))
+
+    address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    return Task(number("SLURM_PROCID", 0), number("SLURM_NTASKS", 1), number("SLURM_LOCALID", 0), address)
