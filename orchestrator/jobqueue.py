@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import CampaignFolder, read_events
-from slurm.client import Client, Job
-from slurm.journal import Journal
+from slurm.client import Client, Job, SlurmError
+from slurm.journal import Attempt, Journal
 
 CANCELLED = "cancelled"
-"""A file in a trial's folder: its job was cancelled for good, by its user."""
+"""A file in a trial's folder, or the campaign's: its jobs were cancelled for good, by their user."""
 
 
 @dataclass(frozen=True)
 class TrialJobs:
-    """The jobs of one trial.
+    """The jobs of one trial (or of something else that the journal knows: a node of a pool).
 
     Attributes:
         trial: its id.
@@ -26,6 +26,7 @@ class TrialJobs:
         reason: why it waits, or how it ended.
         nodes: where it runs or ran.
         attempts: how many jobs it has had.
+        start: when the newest started, or is expected to, as far as Slurm knows.
     """
 
     trial: str
@@ -34,6 +35,42 @@ class TrialJobs:
     reason: str
     nodes: str
     attempts: int
+    start: str = ""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The jobs of a campaign.
+
+    Attributes:
+        trials: of each trial.
+        others: that are no trial's: nodes of a pool.
+        drivers: that run the campaign, or wait to.
+        problem: why Slurm could not be asked; states are empty then. Empty when it answered.
+    """
+
+    trials: tuple[TrialJobs, ...]
+    others: tuple[TrialJobs, ...]
+    drivers: tuple[Job, ...]
+    problem: str = ""
+
+
+def queue_of(folder: CampaignFolder, client: Client) -> Queue:
+    """The jobs of a campaign; one question to Slurm, and what the campaign's folder knows where Slurm does not answer."""
+    problem, live = "", {}
+    try:
+        live = client.live() if folder.jobs.is_dir() else {}
+    except SlurmError as error:
+        problem = str(error)
+    attempts = Journal(folder.jobs / "journal.jsonl").attempts()
+    names = [t.name for t in folder.trials()]
+    others = [key for key in attempts if key not in set(names)]
+    drivers = tuple(j for j in live.values() if _drives(folder, j) and not j.ended)
+
+    def found(keys: Sequence[str]) -> tuple[TrialJobs, ...]:
+        return tuple(_newest(key, attempts.get(key, []), None if problem else live) for key in keys)
+
+    return Queue(found(names), found(others), drivers, problem)
 
 
 def jobs_of(folder: CampaignFolder, client: Client) -> list[TrialJobs]:
@@ -44,13 +81,16 @@ def jobs_of(folder: CampaignFolder, client: Client) -> list[TrialJobs]:
     """
     attempts = Journal(folder.jobs / "journal.jsonl").attempts()
     live = client.live() if attempts else {}
-    found = []
-    for trial in folder.trials():
-        own = [a for a in attempts.get(trial.name, []) if a.job]
-        newest = own[-1].job if own else ""
-        job = live.get(newest, Job(newest, "", "gone" if newest else ""))
-        found.append(TrialJobs(trial.name, newest, job.state, job.reason, job.nodes, len({a.job for a in own})))
-    return found
+    return [_newest(t.name, attempts.get(t.name, []), live) for t in folder.trials()]
+
+
+def _newest(key: str, attempts: Sequence[Attempt], live: Mapping[str, Job] | None) -> TrialJobs:
+    """The newest job; `live` is None where Slurm did not say."""
+    own = [a for a in attempts if a.job]
+    newest = own[-1].job if own else ""
+    unknown = Job(newest, "", "gone" if newest and live is not None else "")
+    job = (live or {}).get(newest, unknown)
+    return TrialJobs(key, newest, job.state, job.reason, job.nodes, len({a.job for a in own}), job.start)
 
 
 def chosen(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
@@ -69,7 +109,8 @@ def chosen(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
 def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> list[str]:
     """Cancel trials for good; returns those that had not ended. Without names the driver's jobs are cancelled first."""
     if not trials:
-        client.cancel(j.id for j in client.live().values() if j.name.startswith("coppice-driver-") and _ours(folder, j))
+        (folder.path / CANCELLED).touch()
+        client.cancel(j.id for j in client.live().values() if _drives(folder, j))
     under_way = [t for t in chosen(folder, trials) if state_of(read_events(folder.trial(t).events)) not in FINAL]
     for name in under_way:
         (folder.trial(name).path / CANCELLED).touch()
@@ -78,8 +119,13 @@ def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> lis
     return under_way
 
 
-def _ours(folder: CampaignFolder, job: Job) -> bool:
-    return job.name.endswith(f"-{folder.identity()}")
+def cancelled(folder: CampaignFolder) -> bool:
+    """Whether the whole campaign was cancelled: its driver ends, and none goes on, until the campaign is resumed."""
+    return (folder.path / CANCELLED).exists()
+
+
+def _drives(folder: CampaignFolder, job: Job) -> bool:
+    return job.name.startswith("coppice-driver-") and job.name.endswith(f"-{folder.identity()}")
 
 
 def hold(folder: CampaignFolder, client: Client, trials: Sequence[str], release: bool) -> list[str]:

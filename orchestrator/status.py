@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class TrialStatus:
         reason: why it failed or was stopped; empty otherwise.
         traceback: of a failed trial; empty otherwise.
         seconds: time spent in its epochs.
+        changes: how many changes were accepted, by kind (grow, prune, ...).
     """
 
     id: str
@@ -45,6 +47,7 @@ class TrialStatus:
     reason: str
     traceback: str
     seconds: float
+    changes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def parameters(self) -> float | None:
@@ -93,6 +96,8 @@ class StatusBoard:
         reports = [numbers(e) for e in events if e["type"] == "metrics"]
         values = [r[self._metric] for r in reports if math.isfinite(r.get(self._metric, math.nan))]
         last: Mapping[str, Any] = next((e for e in reversed(events) if e["type"] == "status"), {})
+        accepted = (e for e in events if e["type"] == "structural" and e.get("accepted", True))
+        changes = Counter(str(e.get("kind", "change")) for e in accepted)
         return TrialStatus(
             id=folder.name,
             label=params["spec"].get("label"),
@@ -101,11 +106,12 @@ class StatusBoard:
             epochs=int(params["spec"].get("training", {}).get("epochs", 0)),
             metrics=reports[-1] if reports else {},
             best=(max if self._maximise else min)(values, default=None),
-            num_structural=sum(e["type"] == "structural" and e.get("accepted", True) for e in events),
+            num_structural=changes.total(),
             last_event=_words(events[-1]) if events else "",
             reason=str(last.get("error") or last.get("reason") or ""),
             traceback=str(last.get("traceback") or ""),
             seconds=sum(r.get("seconds", 0.0) for r in reports),
+            changes=dict(changes),
         )
 
 

@@ -89,7 +89,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`. The lock ends with the process that holds it, however that dies.
 
-    On a file system without locks nothing is held.
+    On a file system without locks nothing is held. What the holder writes into the file is shown to those who want it.
 
     Raises:
         BlockingIOError: another process still holds it after `wait_s` seconds.
@@ -98,7 +98,10 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         deadline = time.monotonic() + wait_s
         while not _lock(file.fileno()):
             if time.monotonic() >= deadline:
-                raise BlockingIOError(f"{path} is held by another process; wait until it has ended.")
+                said = path.read_text(errors="replace").strip()
+                raise BlockingIOError(
+                    f"{path} is held by another process{f' ({said})' if said else ''}; wait until it has ended."
+                )
             time.sleep(0.1)
         yield
 
@@ -148,7 +151,14 @@ class TrialFolder:
         return self.path / "checkpoints"
 
     def append_event(self, event: Mapping[str, Any]) -> None:
-        """Add one event."""
+        """Add one event, unless a newer attempt runs the trial.
+
+        Raises:
+            Superseded: it does; see `orchestrator.fence`.
+        """
+        from orchestrator import fence
+
+        fence.check(self.path)
         append_event(self.events, event)
 
     def truncate_events(self, epoch: int) -> None:
@@ -189,6 +199,16 @@ class CampaignFolder:
     def driver_script(self) -> Path:
         """The sbatch script of the campaign's driver."""
         return self.jobs / "driver.sh"
+
+    @property
+    def ray_token(self) -> Path:
+        """The secret of the campaign's Ray."""
+        return self.path / ".ray-token"
+
+    @property
+    def dashboard(self) -> Path:
+        """Where the campaign's Ray listens."""
+        return self.path / "dashboard.json"
 
     def identity(self) -> str:
         """A few letters that tell this campaign from others of its name."""

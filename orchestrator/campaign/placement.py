@@ -1,17 +1,19 @@
-"""Where trials run: `local` is this machine, `job` gives each trial a Slurm job of its own."""
+"""Where trials run: `local` is this machine, `job` gives each trial a Slurm job, `pool` packs them onto nodes of Slurm's."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.campaign.address import announced
+from orchestrator.campaign.resources import resources_of
+from orchestrator.campaign.token import use_token
 from orchestrator.config import CampaignSpec, Named, ResourcesSpec
 from orchestrator.store import CampaignFolder
 
@@ -36,14 +38,12 @@ QUIET = {
 def prepare_environment() -> None:
     """Settings that Ray reads when it is imported or started; what the user has set stays.
 
-    Ray is used with its token authentication. Without a token of the user's there is one for this process and its children.
+    Ray is used with its token authentication; whose token, says `orchestrator.campaign.token`.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "ray" not in sys.modules:  # an imported Ray has read the mode already; its own default is the same
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,20 @@ class Placed:
     capacity: int
 
 
-def resources_of(resources: ResourcesSpec) -> dict[str, float]:
-    """What one trial asks of Ray."""
-    cpus = max(resources.cpus, resources.gpus * resources.cpus_per_gpu)
-    return {"CPU": float(cpus), **({"GPU": float(resources.gpus)} if resources.gpus else {})}
-
-
 @contextlib.contextmanager
-def a_ray(**arguments: Any) -> Iterator[None]:
-    """A Ray of our own for as long as the campaign runs, or the one that is up in this process."""
+def a_ray(folder: CampaignFolder | None = None, **arguments: Any) -> Iterator[None]:
+    """A Ray of our own for as long as the campaign in `folder` runs, or the one that is up in this process."""
     prepare_environment()
     import ray
 
     if ray.is_initialized():
         yield
         return
-    ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **arguments)
+    token = use_token(folder)
+    context = ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **arguments)
     try:
-        yield
+        with announced(folder, context.address_info, token) if folder else contextlib.nullcontext():
+            yield
     finally:
         ray.shutdown()
 
@@ -85,19 +81,22 @@ LOCAL = ("cpus", "gpus", "dashboard")
 
 
 @contextlib.contextmanager
-def local(arguments: Mapping[str, Any], resources: ResourcesSpec | None = None) -> Iterator[Placed]:
+def local(
+    arguments: Mapping[str, Any], resources: ResourcesSpec | None = None, folder: CampaignFolder | None = None
+) -> Iterator[Placed]:
     """This machine: trials are workers of a Ray.
 
     Args:
         arguments: `cpus`, `gpus` (default: all there are), `dashboard` (default: false).
         resources: what a trial gets.
+        folder: of the campaign.
 
     Raises:
         ValueError: an unknown argument, or a trial needs more than there is.
     """
     _known("local", arguments, LOCAL)
     dashboard = bool(arguments.get("dashboard", False))
-    with a_ray(num_cpus=arguments.get("cpus"), num_gpus=arguments.get("gpus"), include_dashboard=dashboard):
+    with a_ray(folder, num_cpus=arguments.get("cpus"), num_gpus=arguments.get("gpus"), include_dashboard=dashboard):
         from orchestrator.campaign.trainable import BodyTrainable
 
         yield Placed(BodyTrainable, _fitting(resources or ResourcesSpec()))
@@ -137,10 +136,15 @@ def check_placement(placement: Named, resources: ResourcesSpec) -> None:
         from slurm.site import load_site
 
         options(load_site(placement.arguments.get("site", "generic")), request_of(placement.arguments, resources))
+    if placement.name == "pool":
+        from orchestrator.campaign.pool.shape import shape_of
+
+        shape_of(placement.arguments, resources)
 
 
 JOB = ("site", "account", "gpu_type", "memory_gb", "poll_s", "parallel", "cpus", "dashboard")
-PLACEMENTS: dict[str, Sequence[str]] = {"local": LOCAL, "job": JOB}
+POOL = ("site", "account", "gpu_type", "memory_gb", "nodes", "gpus", "cpus", "hours", "poll_s", "dashboard", "address")
+PLACEMENTS: dict[str, Sequence[str]] = {"local": LOCAL, "job": JOB, "pool": POOL}
 
 
 def placed(
@@ -158,7 +162,11 @@ def placed(
     """
     check_placement(spec.placement, spec.resources)
     if spec.placement.name == "local":
-        return local(spec.placement.arguments, spec.resources)
+        return local(spec.placement.arguments, spec.resources, folder)
+    if spec.placement.name == "pool":
+        from orchestrator.campaign.pool.placement import pool
+
+        return pool(spec, folder, leaving)
     from orchestrator.campaign.jobs.placement import jobs
 
     return jobs(spec, folder, leaving)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -14,11 +16,14 @@ from orchestrator.campaign import lock
 from orchestrator.campaign.ledger import Ledger
 from orchestrator.campaign.placement import Placed, placed, prepare_environment
 from orchestrator.config import CampaignSpec, TrialSpec
+from orchestrator.jobqueue import CANCELLED, cancelled
 from orchestrator.results import best_trial, write_results
 from orchestrator.status import StatusBoard, TrialStatus
 from orchestrator.store import CampaignFolder, exclusive
 
 PROGRESS_EVERY_S = 0.5
+GAUGES_EVERY_S = 5.0
+"""Time between two looks at all trials where nobody wants to see their progress: Ray hands metrics on every ten seconds."""
 
 Progress = Callable[[list[TrialStatus]], None]
 
@@ -47,13 +52,16 @@ class Outcome:
         return tuple(t for t in self.trials if t.state == "failed")
 
 
-def run(spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | None = None) -> Outcome:
+def run(
+    spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | None = None, wait_s: float = 0.0
+) -> Outcome:
     """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGUSR1).
 
     Args:
         spec: the campaign.
         resume: go on with the campaign in its folder: what has ended stays, what has not goes on from its own checkpoint.
         on_progress: called about twice a second with the status of all trials.
+        wait_s: how long to wait for another process that runs the campaign to end.
 
     Raises:
         FileExistsError: there is a campaign of that name, and `resume` is False.
@@ -63,7 +71,9 @@ def run(spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | Non
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
     (lock.reopen if resume else lock.create)(folder, spec)
-    with exclusive(folder.in_use):
+    with exclusive(folder.in_use, wait_s):
+        folder.in_use.write_text(_this_process())
+        (folder.path / CANCELLED).unlink(missing_ok=True)
         signal = _run(spec, folder, on_progress)
         board = StatusBoard(folder.path).read(running=False)
         write_results(folder.path)
@@ -72,9 +82,15 @@ def run(spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | Non
     return Outcome(folder.path, "finished" if ended else "interrupted", tuple(board), best.id if best else None, signal)
 
 
+def _this_process() -> str:
+    """For whoever wonders what holds the campaign."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return f"process {os.getpid()} on {socket.gethostname()}{f', job {job}' if job else ''}"
+
+
 def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
     ledger = Ledger(folder)
-    jobs = spec.placement.name == "job"
+    jobs = spec.placement.name != "local"
     if not jobs:
         ledger.interrupt()
     entries = ledger.entries()
@@ -92,12 +108,12 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
     named = spec.search.trial_scheduler
     trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
     replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
-    feed = Feed(spec, ledger, asker, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
-    interrupt = Interrupt()
+    feed = Feed(spec, ledger, entries, asker, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
+    interrupt = Interrupt(lambda: cancelled(folder))
     if not feed.complete:
         with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
             feed.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
-            _tune(folder, feed, trial_scheduler, interrupt, on_progress, place)
+            _tune(spec, folder, feed, trial_scheduler, interrupt, on_progress, place)
     if not feed.complete:
         if not jobs:
             ledger.interrupt()
@@ -106,15 +122,17 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
 
 
 def _tune(
-    folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None, place: Placed
-) -> None:
+    spec: CampaignSpec, folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None,
+    place: Placed,
+) -> None:  # fmt: skip
     from ray import tune
 
+    from orchestrator.campaign.gauges import Gauges
     from orchestrator.campaign.progress import ProgressCallback
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    board = StatusBoard(folder.path)
-    callbacks = [ProgressCallback(board, on_progress, PROGRESS_EVERY_S)] if on_progress else []
+    reports: list[Progress] = [Gauges(spec.name, spec.search.metric), *([on_progress] if on_progress else [])]
+    every_s = PROGRESS_EVERY_S if on_progress else GAUGES_EVERY_S
     tune.run(
         place.trainable,
         name=time.strftime("%Y%m%d-%H%M%S"),
@@ -123,7 +141,7 @@ def _tune(
         scheduler=trial_scheduler,
         stop=interrupt,
         reuse_actors=place.trainable.__name__ == "BodyTrainable",
-        callbacks=callbacks,
+        callbacks=[ProgressCallback(StatusBoard(folder.path), reports, every_s)],
         raise_on_failed_trial=False,
         verbose=0,
     )

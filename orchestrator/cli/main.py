@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import collecting, describing, planning, queueing, running, submitting, watching
+from orchestrator.cli import (
+    collecting,
+    dashboards,
+    describing,
+    doctoring,
+    efficiency,
+    logs,
+    planning,
+    queueing,
+    running,
+    submitting,
+    watching,
+)  # fmt: skip
 from orchestrator.cli.output import BAD_INPUT, EXPECTED, is_ours, message_of, say
 
 HELP = """Trains networks that grow and prune themselves, and searches over when, where and how.
@@ -19,7 +31,10 @@ Exit codes: 0 all is well; 1 some trials failed, or nothing finished; 2 bad inpu
 TRACEBACK = "COPPICE_TRACEBACK"
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for module in (running, submitting, watching, queueing, collecting, describing, planning):
+COMMANDS = (
+    running, submitting, watching, logs, efficiency, dashboards, doctoring, queueing, collecting, describing, planning,
+)  # fmt: skip
+for module in COMMANDS:
     module.register(app)
 
 

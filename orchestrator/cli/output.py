@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -56,6 +57,21 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Se
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
+
+
+def fitting_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = (), optional: Sequence[str] = ()
+) -> Table:
+    """A plain table; on a terminal too narrow for it, columns named in `optional` are left out, the first ones first."""
+    out, kept = console(), list(range(len(heads)))
+
+    def width() -> int:
+        return sum(max(cell_len(cells[i]) for cells in (heads, *rows)) + 2 for i in kept) - 2
+
+    for name in optional:
+        if out.is_terminal and width() > out.width and name in heads:
+            kept.remove(heads.index(name))
+    return plain_table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows], numbers)
 
 
 def show(table: Table) -> None:

@@ -1,26 +1,25 @@
-"""`coppice jobs`, `cancel`, `hold`, `release` and `retry`: the jobs of a campaign, from any login node."""
+"""`coppice cancel`, `hold`, `release` and `retry`: what a user may do to the trials of a campaign, from any login node."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import plain_table, print_json, say, show
+from orchestrator.cli.output import say
+from orchestrator.cli.watching import Folder
 
 if TYPE_CHECKING:
     from orchestrator.store import CampaignFolder
 
-Folder = Annotated[Path, typer.Argument(help="Folder of a campaign.", metavar="FOLDER")]
 Trials = Annotated[list[str] | None, typer.Argument(help="Trials; all when left out.", metavar="[TRIAL]...", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (jobs, cancel, hold, release, retry):
+    for command in (cancel, hold, release, retry):
         app.command()(command)
 
 
@@ -31,20 +30,6 @@ def _folder(path: Path) -> CampaignFolder:
     folder = CampaignFolder(path.absolute())
     load_spec(folder)
     return folder
-
-
-def jobs(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show the Slurm job of each trial: id, state, the reason why it waits, nodes, how many jobs it has had."""
-    from orchestrator.jobqueue import jobs_of
-    from slurm.client import Client
-
-    found = jobs_of(_folder(folder), Client())
-    if as_json:
-        print_json([asdict(j) for j in found])
-        return
-    heads = ("trial", "job", "state", "reason", "nodes", "jobs so far")
-    rows = [(j.trial, j.job, j.state, j.reason, j.nodes, str(j.attempts)) for j in found]
-    show(plain_table(heads, rows, numbers=("jobs so far",)))
 
 
 def cancel(folder: Folder, trials: Trials = None) -> None:

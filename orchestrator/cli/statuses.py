@@ -5,15 +5,30 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from orchestrator.cli.output import plain_table
-from orchestrator.report.numbers import metric_value, plural, short, whole
+from orchestrator.cli.output import fitting_table
+from orchestrator.report.numbers import DASH, metric_value, plural, short, whole
 from orchestrator.status import TrialStatus
 
-COUNTED = ("finished", "running", "waiting", "interrupted", "stopped", "failed")
+if TYPE_CHECKING:
+    from orchestrator.overview import Standing
+
+COUNTED = (
+    "finished",
+    "running",
+    "starting",
+    "queued",
+    "held",
+    "suspended",
+    "between jobs",
+    "waiting",
+    "interrupted",
+    "stopped",
+    "failed",
+)
 
 
 def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
@@ -22,7 +37,50 @@ def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
     rows = [_cells(s, metric) for s in statuses]
     if not any(s.reason for s in statuses):
         heads, rows = heads[:-1], [r[:-1] for r in rows]
-    return plain_table(heads, rows, numbers=("epoch", metric, "best so far", "parameters", "FLOPs"))
+    numbers, optional = ("epoch", metric, "best so far", "parameters", "FLOPs"), ("FLOPs", "last event", "best so far")
+    return fitting_table(heads, rows, numbers, optional)
+
+
+def jobs_table(standings: Sequence[Standing], metric: str) -> Table:
+    """A row for each trial of a campaign whose trials have jobs; why they wait is told elsewhere."""
+    gpus = any(s.usage is not None and s.usage.gpu_hours for s in standings)
+    hours = "GPU-h" if gpus else "core-h"
+    heads = ["trial", "state", "epoch", metric, "best so far", "parameters", "FLOPs", "job", "node", hours]
+    rows = []
+    for s in standings:
+        cells = _cells(s.trial, metric)[:7]
+        used = None if s.usage is None else s.usage.gpu_hours if gpus else s.usage.core_hours
+        rows.append([*cells, s.jobs.job if s.jobs else "", s.jobs.nodes if s.jobs else "", hours_text(used)])
+    numbers = ("epoch", metric, "best so far", "parameters", "FLOPs", hours)
+    return fitting_table(heads, rows, numbers, optional=("FLOPs", "best so far", "parameters"))
+
+
+def hours_text(value: float | None) -> str:
+    """Hours, short ones exact enough to be told from nothing."""
+    if value is None:
+        return DASH
+    return (
+        f"{value:,.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.01
+        else f"{value:.3f}"
+    )
+
+
+def grouped(pairs: Sequence[tuple[str, str]], most: int = 6) -> list[str]:
+    """`t0001, t0002 and 3 more: why`, one line for each reason, of (name, why) where there is a reason."""
+    names: dict[str, list[str]] = {}
+    for name, why in pairs:
+        if why:
+            names.setdefault(why, []).append(name)
+    lines = []
+    for why, held in names.items():
+        more = f" and {len(held) - most} more" if len(held) > most else ""
+        lines.append(f"{', '.join(held[:most])}{more}: {why}")
+    return lines
 
 
 def _cells(status: TrialStatus, metric: str) -> list[str]:
