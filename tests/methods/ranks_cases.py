@@ -1,0 +1,217 @@
+"""What two ranks do in `test_ranks`: every method of the tables measures, and acts although rank 1 has other opinions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.adapt import AdaptResult, Rules, adapt, offers
+from methods.amount import Amount
+from methods.apply import apply
+from methods.catalog import build
+from methods.method import Context, Measurement, Method
+from methods.plan import MaskPlan
+from methods.ranks import Ranks
+from methods.selection import All, GlobalRanking
+from methods.signals import measure_signals
+from tests.methods import variants
+from tests.methods.growth.test_regrow import sparse
+from tests.methods.growth.test_residual_fitting import TestContract as FittingContract
+from tests.methods.pruning.test_movement import moved
+from tests.support.contracts import mixed
+from tests.support.gates import gated
+from tests.support.single_connections import classification
+
+Maker = Callable[[Method], Context]
+ROWS = 7
+"""Of a batch: two ranks have 4 and 3."""
+
+
+@cache
+def batches() -> list[tuple[Tensor, Tensor]]:
+    """Three different batches for networks of the contracts."""
+    drawn = torch.Generator().manual_seed(5)
+    inputs = torch.randn(3, ROWS, 3, 8, 8, generator=drawn, dtype=torch.float64)
+    return [*zip(inputs, torch.randint(4, (3, ROWS), generator=drawn), strict=True)]
+
+
+def with_data(ctx: Context) -> Context:
+    return replace(ctx, batches=lambda count: [batches()[i % 3] for i in range(count)])
+
+
+def plain(method: Method) -> Context:
+    return with_data(mixed(torch.float64))
+
+
+def connections(method: Method) -> Context:
+    return with_data(classification(torch.float64, 0))
+
+
+def dead(method: Method) -> Context:
+    ctx = connections(method)
+    mask = ctx.network.masks["weight"].clone()
+    mask[0] = False
+    apply(ctx.network, MaskPlan({"weight": mask}))
+    return ctx
+
+
+def masked(method: Method) -> Context:
+    return with_data(sparse(method, torch.float64))
+
+
+def fitting(method: Method) -> Context:
+    return FittingContract().context(torch.float64)
+
+
+OWN: dict[str, list[tuple[dict[str, Any], Maker]]] = {
+    "grow size_weight": [({}, lambda m: gated(plain(m), m))],
+    "grow controller": [({"start": 0.9}, lambda m: gated(plain(m), m))],
+    "grow half_layer": [
+        ({"draws": 3}, connections),
+        ({"choice": "schur", "draws": 3, "num_batches": 2, "damping": 0.01}, connections),
+    ],
+    "grow cascade": [({"steps": 2, "pool": 2, "num_batches": 1}, connections)],
+    "grow residual_fitting": [({"steps": 60, "num_batches": 1, "width": 4}, fitting)],
+    **{f"grow {name}": [({}, masked)] for name in ("set", "rigl", "snfs", "nest_connections")},
+    "prune size_weight": [({"start": 0.3}, lambda m: gated(plain(m), build("grow", "size_weight", vars(m))))],
+    "prune controller": [({"start": 0.3}, lambda m: gated(plain(m), build("grow", "controller", vars(m))))],
+    "prune dead_neurons": [({}, dead)],
+    "prune movement": [({}, lambda m: moved(plain(m)))],
+    "prune granet": [({}, plain)],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method and what it acts on."""
+
+    kind: str
+    name: str
+    arguments: dict[str, Any]
+    make: Maker
+
+    @property
+    def method(self) -> Method:
+        return build(self.kind, self.name, self.arguments)
+
+    def context(self, ranks: Ranks) -> Context:
+        return replace(self.make(self.method), ranks=ranks)
+
+
+def all_cases() -> dict[str, Case]:
+    found = []
+    for kind, table in (("grow", variants.GROWTH), ("prune", variants.PRUNING)):
+        found += [Case(kind, name, dict(arguments), plain) for name, arguments in variants.cases(table)]
+    for key, made in OWN.items():
+        found += [Case(*key.split(), arguments, make) for arguments, make in made]
+    for case in found:
+        if case.name == "north":
+            case.arguments["threshold"] = 0.08  # effective ranks of all samples and of half of them differ
+    return {f"{c.kind} {c.name} {c.arguments or ''}".strip(): c for c in found}
+
+
+METHODS = all_cases()
+ADVISED = ("residual_fitting", "obs", "one_synapse", "size_weight", "controller")
+PLANS = ("north", "nest", "tiny")
+"""Methods that measure more when they plan."""
+
+
+def measured(case: Case, ranks: Ranks) -> dict[str, Any]:
+    """Everything that a method measures, flat."""
+    ctx, method = case.context(ranks), case.method
+    rooms = offers(ctx, method, Rules(), [])
+    found = method.measure(ctx, [e for e, _ in rooms], {e.name: room for e, room in rooms})
+    plans = [method.plan(ctx, e, range(2), found) for e, _ in rooms if case.name in PLANS and e.name in found.scores]
+    return {
+        "elements": [e.name for e, _ in rooms],
+        "advised": dict(found.advised),
+        "signals": dict(found.signals),
+        "tensors": {f"scores/{n}": t for n, t in found.scores.items()}
+        | {f"{e}/{n}": t for (e, n), t in _once(found.data).items()}
+        | {f"plan of {p.element}/{n}": t for p in plans for n, t in p.values.items()},
+    }
+
+
+def _once(data: Mapping[str, Mapping[str, Tensor]]) -> dict[tuple[str, str], Tensor]:
+    """What is measured of several elements together is here for the first of them."""
+    found = {id(t): ((e, n), t) for e, held in reversed(data.items()) for n, t in reversed(held.items())}
+    return dict(reversed(found.values()))
+
+
+def disagreeing(method: Method, ranks: Ranks, forgets: bool = False) -> Method:
+    """The method, but what rank 1 measures is turned around, or nothing for the first element."""
+
+    def measure(self, context, elements, most) -> Measurement:
+        found = type(method).measure(self, context, elements, most)
+        if ranks.rank == 0:
+            return found
+        if forgets:
+            first = next(iter(found.scores), None)
+            scores, data = ({n: t for n, t in d.items() if n != first} for d in (found.scores, found.data))
+            return replace(found, scores=scores, data=data, advised={n: 9 for n in found.advised if n != first})
+        return replace(
+            found,
+            scores={n: -t.flip(0) + torch.rand(len(t)) for n, t in found.scores.items()},
+            data={e: {n: _turned(t) for n, t in held.items()} for e, held in found.data.items()},
+            advised={n: count + 1 for n, count in found.advised.items()},
+        )
+
+    cls = type("Disagreeing", (type(method),), {"measure": measure})
+    return cls(**{f.name: getattr(method, f.name) for f in fields(method)})
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    return tensor * 1.5 + 0.1 if tensor.is_floating_point() else tensor
+
+
+def told(ctx: Context, result: AdaptResult) -> dict[str, Any]:
+    network = ctx.network
+    return {
+        "tensors": {**network.module.state_dict(), **{f"mask {n}": m for n, m in network.masks.items()}},
+        "companion": {} if ctx.companion is None else ctx.companion.tensors(),
+        "events": [(e.kind, e.element, e.count, e.units, e.size_after) for e in result.events],
+        "skipped": list(result.skipped),
+    }
+
+
+def acted(case: Case, ranks: Ranks, forgets: bool = False) -> dict[str, Any]:
+    """The network after an act in which rank 1 would choose and plan something else."""
+    ctx = case.context(ranks)
+    torch.manual_seed(ranks.rank)
+    if ranks.rank:
+        ctx.generator.manual_seed(99)
+    method = disagreeing(case.method, ranks, forgets)
+    whole = set(method.levels) <= {"layer", "block", "insertion"}
+    amount = Amount(0, "advised") if case.name in ADVISED else Amount(1 if whole else 0.3)
+    selection = GlobalRanking() if method.kind == "prune" and not whole else All()
+    followers = [] if ctx.companion is None else [ctx.companion]
+    return told(ctx, adapt(ctx, method, selection, amount, Rules(), followers))
+
+
+def blown(case: Case, ranks: Ranks) -> dict[str, Any]:
+    """The network after an act in which only rank 1 has data that are not finite."""
+    ctx = case.context(ranks)
+    held = [(x.clone(), y) for x, y in ctx.batches(2)]
+    for x, _ in held:
+        x[-1] = float("nan")
+    ctx = replace(ctx, batches=lambda count: [held[i % 2] for i in range(count)])
+    return told(ctx, adapt(ctx, case.method, All(), 0.3, Rules()))
+
+
+def signals(ranks: Ranks) -> dict[str, float]:
+    ctx, method = replace(plain(None), ranks=ranks), build("grow", "gradmax", {})
+    found = measure_signals(ctx, method, Rules(), ("scores", "train_accuracy", "effective_rank"))
+    real = replace(ctx, batches=lambda n: [(x, x.flatten(1)[:, :4]) for x, _ in ctx.batches(n)])
+    return {**found, **measure_signals(real, method, Rules(), ("train_accuracy",))}
+
+
+CASES: dict[str, Callable[[Ranks], Any]] = {
+    **{f"measured {name}": partial(measured, case) for name, case in METHODS.items()},
+    **{f"acted {name}": partial(acted, case) for name, case in METHODS.items()},
+    **{f"blown {name}": partial(blown, case) for name, case in METHODS.items()},
+    **{f"forgetful {name}": partial(acted, METHODS[f"grow {name}"], forgets=True) for name in ("gradmax", "tiny", "splitting")},
+    "signals": signals,
+}
