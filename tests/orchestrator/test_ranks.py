@@ -16,6 +16,12 @@ ADAPTATIONS = [
     {"grow": {"when": {"periodic": {"every": 2}}, "where": "all", "how": "gradmax", "amount": 0.5}},
     {"prune": {"when": {"periodic": {"every": 3}}, "where": "global", "how": "taylor", "amount": 0.25, "minimum": 2}},
 ]
+WITHIN_EPOCHS = [
+    {"grow": {"when": {"periodic": {"every": 2}}, "where": "all", "how": "net2wider", "amount": 0.25}},
+    {"prune": {"when": {"periodic": {"every": 2}}, "where": "global", "how": "magnitude", "amount": 0.2, "minimum": 2,
+               "removal": {"shrink": {"steps": 6}}}},
+]  # fmt: skip
+"""Units go in the middle of an epoch."""
 
 
 def spec(**changes: Any) -> TrialSpec:
@@ -37,11 +43,12 @@ def shape(folder: Path) -> list[tuple[Any, ...]]:
     return [tuple(e[k] for k in keys) for e in events(folder, "structural")]
 
 
-def test_several_ranks_train_grow_and_prune_like_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adaptations", [ADAPTATIONS, WITHIN_EPOCHS], ids=["between epochs", "within epochs"])
+def test_several_ranks_train_grow_and_prune_like_one(tmp_path: Path, adaptations: list[dict[str, Any]]) -> None:
     """The batches are shared out, and so are the statistics; only rounding differs."""
-    ended = results(start(prepare(spec(), tmp_path / "three"), 3))
+    ended = results(start(prepare(spec(adaptations=adaptations), tmp_path / "three"), 3))
     assert [(code, said) for code, said, _ in ended] == [(0, "finished"), (0, "accompanied"), (0, "accompanied")], ended
-    Trial.open(spec(), tmp_path / "one").run()
+    Trial.open(spec(adaptations=adaptations), tmp_path / "one").run()
     assert shape(tmp_path / "three") == shape(tmp_path / "one") and len(shape(tmp_path / "one")) >= 4
     for three, one in zip(events(tmp_path / "three", "metrics"), events(tmp_path / "one", "metrics"), strict=True):
         assert three["epoch"] == one["epoch"] and three["parameters"] == one["parameters"]
@@ -57,6 +64,21 @@ def test_each_run_of_several_ranks_is_the_same_bit_for_bit(tmp_path: Path) -> No
     assert files(tmp_path / "a") == files(tmp_path / "b")
     told = [[{**e, "seconds": 0, "time": 0, "trial": ""} for e in events(tmp_path / n, "metrics")] for n in "ab"]
     assert told[0] == told[1]
+
+
+def test_no_wrapper_is_left_on_the_network_between_epochs(tmp_path: Path) -> None:
+    """A live one would average the gradients of whatever runs backward, and be wrong in silence after a change."""
+    task = {**prepare(spec(), tmp_path / "trial"), "body": "tests.support.bodies:LooksForTheWrapper"}
+    ended = results(start(task, 2))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert not [e for e in events(tmp_path / "trial", "status") if e["status"] == "failed"]
+
+
+def test_a_batch_too_small_for_the_ranks_is_refused(tmp_path: Path) -> None:
+    small = spec(training={**spec().training.model_dump(), "batch_size": 3})
+    results(start(prepare(small, tmp_path / "trial"), 2))
+    (status,) = [e for e in events(tmp_path / "trial", "status") if e["status"] == "failed"]
+    assert "two samples or more for each of the 2 ranks, but batch_size is 3" in status["error"]
 
 
 def test_what_goes_wrong_on_another_rank_is_the_trials_reason(tmp_path: Path) -> None:

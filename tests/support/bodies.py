@@ -136,3 +136,18 @@ class FailsOnTheLastRank(Trial):
         if self.epoch == 1 and self.ranks.rank == self.ranks.size - 1:
             raise ZeroDivisionError("only here")
         return super().step()
+
+
+class LooksForTheWrapper(Trial):
+    """After each epoch a backward pass of its own must give this rank's own gradients."""
+
+    def step(self) -> dict[str, float]:
+        metrics = super().step()
+        module = self.network.module.eval()
+        inputs = torch.full((4, *self.dataset.input_shape), 0.1 * (self.ranks.rank + 1))
+        wanted = torch.autograd.grad(module(inputs).square().sum(), list(module.parameters()))
+        module.zero_grad()
+        module(inputs).square().sum().backward()
+        for gradient, parameter in zip(wanted, module.parameters(), strict=True):
+            assert parameter.grad is not None and torch.equal(gradient, parameter.grad), "the gradient is not this rank's own"
+        return metrics
