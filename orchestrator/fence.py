@@ -13,6 +13,8 @@ from orchestrator.store import read_json, write_json
 Token = tuple[int, int]
 """(number of the job, how often Slurm has requeued it)."""
 NAME = "attempt.json"
+CLOSED = 2**31
+"""In the place of the number of requeues: no attempt under that job number may write any more."""
 _CLAIMED: dict[Path, Token] = {}
 
 
@@ -42,6 +44,16 @@ def claim(trial: Path, token: Token) -> None:
     _CLAIMED[trial.absolute()] = token
 
 
+def supersede(trial: Path) -> Token:
+    """A token for a new attempt; whoever runs the trial with an older one ends before it writes again.
+
+    Only for the process that starts all attempts: numbers of jobs stay as they are, so that a later job has a larger token.
+    """
+    number, restarts = newest(trial) or (0, 0)
+    write_json(trial / NAME, {"token": [number, restarts + 1]})
+    return number, restarts + 1
+
+
 def check(trial: Path) -> None:
     """Call before anything is written into a trial's folder. Costs nothing where trials are not jobs.
 
@@ -51,6 +63,18 @@ def check(trial: Path) -> None:
     token = _CLAIMED.get(trial.absolute()) if _CLAIMED else None
     if token is not None and newest(trial) != token:
         raise Superseded(f"{trial} is run by the newer attempt {newest(trial)}, so attempt {token} ends.")
+
+
+def held(trial: Path) -> bool:
+    """Whether this process is an attempt at the trial: others may be under way."""
+    return trial.absolute() in _CLAIMED
+
+
+def close(trial: Path) -> None:
+    """Let no attempt so far write any more; a later one may. Nothing where the trial never ran as a job."""
+    found = newest(trial)
+    if found is not None:
+        write_json(trial / NAME, {"token": [found[0], CLOSED]})
 
 
 def release(trial: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
+from orchestrator.campaign.jobs.board import JobsDie, Replaced
 from orchestrator.campaign.ledger import Ledger
 from orchestrator.campaign.lock import create, load_spec
 from orchestrator.campaign.running import Progress, run
 from orchestrator.config import CampaignSpec
+from orchestrator.jobqueue import cancelled
 from orchestrator.store import CampaignFolder, write_atomic, write_json
 from slurm.client import Client
 from slurm.request import Request, options
@@ -19,6 +22,10 @@ from slurm.succession import NOT_DONE, Succession
 
 IDLE_DRIVERS = 3
 """After so many drivers in a row that brought nothing on, there is no further one."""
+SOON_S = 1800.0
+"""A driver that lasted longer has not failed, even if no trial came further meanwhile: jobs may wait for days."""
+PREDECESSOR_S = 600.0
+"""How long to wait for the driver before: its node may be dead, and file servers free the locks of the dead after minutes."""
 
 
 def script_text(spec: CampaignSpec, folder: CampaignFolder, site: Site, request: Request) -> str:
@@ -52,6 +59,8 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
     folder = CampaignFolder(path.absolute())
     spec = load_spec(folder).model_copy(update={"name": folder.path.name, "root": folder.path.parent})
     succession = Succession.of_this_job(folder.driver_script, client)
+    if cancelled(folder):
+        return 0
     succession.prepare()
     if _idle(folder) >= IDLE_DRIVERS:
         succession.done()
@@ -59,8 +68,12 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
             f"a driver must bring its campaign on, but the last {IDLE_DRIVERS} did not; see {folder.jobs / 'driver.log'}, "
             f"delete {_count(folder)} and start again: coppice drive {folder.path} in a job of your own."
         )
-    outcome = run(spec, resume=True, on_progress=on_progress)
-    if outcome.state == "finished":
+    try:
+        outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S)
+    except (JobsDie, Replaced):
+        succession.done()  # the next driver would fare no better, or is there already
+        raise
+    if outcome.state == "finished" or cancelled(folder):
         succession.done()
         return 0
     succession.hand_over()
@@ -72,10 +85,10 @@ def _count(folder: CampaignFolder) -> Path:
 
 
 def _idle(folder: CampaignFolder) -> int:
-    """How many drivers in a row, up to now, have ended without a single new epoch."""
+    """How many drivers in a row, up to now, have ended soon and without a single new epoch."""
     epochs = sum(len(e.reports) for e in Ledger(folder).entries())
-    path = _count(folder)
-    before = json.loads(path.read_bytes()) if path.exists() else {"epochs": -1, "idle": -1}
-    idle = before["idle"] + 1 if before["epochs"] == epochs else 0
-    write_json(path, {"epochs": epochs, "idle": idle})
+    path, now = _count(folder), time.time()
+    before = json.loads(path.read_bytes()) if path.exists() else {"epochs": -1, "idle": -1, "time": now}
+    idle = before["idle"] + 1 if before["epochs"] == epochs and now - before["time"] < SOON_S else 0
+    write_json(path, {"epochs": epochs, "idle": idle, "time": now})
     return int(idle)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,8 +12,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.campaign.asking import Asker
-from orchestrator.campaign.ledger import Asked, Ledger
-from orchestrator.campaign.placement import resources_of
+from orchestrator.campaign.ledger import Asked, Entry, Ledger
+from orchestrator.campaign.resources import bundles_of
 from orchestrator.config import CampaignSpec, TrialSpec
 
 Comparisons = Callable[[], list[tuple[str, TrialSpec]]]
@@ -29,14 +29,15 @@ class Feed(SearchAlgorithm):
         limit: how many trials may be under way; no value is sampled before its trial can start.
 
     Args:
+        entries: what the ledger holds. Jobs may write while they are read, so they are read once for everything that must agree.
         comparisons: called once when the search has ended, returns (name, spec) of trials outside it.
     """
 
     def __init__(
-        self, spec: CampaignSpec, ledger: Ledger, asker: Asker, comparisons: Comparisons, stop_at: dict[str, float]
-    ) -> None:
+        self, spec: CampaignSpec, ledger: Ledger, entries: Sequence[Entry], asker: Asker, comparisons: Comparisons,
+        stop_at: dict[str, float],
+    ) -> None:  # fmt: skip
         self._spec, self._ledger, self._asker, self._comparisons, self._stop_at = spec, ledger, asker, comparisons, stop_at
-        entries = ledger.entries()
         self._waiting = [(e.id, e.spec.get("label")) for e in entries if not e.ended]
         self._numbers = {e.id: e.number for e in entries}
         self._reports = {e.id: list(e.reports) for e in entries if not e.ended}
@@ -123,6 +124,7 @@ class Feed(SearchAlgorithm):
             "metrics": [search.metric, *search.also],
             "mode": search.mode,
             "label": label,
+            "bundles": bundles_of(self._spec.resources),
             "reported": max((int(r["epoch"]) for r in self._reports[name]), default=0),
         }
         return TuneTrial(
@@ -131,7 +133,7 @@ class Feed(SearchAlgorithm):
             trial_id=name,
             storage=experiment.storage,
             experiment_tag=name,
-            placement_group_factory=PlacementGroupFactory([resources_of(self._spec.resources)]),
+            placement_group_factory=PlacementGroupFactory(bundles_of(self._spec.resources)),
             stopping_criterion={} if label else self._stop_at,
             checkpoint_config=experiment.checkpoint_config,
             trial_dirname_creator=folder_name,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from ray import tune
@@ -14,10 +15,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupt(tune.Stopper):
-    """Ends the Tune run once one of `SIGNALS` has arrived. A second one acts as it did before the campaign began."""
+    """Ends the Tune run once one of `SIGNALS` has arrived, or the campaign was cancelled.
 
-    def __init__(self) -> None:
+    A second signal acts as it did before the campaign began.
+
+    Args:
+        cancelled: whether nobody wants the campaign any more; asked once a second.
+    """
+
+    def __init__(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         self.signal: str | None = None
+        self._cancelled, self._ask_at = cancelled, 0.0
 
     def __call__(self, trial_id: str, result: dict) -> bool:
         """No single trial is stopped."""
@@ -25,6 +33,9 @@ class Interrupt(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to end the run."""
+        if self.signal is None and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + 1.0
+            self.signal = "cancelled" if self._cancelled() else None
         return self.signal is not None
 
     @contextlib.contextmanager

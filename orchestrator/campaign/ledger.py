@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import fence
 from orchestrator.status import FINAL, numbers, state_of
 from orchestrator.store import CampaignFolder, read_events, read_json, write_json
 
@@ -73,8 +74,14 @@ class Ledger:
         write_json(self.folder.trial(name).params, content)
 
     def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: str) -> None:
-        """Add a status event. Only for a trial that no worker runs now: a file has one writer at a time."""
+        """Add a status event. Only for a trial that no worker runs now: a file has one writer at a time.
+
+        A job may be ahead of the decision to stop its trial: it writes nothing more, and what it has written since is forgotten.
+        """
         epoch = int((result or {}).get("epoch", 0))
+        if status == "stopped":
+            fence.close(self.folder.trial(name).path)
+            self.folder.trial(name).truncate_events(epoch)
         event = {"type": "status", "trial": name, "time": time.time(), "epoch": epoch, "step": 0, "status": status, **content}
         self.folder.trial(name).append_event(event)
 

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator import fence
+from orchestrator.campaign.jobs.badnodes import BadNodes
 from orchestrator.campaign.jobs.call import STOP, TrialJob
+from orchestrator.campaign.jobs.needs import NeverFits, asked, next_request
 from orchestrator.checkpoint import available
 from orchestrator.jobqueue import CANCELLED
 from orchestrator.status import FINAL, state_of
-from orchestrator.store import TrialFolder, append_event, read_events
-from slurm.broker import Broker, Tracked, Work
-from slurm.client import SlurmError
+from orchestrator.store import TrialFolder, append_event, read_events, read_json
+from slurm.broker import Broker
 from slurm.request import Request, options
+from slurm.site import SiteError
+from slurm.work import LAUNCH_FAILED, REFUSED, Tracked, Work
 
 WITHOUT_PROGRESS = 3
 """How many jobs in a row a trial may lose without a new checkpoint."""
+BLAMELESS, BLAMELESS_WITHOUT_PROGRESS = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "CANCELLED", LAUNCH_FAILED, "UNKNOWN"), 10
+"""Ends of jobs that say nothing about their trial, and how many of those in a row it may lose."""
 DEAD_ON_ARRIVAL = 3
-"""After so many jobs of a campaign that ended before any trial began, something is wrong with all of them."""
-MORE_MEMORY = 1.5
-AVOID_S = 3600.0
-"""How long a node on which a job died at once, or that failed, is not used."""
+"""After so many jobs in a row that ended before their trials began, on as many nodes or of one trial, the fault is with all."""
 NODE_STATES = ("NODE_FAIL", "BOOT_FAIL")
 
 
 class JobsDie(RuntimeError):
-    """Every job dies before its trial begins; the message shows the end of a log."""
+    """No job of the campaign gets as far as its trial; the message shows why."""
+
+
+class Replaced(RuntimeError):
+    """Another driver has taken over the campaign."""
 
 
 @dataclass
@@ -37,21 +43,31 @@ class Watched:
     """One trial.
 
     Attributes:
-        checkpoint: newest one when its job was handed in.
-        lost: jobs in a row that ended without a new checkpoint.
-        reason: why it failed, where its jobs are the reason.
+        request: what its next job asks for.
+        every: epochs from one checkpoint to the next.
+        reached: how far it was when its job was handed in: newest checkpoint, epoch from which it has gone on last.
+        lost: jobs in a row that ended without bringing it further.
+        dead: jobs in a row that ended before it began.
+        over: whether no job of it will write anything any more.
     """
 
     task: dict[str, Any]
     request: Request
-    checkpoint: str = ""
+    every: int
+    reached: tuple[str, int] = ("", 0)
     lost: int = 0
+    dead: int = 0
     over: bool = False
 
     @property
     def folder(self) -> Path:
         """Of the trial."""
         return Path(self.task["folder"])
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its user does not want it any more."""
+        return (self.folder / CANCELLED).exists()
 
 
 @dataclass
@@ -60,40 +76,40 @@ class Board:
 
     Attributes:
         broker: of their jobs.
-        request: what each job gets.
+        request: what each job gets at first.
         leaving: whether this driver must end before its campaign.
-        clock: seconds.
+        keep: whether jobs go on when this driver ends.
     """
 
     broker: Broker
     request: Request
     leaving: Callable[[], bool] = lambda: False
-    clock: Callable[[], float] = time.monotonic
+    keep: bool = False
     _trials: dict[str, Watched] = field(default_factory=dict)
-    _arrived: bool = False
-    _dead: int = 0
-    _avoid: dict[str, float] = field(default_factory=dict)
+    _dead_on: set[str] = field(default_factory=set)
+    _bad: BadNodes = field(default_factory=BadNodes)
 
     def add(self, task: dict[str, Any]) -> None:
         """Run a trial; a job of an earlier driver that still runs it is kept."""
-        watched = Watched(task, self.request)
-        key = watched.folder.name
-        (watched.folder / STOP).unlink(missing_ok=True)
-        watched.checkpoint = _newest(watched.folder)
-        self._trials[key] = watched
-        if (watched.folder / CANCELLED).exists():
+        folder = Path(task["folder"])
+        training = read_json(TrialFolder(folder).params)["spec"]["training"]
+        watched = Watched(task, asked(folder, self.request), int(training.get("checkpoint_every", 1)))
+        (folder / STOP).unlink(missing_ok=True)
+        watched.reached = _reached(folder, read_events(folder / "events.jsonl"))
+        self._trials[folder.name] = watched
+        if watched.cancelled:
             self._fail(watched, "cancelled by its user")
             return
-        self.broker.add(Work(key, TrialJob(task), self._options(watched)))
+        self.broker.add(Work(folder.name, TrialJob(task), self._options(watched)))
 
     def drop(self, key: str) -> None:
         """Nothing more of a trial is wanted: its job ends. Where the driver itself must end, jobs go on without it."""
         watched = self._trials.pop(key, None)
-        if watched is None or self.leaving():
+        if watched is None or self.leaving() or self.keep:
             return
-        (watched.folder / STOP).touch()
         if not watched.over:
-            self.broker.drop(key)
+            (watched.folder / STOP).touch()
+        self.broker.drop(key)
 
     def over(self, key: str) -> bool:
         """Whether no job of the trial will write anything any more."""
@@ -103,75 +119,104 @@ class Board:
         """Look after all jobs; cheap when it was done just now.
 
         Raises:
-            JobsDie: the first jobs all ended before their trials began.
+            JobsDie: one job after the other ended before its trial began, or Slurm takes none.
+            Replaced: another driver has taken over; the jobs are its own from here on.
         """
-        if not self.broker.poll():
+        if not self.broker.due:
             return
+        try:
+            fence.check(self.broker.folder)
+        except fence.Superseded as error:
+            self.keep = True
+            raise Replaced(f"another driver has taken over this campaign, so this one ends; its jobs go on. ({error})") from None
+        self.broker.poll()
         for key, watched in self._trials.items():
             if watched.over:
                 continue
-            tracked = self.broker.tracked(key)
-            if tracked.over:
-                self._ended(watched, tracked)
+            if self.broker.tracked(key).over:
+                self._ended(watched, self.broker.tracked(key))
+            elif watched.cancelled and self.broker.waits(key):
+                self.broker.drop(key)
+                self._fail(watched, "cancelled by its user")
 
     def _ended(self, watched: Watched, tracked: Tracked) -> None:
-        assert tracked.attempt is not None and tracked.job is not None
-        number, folder = tracked.attempt.number, watched.folder
-        state = state_of(read_events(folder / "events.jsonl"))
-        began = (token := fence.newest(folder)) is not None and token[0] == number
-        self._arrived |= began
-        if state in FINAL:
+        assert tracked.job is not None
+        job, folder = tracked.job, watched.folder
+        events = read_events(folder / "events.jsonl")
+        began = job.state != REFUSED and self._began(watched, tracked)
+        if began:
+            watched.dead = 0
+            self._dead_on.clear()
+        if state_of(events) in FINAL:
             watched.over = True
-            return
-        if (folder / CANCELLED).exists():
+        elif watched.cancelled:
             self._fail(watched, "cancelled by its user")
-            return
-        job = tracked.job
-        if not began and job.state not in ("CANCELLED", "PREEMPTED", *NODE_STATES):
-            self._died(watched, tracked)
-        if job.state in NODE_STATES or not began:
-            self._avoid |= dict.fromkeys(filter(None, job.nodes.split(",")), self.clock() + AVOID_S)
-        newest = _newest(folder)
-        watched.lost = 0 if newest != watched.checkpoint else watched.lost + 1
-        watched.checkpoint = newest
-        if watched.lost >= WITHOUT_PROGRESS:
-            self._give_up(watched, tracked)
-            return
-        if job.state == "OUT_OF_MEMORY":
-            memory = (watched.request.memory_gb or self._memory_gb(watched)) * MORE_MEMORY
-            watched.request = replace(watched.request, memory_gb=memory)
-        try:
-            self.broker.again(folder.name, self._options(watched))
-        except SlurmError as error:
-            self._fail(watched, str(error))
+        elif job.state == REFUSED:
+            self._refused(watched, job.reason)
+        else:
+            self._judge(watched, tracked, began)
+            self._go_on(watched, tracked, events)
 
-    def _died(self, watched: Watched, tracked: Tracked) -> None:
-        self._dead += 1
-        if self._dead >= DEAD_ON_ARRIVAL and not self._arrived:
-            last = f"{tracked.job.id} on {tracked.job.nodes or 'no node'}" if tracked.job else "?"
-            raise JobsDie(
-                f"{self._dead} jobs ended before their trials began, so no more are handed in; the last one, {last}, wrote:\n"
-                f"{self._log(tracked)}"
-            )
-
-    def _log(self, tracked: Tracked, lines: int = 15) -> str:
-        job = tracked.attempt.job if tracked.attempt else ""
-        for path in sorted(self.broker.folder.glob(f"{job}_*_log.out")):
-            text = path.read_text(errors="replace").strip()
-            if text:
-                return "\n".join("  " + line for line in text.split("\n")[-lines:])
-        return f"  (nothing: is {self.broker.folder} on a file system that the nodes share?)"
-
-    def _give_up(self, watched: Watched, tracked: Tracked) -> None:
+    def _judge(self, watched: Watched, tracked: Tracked, began: bool) -> None:
+        """Whose fault it was: the node's, or everybody's."""
         job = tracked.job
         assert job is not None
-        where = f"{job.id} on {job.nodes or 'no node'}"
-        why = f"{watched.lost} jobs in a row ended without a new checkpoint; the last one ({where}) ended as"
-        hint = " an epoch may take longer than resources.hours" if job.state == "TIMEOUT" else ""
-        self._fail(watched, f"{why} {job.state}{': ' + job.reason if job.reason else ''}.{hint}\n{self._log(tracked)}")
+        died = not began and job.state not in BLAMELESS
+        if died or job.state in NODE_STATES:
+            nodes = self._bad.add(job.nodes, self.broker.clock())
+            self._dead_on |= set(nodes) if died else set()
+        if died:
+            watched.dead += 1
+            if max(watched.dead, len(self._dead_on)) >= DEAD_ON_ARRIVAL and not self._any_runs():
+                raise JobsDie(
+                    f"one job after the other ended before its trial began (on {', '.join(sorted(self._dead_on)) or 'no node'}), "
+                    f"so no more are handed in. The last one, {job.id}, wrote:\n{last_lines(self.broker.folder, tracked)}"
+                )
+
+    def _any_runs(self) -> bool:
+        """Whether some trial has begun in its newest job."""
+        found = ((w, self.broker.tracked(k)) for k, w in self._trials.items() if not w.over)
+        return any(not t.over and self._began(w, t) for w, t in found)
+
+    def _began(self, watched: Watched, tracked: Tracked) -> bool:
+        token = fence.newest(watched.folder)
+        return token is not None and tracked.attempt is not None and token[0] == tracked.attempt.number
+
+    def _go_on(self, watched: Watched, tracked: Tracked, events: Sequence[Mapping[str, Any]]) -> None:
+        job, folder = tracked.job, watched.folder
+        assert job is not None
+        reached = _reached(folder, events)
+        watched.lost = 0 if reached != watched.reached else watched.lost + 1
+        watched.reached = reached
+        most = BLAMELESS_WITHOUT_PROGRESS if job.state in BLAMELESS else WITHOUT_PROGRESS
+        try:
+            request = next_request(self.broker.site, watched.request, job.state, events, watched.every, watched.lost, folder)
+            if request != watched.request:  # with more than it had it starts anew
+                watched.request, watched.lost = request, 0
+            if watched.lost >= most:
+                raise NeverFits(f"{watched.lost} jobs in a row ended without a new checkpoint")
+            self.broker.again(folder.name, self._options(watched))
+        except (NeverFits, SiteError) as error:
+            self._give_up(watched, tracked, str(error))
+
+    def _refused(self, watched: Watched, said: str) -> None:
+        """Slurm does not take the job: the fault of this trial if it asks for more than others, else every trial's fate."""
+        if watched.request == self.request:
+            self.keep = True
+            raise JobsDie(f"Slurm does not take jobs of this campaign; those that it has taken go on. It says:\n  {said}")
+        had = self._options(watched)
+        self._fail(watched, f"Slurm does not take its next job, which asks for {_told(had)}: {said}")
+
+    def _give_up(self, watched: Watched, tracked: Tracked, why: str) -> None:
+        job = tracked.job
+        assert job is not None
+        ended = f"{job.state}{': ' + job.reason if job.reason else ''}"
+        where = f"the last one ({job.id} on {job.nodes or 'no node'}) ended as {ended}"
+        self._fail(watched, f"{why}; {where}.\n{last_lines(self.broker.folder, tracked)}")
 
     def _fail(self, watched: Watched, reason: str) -> None:
-        """No job writes into the folder any more, so the driver may."""
+        """The end of a trial that the driver writes, after all of its jobs."""
+        fence.close(watched.folder)
         watched.over = True
         events = read_events(watched.folder / "events.jsonl")
         epoch = max((e.get("epoch", 0) for e in events), default=0)
@@ -181,23 +226,27 @@ class Board:
         }  # fmt: skip
         append_event(TrialFolder(watched.folder).events, event)
 
-    def _memory_gb(self, watched: Watched) -> float:
-        """What the site gives a job that does not ask."""
-        given = self._options(watched)
-        gpus = max(1, watched.request.gpus)
-        for name, parts in (("mem", 1), ("mem-per-cpu", int(given["cpus-per-task"]) * gpus), ("mem-per-gpu", gpus)):
-            if name in given:
-                return float(given[name].removesuffix("M")) / 1024 * parts
-        return 4.0
-
     def _options(self, watched: Watched) -> dict[str, str]:
         found = options(self.broker.site, watched.request)
-        now = self.clock()
-        avoided = sorted(node for node, until in self._avoid.items() if until > now)
-        return {**found, "exclude": ",".join(avoided)} if avoided else found
+        avoided = self._bad.listed(self.broker.clock())
+        return {**found, "exclude": avoided} if avoided else found
 
 
-def _newest(folder: Path) -> str:
+def _reached(folder: Path, events: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
     found = available(folder / "checkpoints")
-    return found[-1].name if found else ""
+    begun = [e.get("epoch", 0) for e in events if e["type"] == "status" and e["status"] in ("started", "resumed")]
+    return found[-1].name if found else "", int(begun[-1]) if begun else 0
 
+
+def last_lines(folder: Path, tracked: Tracked, lines: int = 15) -> str:
+    """The end of what a job has written; `folder` is submitit's."""
+    job = tracked.attempt.job if tracked.attempt else ""
+    for path in sorted(folder.glob(f"{job}_*_log.out")):
+        text = path.read_text(errors="replace").strip()
+        if text:
+            return "\n".join("  " + line for line in text.split("\n")[-lines:])
+    return f"  (nothing: is {folder} on a file system that the nodes share?)"
+
+
+def _told(had: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in sorted(had.items()))

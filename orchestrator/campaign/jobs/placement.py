@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import secrets
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.campaign.jobs.board import Board
+from orchestrator import fence
+from orchestrator.campaign.jobs.board import Board, JobsDie
 from orchestrator.campaign.placement import Placed, a_ray
 from orchestrator.config import CampaignSpec, ResourcesSpec
+from orchestrator.jobqueue import cancelled
 from orchestrator.store import CampaignFolder
 from slurm.broker import Broker
 from slurm.journal import Journal
@@ -43,15 +47,42 @@ def broker_of(spec: CampaignSpec, folder: CampaignFolder) -> Broker:
 
 @contextlib.contextmanager
 def jobs(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[Placed]:
-    """Every trial is a job. What an earlier driver handed in and nobody knows of is cancelled."""
+    """Every trial is a job. When the campaign has ended no job is left; when its driver must end before, or fails, they go on.
+
+    Raises:
+        JobsDie: see `Board.poll`.
+        Replaced: likewise.
+    """
     dashboard = bool(spec.placement.arguments.get("dashboard", False))
-    with a_ray(num_cpus=1, num_gpus=0, include_dashboard=dashboard):
+    with _the_only_driver(folder), a_ray(folder, num_cpus=1, num_gpus=0, include_dashboard=dashboard):
         from orchestrator.campaign.jobs.trainable import JobTrainable
         from orchestrator.campaign.objects import trials_as_objects
 
         broker = broker_of(spec, folder)
-        broker.client.cancel(broker.orphans())
         most = min(spec.search.max_concurrent or MOST, broker.site.limits.submitted or MOST)
-        JobTrainable.board = Board(broker, request_of(spec.placement.arguments, spec.resources), leaving)
-        with trials_as_objects(most):
-            yield Placed(JobTrainable, most)
+        JobTrainable.board = board = Board(broker, request_of(spec.placement.arguments, spec.resources), leaving)
+        try:
+            with trials_as_objects(most):
+                yield Placed(JobTrainable, most)
+        except JobsDie:
+            _end(broker, folder, board.keep)
+            raise
+        _end(broker, folder, leaving() and not cancelled(folder))
+
+
+def _end(broker: Broker, folder: CampaignFolder, keep: bool) -> None:
+    left = [] if keep else broker.end()
+    if left:
+        warnings.warn(f"jobs {left} of {folder.path} may still be there: coppice cancel {folder.path}", stacklevel=2)
+
+
+@contextlib.contextmanager
+def _the_only_driver(folder: CampaignFolder) -> Iterator[None]:
+    """Where locks do not reach from one machine to the other, a second driver may start: the newest one goes on alone."""
+    folder.jobs.mkdir(exist_ok=True)
+    before = fence.newest(folder.jobs)
+    fence.claim(folder.jobs, ((before[0] if before else 0) + 1, secrets.randbelow(2**30)))
+    try:
+        yield
+    finally:
+        fence.release(folder.jobs)

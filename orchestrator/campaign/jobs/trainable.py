@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from ray import tune
 
 from orchestrator.campaign.body import worst
-from orchestrator.campaign.jobs.board import Board
 from orchestrator.status import FINAL, numbers, state_of
 from orchestrator.store import TrialFolder, read_events, read_json
+
+
+class Board(Protocol):
+    """Looks after trials that run elsewhere; see `orchestrator.campaign.jobs.board` and `orchestrator.campaign.pool.board`."""
+
+    def add(self, task: dict[str, Any]) -> None:
+        """Run a trial."""
+
+    def drop(self, key: str) -> None:
+        """Nothing more of it is wanted."""
+
+    def over(self, key: str) -> bool:
+        """Whether nothing will be written into its folder any more."""
+
+    def poll(self) -> None:
+        """Look after all of them; does not wait."""
 
 
 class JobTrainable(tune.Trainable):

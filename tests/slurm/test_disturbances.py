@@ -1,0 +1,190 @@
+"""Whatever the cluster does to a campaign: every trial has its results, nothing ran twice, nothing is left running."""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.campaign import run
+from orchestrator.campaign.jobs.board import JobsDie
+from orchestrator.config import Named
+from orchestrator.store import CampaignFolder
+from slurm.client import Client, Job
+from slurm.journal import Journal
+from tests.orchestrator.campaign_support import campaign, driving
+from tests.slurm.disturbing import Submitted, coppice, left_running, live, node_of, nothing_ran_twice, ran
+from tests.slurm.test_job_placement import entries, in_jobs, job_of, same_but_for_jobs, told, wait_for_epochs
+from tests.support.slurm.cluster import Cluster
+from tests.support.slurm.processes import wait_for
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+BODY = "tests.support.chained:Chained"
+SITE = """
+queues: [{max_min: 60, partition: preempt}]
+memory_style: mem
+requeue: "yes"
+preempt_signal: true
+"""
+
+
+def driver_process(submitted: Submitted) -> int:
+    """The process of the driver, as this machine sees it."""
+    words = [b"orchestrator", b"drive", str(submitted.folder.path).encode()]
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        if path.read_bytes().split(b"\0")[2:5] == words:
+            return int(path.parent.name)
+    return 0
+
+
+def test_a_weekend(machines: Cluster, tmp_path: Path) -> None:
+    """In one campaign: time limits, a dead controller, a cut cable, scancel, requeue, a killed driver, preemption, power loss."""
+    (tmp_path / "site.yaml").write_text(SITE)
+    submitted = Submitted(
+        machines, tmp_path, trials=12, epochs=26, sleep=1.4, hours=0.016, site=tmp_path / "site.yaml", more="memory_gb: 12"
+    )
+    spec, folder = submitted.spec, submitted.folder
+    wait_for_epochs(spec, 10, 1)
+    machines.daemon("kill", "slurmctld", ["ctl"])
+    machines.daemon("run", "slurmctld", ["ctl"])
+    wait_for("the controller", lambda: machines.command("squeue", "-h", check=False), 60)
+    drives_on = node_of(machines, submitted.driver)
+    trials = {t.name: job_of(spec, t.name) for t in folder.trials()}
+    on = {name: machines.command("squeue", "-h", "-j", job, "-o", "%N").strip() for name, job in trials.items()}
+    cut, other = [node for node in machines.names if node != drives_on]
+    machines.cable(cut, plugged=False)
+    split = next(name for name, node in on.items() if node == cut)
+    staying = [name for name, node in on.items() if node == drives_on]
+    machines.command("scancel", trials[staying[0]])
+    machines.command("scontrol", "requeue", trials[staying[1]])
+    os.kill(wait_for("the driver", lambda: driver_process(submitted), 30), signal.SIGKILL)
+    machines.command("srun", "-p", "main", "-w", other, "--exclusive", "true", timeout=120)
+    wait_for("the cut node to be given up", lambda: machines.node_states().get(cut, "").startswith("down"), 120)
+    given_up = time.time()
+    wait_for("another attempt at its trial", lambda: {r["restarts"] for r in ran(folder.trial(split))} > {"0"}, 240)
+    machines.cable(cut, plugged=True)
+    machines.lose_power(other)
+    machines.boot(other)
+    submitted.ended()
+    same_but_for_jobs(spec, tmp_path / "local")
+    nothing_ran_twice(folder)
+    assert not left_running(machines)
+    assert any(r["restarts"] == "0" and r["time"] > given_up for r in ran(folder.trial(split))), "the cut node must go on"
+    attempts = Journal(folder.jobs / "journal.jsonl").attempts()
+    assert len({a.job for a in attempts[staying[0]] if a.job}) >= 2
+    ends = machines.command("sacct", "-n", "-X", "-P", "-D", "-o", "JobName,State,ExitCode").splitlines()
+    drivers = [line for line in ends if line.startswith("coppice-driver-")]
+    assert len(drivers) == 2 and not live(machines), drivers
+
+
+def test_a_driver_that_may_not_queue_a_successor_requeues_itself(slurm: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    refuses = 'case "$*" in *--dependency*) echo "sbatch: error: not from within jobs" >&2; exit 1;; esac'
+    (tmp_path / "bin" / "sbatch").write_text(f'#!/bin/sh\n{refuses}\nexec {shutil.which("sbatch")} "$@"\n')
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    (tmp_path / "site.yaml").write_text(f"queues: [{{max_min: 60}}]\nprologue: ['export PATH={tmp_path}/bin:$PATH']\n")
+    submitted = Submitted(slurm, tmp_path, str(tmp_path / "site.yaml"), epochs=14, sleep=1.0)
+    wait_for_epochs(submitted.spec, 4, 2)
+    slurm.command("scancel", "--batch", "--signal=USR1", submitted.driver)
+    again = ["squeue", "-h", "-t", "all", "-j", submitted.driver, "-O", "RestartCnt"]
+    wait_for("the driver to be requeued", lambda: slurm.command(*again, check=False).strip() == "1", 120)
+    submitted.ended()
+    same_but_for_jobs(submitted.spec, tmp_path / "local")
+    nothing_ran_twice(submitted.folder)
+    names = slurm.command("squeue", "-h", "-t", "all", "-o", "%j %i").splitlines()
+    assert [line.split()[1] for line in names if line.startswith("coppice-driver-c-")] == [submitted.driver]
+
+
+def test_a_cancelled_campaign_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
+    submitted = Submitted(slurm, tmp_path, epochs=100, trials=3)
+    wait_for_epochs(submitted.spec, 3, 1)
+    assert len(live(slurm).splitlines()) == 5  # driver, its successor, three trials
+    done = coppice("cancel", str(submitted.folder.path))
+    assert done.returncode == 0, done.stderr
+    wait_for("all jobs to end", lambda: not live(slurm), 120)
+    assert not left_running(slurm)
+    written = [t.events.read_bytes() for t in submitted.folder.trials()]
+    slurm.command("sbatch", "--wait", "-o", "/dev/null", str(submitted.folder.driver_script), timeout=120)  # who comes too late
+    assert not live(slurm) and [t.events.read_bytes() for t in submitted.folder.trials()] == written
+
+
+def test_a_second_driver_is_refused_or_where_locks_do_not_reach_takes_over(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = in_jobs(campaign(tmp_path / "jobs", {"x": {"uniform": [0, 1]}, "sleep_s": 1.0}, training={"epochs": 12},
+                            search={"trials": 3, "sampler": "random"}, body=BODY))  # fmt: skip
+    with driving(spec) as first:
+        wait_for_epochs(spec, 3, 1)
+        with pytest.raises(BlockingIOError, match=f"process {first.pid} on "):
+            run(spec, resume=True)
+        monkeypatch.setattr("orchestrator.store._lock", lambda descriptor: True)
+        assert run(spec, resume=True).state == "finished"
+        assert first.wait(60) != 0
+    monkeypatch.undo()
+    attempts = Journal(spec.root / spec.name / "jobs" / "journal.jsonl").attempts()
+    assert {len({a.job for a in found if a.job}) for found in attempts.values()} == {1}
+    slurm_still(slurm)
+    same_but_for_jobs(spec, tmp_path / "local")
+
+
+def test_jobs_that_cannot_start_stop_the_campaign_and_say_why(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "site.yaml").write_text("queues: [{max_min: 60}]\nprologue: ['echo module torch is not known >&2', 'exit 1']\n")
+    spec = campaign(tmp_path / "jobs", search={"trials": 9, "sampler": "random"}, body=BODY)
+    spec = in_jobs(spec, site=f"{tmp_path}/site.yaml")
+    with pytest.raises(JobsDie, match="module torch is not known"):
+        run(spec)
+    slurm_still(slurm)
+    handed_in = [a for found in Journal(tmp_path / "jobs" / "c" / "jobs" / "journal.jsonl").attempts().values() for a in found]
+    assert len({a.job for a in handed_in if a.job}) <= 3 * 9
+    assert {e.state for e in entries(spec)} == {"waiting"}
+
+
+def test_a_folder_that_the_nodes_do_not_share_is_said(machines: Cluster) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp/ray") as folder:  # every node has its own
+        spec = in_jobs(campaign(Path(folder), search={"trials": 3, "sampler": "random"}, body=BODY))
+        with pytest.raises(JobsDie, match="on a file system that the nodes share"):
+            run(spec)
+    slurm_still(machines)
+
+
+def test_a_job_that_ran_out_of_memory_gets_more_of_it(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is really killed; that it was for its memory is what a cluster with limits by cgroup says; this one has none."""
+    real = Client.live
+
+    def with_cgroups(client: Client) -> dict[str, Job]:
+        return {i: replace(j, state="OUT_OF_MEMORY") if j.state == "FAILED" else j for i, j in real(client).items()}
+
+    monkeypatch.setattr(Client, "live", with_cgroups)
+    (tmp_path / "site.yaml").write_text("queues: [{max_min: 60}]\nmemory_style: mem\n")
+    content = {"training": {"epochs": 3}, "search": {"trials": 1, "sampler": "random"}}
+    spec = campaign(tmp_path / "jobs", {"x": 0.5, "die": 2}, **content)
+    spec = in_jobs(spec, site=f"{tmp_path}/site.yaml", memory_gb=4)
+    assert run(spec).state == "finished"
+    asked = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,State,ReqMem").splitlines()
+    name = f"coppice-c-{CampaignFolder(spec.root / spec.name).identity()}"
+    assert [line.split("|")[1:] for line in asked if line.startswith(name)] == [["FAILED", "4G"], ["COMPLETED", "6G"]]
+
+
+def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster, tmp_path: Path) -> None:
+    """Its job is ahead of the driver."""
+    search = {"trials": 3, "sampler": "random", "scheduler": {"asha": {"max_t": 5, "grace_period": 2}}, "max_concurrent": 1}
+    spec = in_jobs(campaign(tmp_path / "jobs", training={"epochs": 30}, search=search, body=BODY), poll_s=1.5)
+    run(spec)
+    slurm_still(slurm)
+    local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})
+    run(local)
+    assert told(spec) == told(local) and {e.state for e in entries(spec)} == {"stopped"}
+
+
+def slurm_still(slurm: Cluster) -> None:
+    """Nothing runs, waits or is left."""
+    wait_for("all jobs to end", lambda: not live(slurm), 60)
+    wait_for("all processes to end", lambda: not left_running(slurm), 20)
