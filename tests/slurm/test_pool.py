@@ -9,21 +9,27 @@ import pytest
 
 from orchestrator.campaign import run
 from orchestrator.config import CampaignSpec
-from tests.orchestrator.campaign_support import campaign
-from tests.slurm.test_job_placement import same_but_for_jobs
+from orchestrator.store import CampaignFolder, read_events
+from slurm.journal import Journal
+from tests.orchestrator.campaign_support import campaign, driving
+from tests.slurm.test_job_placement import entries, same_but_for_jobs, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
-from tests.support.slurm.processes import remove_tree
+from tests.support.slurm.processes import remove_tree, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 0, "cpus": 3, "poll_s": 0.5}}
+POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 0, "cpus": 2, "poll_s": 0.5}}
+QUICK = {"period_ms": "1000", "timeout_ms": "2000", "failure_threshold": "3"}
+"""How soon Ray gives up a node that has fallen silent."""
 
 
 @pytest.fixture
-def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def short_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where Ray's temporary folders go: a node that loses power leaves its own."""
     folder = Path(tempfile.mkdtemp(prefix="pool-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    for name, value in QUICK.items():
+        monkeypatch.setenv(f"RAY_health_check_{name}", value)
     yield folder
     remove_tree(folder)
 
@@ -32,9 +38,67 @@ def in_pool(spec: CampaignSpec, **pool: Any) -> CampaignSpec:
     return CampaignSpec.model_validate({**spec.model_dump(by_alias=True), "placement": {"pool": {**POOL["pool"], **pool}}})
 
 
+def job_of(spec: CampaignSpec, key: str) -> str:
+    return Journal(spec.root / spec.name / "jobs" / "pool" / "1" / "journal.jsonl").attempts()[key][-1].job
+
+
+def left_behind(spec: CampaignSpec) -> list[str]:
+    """Processes that know the campaign's secret: the head, the nodes, their workers."""
+    known = f"RAY_AUTH_TOKEN_PATH={CampaignFolder(spec.root / spec.name).ray_token}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and known in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def nothing_is_left(slurm: Cluster, spec: CampaignSpec) -> bool:
+    return not slurm.command("squeue", "-h", "-t", "PD,R,CG").strip() and not left_behind(spec)
+
+
 def test_a_campaign_in_a_pool_has_the_results_of_a_local_one(slurm: Cluster, short_tmp: Path, tmp_path: Path) -> None:
     spec = in_pool(campaign(tmp_path / "pool", search={"trials": 12, "sampler": "random"}))
-    assert run(spec).state == "finished"
+    with driving(spec) as process:
+        wait_for("the head", lambda: left_behind(spec), 60)
+        assert process.wait(200) == 0
+    assert nothing_is_left(slurm, spec) and not list(short_tmp.glob("coppice-*"))
     same_but_for_jobs(spec, tmp_path / "local")
-    assert not slurm.command("squeue", "-h", "-t", "PD,R").strip()
-    assert not list(short_tmp.glob("coppice-*/*"))
+
+
+def test_nothing_is_lost_whatever_happens_to_the_nodes(machines: Cluster, short_tmp: Path, tmp_path: Path) -> None:
+    """A node loses power, the job of the other one is cancelled by hand, then the driver is killed; all in one campaign."""
+    arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 0.8}
+    spec = campaign(
+        tmp_path / "pool", arguments, training={"epochs": 10}, search={"trials": 6, "sampler": "random"}, resources={"gpus": 1}
+    )
+    spec = in_pool(spec, gpus=2)
+    with driving(spec) as process:
+        wait_for_epochs(spec, 4, 2)
+        node = machines.command("squeue", "-h", "-j", job_of(spec, "node0"), "-o", "%N").strip()
+        machines.command("scancel", job_of(spec, "node1"))
+        machines.lose_power(node)
+        before = {e.id: len(e.reports) for e in entries(spec)}
+        wait_for("two trials to go on", lambda: sum(len(e.reports) > before[e.id] + 1 for e in entries(spec)) >= 2, 100, 0.2)
+        process.kill()
+    assert machines.command("squeue", "-h", "-t", "PD,R").strip()
+    assert run(spec, resume=True).state == "finished"
+    assert nothing_is_left(machines, spec)
+    same_but_for_jobs(spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0})}), tmp_path / "local")
+
+
+def test_a_node_that_is_about_to_end_lets_its_trials_finish_their_epochs(slurm: Cluster, short_tmp: Path, tmp_path: Path) -> None:
+    arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 2.0}
+    spec = in_pool(campaign(tmp_path / "pool", arguments, training={"epochs": 4}, search={"trials": 1}), nodes=1)
+    with driving(spec) as process:
+        wait_for_epochs(spec, 1, 1)
+        before = len(entries(spec)[0].reports)
+        slurm.command("scancel", "--signal=USR2", job_of(spec, "node0"))
+        assert process.wait(200) == 0
+    events = read_events(CampaignFolder(spec.root / spec.name).trial("t0000").events)
+    assert [int(e["epoch"]) for e in events if e["type"] == "metrics"] == [1, 2, 3, 4]
+    assert [e["epoch"] for e in events if e.get("status") == "resumed"] == [before + 1]
+    attempts = Journal(spec.root / spec.name / "jobs" / "pool" / "1" / "journal.jsonl").attempts()["node0"]
+    assert len({a.job for a in attempts if a.job}) == 2

@@ -23,6 +23,8 @@ GIVE_BACK_AFTER_S = 60.0
 """How long a node must not have been needed before it is given back: it would have to queue again."""
 LEAVE_S = 25.0
 """How long trials may take to end their epochs when the driver must end; Slurm kills what has not ended 30 s after its signal."""
+BY_ITSELF = ("finished", "failed")
+"""Ends that a trial comes to without being told; that it was stopped is written by the driver."""
 PASSING = ("left", "stopped")
 """How attempts end that lost nothing."""
 
@@ -106,17 +108,17 @@ class PoolBoard:
     def drop(self, key: str) -> None:
         """Nothing more of a trial is wanted. Where the driver itself must end, trials may end their epochs first."""
         watched = self._trials.get(key)
-        if watched is None:
+        if watched is None or self.replaced:
             return
-        if not watched.over and not self.replaced:
+        ended = watched.over or _state(watched.folder) in BY_ITSELF
+        if not ended:
             (watched.folder / STOP).touch()
-        if self.leaving() or self.replaced:
-            return
-        del self._trials[key]
-        self._ended_ones.add(key)
-        if not watched.over:
+            if self.leaving():
+                return
             fence.supersede(watched.folder)
             self.crew.stop(key)
+        del self._trials[key]
+        self._ended_ones.add(key)
 
     def over(self, key: str) -> bool:
         """Whether no attempt will write anything any more."""
@@ -175,7 +177,7 @@ class PoolBoard:
 
     def _ended(self, watched: Watched, ended: Ended) -> None:
         folder = watched.folder
-        if state_of(read_events(folder / "events.jsonl")) in FINAL:
+        if _state(folder) in FINAL:
             watched.over = True
             return
         if (folder / CANCELLED).exists():
@@ -199,6 +201,10 @@ class PoolBoard:
             "error": reason, "traceback": "",
         }  # fmt: skip
         append_event(TrialFolder(watched.folder).events, event)
+
+
+def _state(folder: Path) -> str:
+    return state_of(read_events(folder / "events.jsonl"))
 
 
 def _reached(folder: Path) -> tuple[str, int]:
