@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import CampaignFolder, read_events
-from slurm.client import Client, Job, SlurmError
+from slurm.client import Client, Job, SlurmError, SlurmUnreachable
 from slurm.journal import Attempt, Journal
 
 CANCELLED = "cancelled"
@@ -55,6 +55,14 @@ class Queue:
     problem: str = ""
 
 
+def attempts_of(folder: CampaignFolder) -> dict[str, list[Attempt]]:
+    """Everything that was handed in, by trial; the nodes of a pool's first start are called `pool1.node0` and so on."""
+    found = Journal(folder.jobs / "journal.jsonl").attempts()
+    for path in sorted((folder.jobs / "pool").glob("*/journal.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
+        found |= {f"pool{path.parent.name}.{key}": attempts for key, attempts in Journal(path).attempts().items()}
+    return found
+
+
 def queue_of(folder: CampaignFolder, client: Client) -> Queue:
     """The jobs of a campaign; one question to Slurm, and what the campaign's folder knows where Slurm does not answer."""
     problem, live = "", {}
@@ -62,7 +70,7 @@ def queue_of(folder: CampaignFolder, client: Client) -> Queue:
         live = client.live() if folder.jobs.is_dir() else {}
     except SlurmError as error:
         problem = str(error)
-    attempts = Journal(folder.jobs / "journal.jsonl").attempts()
+    attempts = attempts_of(folder)
     names = [t.name for t in folder.trials()]
     others = [key for key in attempts if key not in set(names)]
     drivers = tuple(j for j in live.values() if _drives(folder, j) and not j.ended)
@@ -114,8 +122,11 @@ def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> lis
     under_way = [t for t in chosen(folder, trials) if state_of(read_events(folder.trial(t).events)) not in FINAL]
     for name in under_way:
         (folder.trial(name).path / CANCELLED).touch()
-    live = [j for j in jobs_of(folder, client) if j.state in ("PENDING", "RUNNING", "SUSPENDED")]
-    client.cancel(j.job for j in live if j.trial in under_way)
+    queue = queue_of(folder, client)
+    if queue.problem:
+        raise SlurmUnreachable(queue.problem)
+    found = [j for j in queue.trials if j.trial in under_way] + ([] if trials else list(queue.others))
+    client.cancel(j.job for j in found if j.state in ("PENDING", "RUNNING", "SUSPENDED"))
     return under_way
 
 

@@ -37,10 +37,16 @@ def tunnel(address: Address, here: str | None = None, login: str | None = None) 
     here = here or socket.gethostname()
     ports = [p for p in (address.port, address.metrics_port) if p is not None]
     return Tunnel(
-        shlex.join(_command(address, here, login or socket.getfqdn(), ports)),
+        shlex.join(_command(address, here, login or _own_name(), ports)),
         f"http://127.0.0.1:{address.port}" if address.port is not None else "",
         f"http://127.0.0.1:{address.metrics_port}/metrics" if address.metrics_port is not None else "",
     )
+
+
+def _own_name() -> str:
+    """Full name of this machine; where it calls itself by its loopback, the short one."""
+    full = socket.getfqdn()
+    return socket.gethostname() if full.startswith("localhost") else full
 
 
 def _command(address: Address, here: str, login: str, ports: Sequence[int]) -> list[str]:

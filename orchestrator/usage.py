@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config import CampaignSpec, ResourcesSpec
+from orchestrator.jobqueue import attempts_of
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import CampaignFolder, read_events
 from slurm.accounts import Node, Run, billed_hours, runs, whole_nodes
 from slurm.client import Client, SlurmError
-from slurm.journal import Journal
 from slurm.site import Site, load_site
 
 EARLY_S = 2.0
@@ -26,7 +26,7 @@ class Usage:
     Attributes:
         name: of the trial, or the journal's key of the job.
         state: of the trial; of a job's newest run where it is no trial's.
-        runs: oldest first.
+        runs: those that have started, oldest first.
         core_hours: as the site counts them.
         gpu_hours: likewise.
         waited_s: time in the queue, all runs together.
@@ -56,13 +56,13 @@ class Usage:
 
     @property
     def epoch_s(self) -> float | None:
-        """Mean duration of an epoch that counts."""
-        return self.useful_s / self.epochs if self.epochs else None
+        """Mean duration of an epoch that counts, seconds; None where there is none, or its body does not say."""
+        return self.useful_s / self.epochs if self.useful_s else None
 
     @property
     def useful_share(self) -> float | None:
-        """Part of the time it ran that was spent in epochs that count."""
-        return min(1.0, self.useful_s / self.ran_s) if self.ran_s else None
+        """Part of the time it ran that was spent in epochs that count; None where its body does not say."""
+        return min(1.0, self.useful_s / self.ran_s) if self.ran_s and self.useful_s else None
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,24 @@ def usage_of(folder: CampaignFolder, spec: CampaignSpec, client: Client, clock: 
         clock: seconds since the epoch; None for now.
     """
     notes: list[str] = []
-    journal = Journal(folder.jobs / "journal.jsonl").attempts()
-    jobs = {key: list(dict.fromkeys(a.job for a in attempts if a.job)) for key, attempts in journal.items()}
+    jobs = {key: list(dict.fromkeys(a.job for a in held if a.job)) for key, held in attempts_of(folder).items()}
     known = _accounts(client, jobs, notes)
     events = {t.name: read_events(t.events) for t in folder.trials()}
     held = {key: [r for job in ids for r in known.get(job, [])] for key, ids in jobs.items()}
-    for name, written in events.items():
-        if not held.get(name):
-            held[name] = runs_from_events(written, spec.resources, clock or time.time(), folder.running)
+    unknown = [name for name, written in events.items() if not held.get(name)]
+    for name in unknown:
+        held[name] = runs_from_events(events[name], spec.resources, clock or time.time(), folder.running)
+    if missing := [name for name in unknown if known and jobs.get(name) and held[name]]:
+        notes.append(
+            f"Slurm's accounts do not know the jobs of {len(missing)} trials that have run (yet): {', '.join(missing[:6])}"
+        )
     hours = _hours(client, spec, held, notes) if known else billed_hours(Site.model_validate(PLAIN), held, {})
-    trials = tuple(_usage(name, events[name], held[name], hours[name]) for name in events)
-    others = tuple(_usage(key, [], held[key], hours[key]) for key in jobs if key not in events)
+    trials = tuple(_usage(name, state_of(events[name]), events[name], held[name], hours[name]) for name in events)
+    others = tuple(
+        _usage(key, held[key][-1].state.lower() if held[key] else "", [], held[key], hours[key])
+        for key in jobs
+        if key not in events
+    )
     return CampaignUsage(trials, others, tuple(notes))
 
 
@@ -122,8 +129,6 @@ def _accounts(client: Client, jobs: Mapping[str, Sequence[str]], notes: list[str
     except SlurmError as error:
         notes.append(f"Slurm's accounts cannot be read, so hours are those between a trial's first and last word: {error}")
         return {}
-    if len(found) < len(set(ids)):
-        notes.append(f"Slurm's accounts do not know {len(set(ids)) - len(found)} of {len(set(ids))} jobs (yet).")
     return found
 
 
@@ -173,7 +178,7 @@ def _until(run: Run, at: float) -> Run:
     return Run("", run.state, "", None, start, at, max(0.0, at - start), (), run.cpus, run.gpus)
 
 
-def _usage(name: str, events: Sequence[Mapping[str, Any]], held: Sequence[Run], hours: tuple[float, float]) -> Usage:
+def _usage(name: str, state: str, events: Sequence[Mapping[str, Any]], held: Sequence[Run], hours: tuple[float, float]) -> Usage:
     epochs = [e for e in events if e["type"] == "metrics"]
     times = [float(e["time"]) for e in epochs]
     cpu_s = sum(r.cpu_s for r in held)
@@ -181,7 +186,7 @@ def _usage(name: str, events: Sequence[Mapping[str, Any]], held: Sequence[Run], 
     measured = [r for r in held if r.gpu_percent is not None and r.elapsed_s]
     gpu = sum((r.gpu_percent or 0.0) * r.elapsed_s for r in measured) / sum(r.elapsed_s for r in measured) if measured else None
     return Usage(
-        name, state_of(events) if events else (held[-1].state.lower() if held else "waiting"), tuple(held), *hours,
+        name, state, tuple(r for r in held if r.started is not None), *hours,
         sum(max(0.0, r.started - r.submitted) for r in held if r.started and r.submitted),
         sum(float(e.get("seconds", 0.0)) for e in epochs),
         sum(r.elapsed_s for r in held if events and r.ended is not None and not _useful(r, times)),

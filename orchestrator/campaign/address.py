@@ -64,5 +64,9 @@ def announced(folder: CampaignFolder, ray_says: Mapping[str, Any], token: Path |
 
 
 def read_address(folder: CampaignFolder) -> Address | None:
-    """Where the Ray of a campaign listens; None where none does, as far as is known."""
-    return Address(**read_json(folder.dashboard)) if folder.dashboard.exists() else None
+    """Where the Ray of a campaign listens; None where none does, as far as can be told from here."""
+    if not folder.dashboard.exists():
+        return None
+    address = Address(**read_json(folder.dashboard))
+    gone = address.host == socket.gethostname() and not Path(f"/proc/{address.pid}").exists() and Path("/proc/self").exists()
+    return None if gone else address

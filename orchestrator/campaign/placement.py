@@ -69,12 +69,34 @@ def a_ray(folder: CampaignFolder | None = None, **arguments: Any) -> Iterator[No
         yield
         return
     token = use_token(folder)
-    context = ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, **arguments)
+    with _on_loopback():
+        context = ray.init(
+            address="local", _node_ip_address=LOOPBACK, log_to_driver=False, logging_level=logging.WARNING, **arguments
+        )
     try:
         with announced(folder, context.address_info, token) if folder else contextlib.nullcontext():
             yield
     finally:
         ray.shutdown()
+
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Within: a Ray that is given the loopback address takes it, so that nothing of it can be reached from other machines.
+
+    Ray would put an outer address in its place, and then metrics, which ask for no secret, would be open to the network.
+    """
+    from ray._private import services
+
+    before = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = before
 
 
 LOCAL = ("cpus", "gpus", "dashboard")

@@ -97,6 +97,8 @@ def _findings(
 
 
 def _show(found: Sequence[Finding]) -> None:
+    from orchestrator.report.numbers import plural
+
     out = console()
     width = out.width if out.is_terminal else max(shutil.get_terminal_size().columns, 120)
     checks = max(len(f.check) for f in found)
@@ -109,4 +111,6 @@ def _show(found: Sequence[Finding]) -> None:
                 lines = textwrap.wrap(text, max(width, 60), initial_indent=first, subsequent_indent=rest, break_long_words=False)
                 out.print("\n".join(lines), markup=False, soft_wrap=True)
     bad, odd = (sum(f.level == level for f in found) for level in ("problem", "warning"))
-    out.print(f"{len(found)} checks: {bad} problems, {odd} warnings.", markup=False)
+    out.print(f"{plural(len(found), 'check')}: {plural(bad, 'problem')}, {plural(odd, 'warning')}.", markup=False)
+    if any(f.check == "slurm" and f.level == "ok" for f in found) and not any(f.check.startswith("node") for f in found):
+        say("No compute node was looked at; --on-node does, with a tiny job.")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from orchestrator.usage import CampaignUsage, Usage
 
 HEADS = ("trial", "state", "runs", "waited", "ran", "useful", "lost", "s/epoch", "core-h", "GPU-h", "CPU used", "GPU used")
+MOST_NODES = 10
+"""Nodes of a pool are shown one by one up to so many."""
 OPTIONAL = ("state", "runs", "waited", "s/epoch")
 
 
@@ -80,7 +82,9 @@ def _show(found: CampaignUsage, most: int) -> None:
     rest = order[len(shown) :]
     lines = [_cells(u) for u in shown]
     lines += [_cells(total(f"{len(rest)} more", rest, rest))] if rest else []
-    lines += [_cells(u) for u in found.others]
+    lines += [_cells(u) for u in found.others[-MOST_NODES:]]
+    earlier = found.others[:-MOST_NODES]
+    lines += [_cells(total(f"{len(earlier)} earlier nodes", earlier, earlier))] if earlier else []
     lines.append(_cells(total("total", found.trials, found.billed)))
     absent = {
         "GPU-h": not any(u.gpu_hours for u in found.billed),
@@ -113,6 +117,7 @@ def _cells(usage: Usage) -> list[str]:
         return DASH if value is None else f"{100 * value:.0f} %"
 
     each = DASH if usage.epoch_s is None else f"{usage.epoch_s:.3g}"
-    times = [duration(usage.waited_s), duration(usage.ran_s), percent(usage.useful_share), duration(usage.lost_s), each]
+    waited, ran, lost = (duration(s) if s else DASH for s in (usage.waited_s, usage.ran_s, usage.lost_s))
+    times = [waited, ran, percent(usage.useful_share), lost, each]
     hours = [hours_text(usage.core_hours), hours_text(usage.gpu_hours), percent(usage.cpu_share), percent(usage.gpu_share)]
     return [usage.name, usage.state, str(len(usage.runs)), *times, *hours]

@@ -62,15 +62,17 @@ def _print(line: str) -> None:
 def _show_jobs(seen: Overview, metric: str) -> None:
     from orchestrator.cli.output import plain_table
     from orchestrator.cli.statuses import grouped, hours_text, jobs_table
+    from slurm.client import ENDED
 
     show(jobs_table(seen.trials, metric))
-    if seen.queue.others:
+    others = [j for j in seen.queue.others if j.state not in (*ENDED, "gone")]
+    if others:
         _print("")
         used = {u.name: u for u in seen.usage.others}
-        rows = [(j.trial, j.job, j.state.lower(), j.nodes, hours_text(used[j.trial].core_hours)) for j in seen.queue.others]
+        rows = [(j.trial, j.job, j.state.lower(), j.nodes, hours_text(used[j.trial].core_hours)) for j in others]
         show(plain_table(("pool", "job", "state", "node", "core-h"), rows, numbers=("core-h",)))
     lines = grouped([(s.trial.id, s.why) for s in seen.trials])
-    lines += grouped([(j.trial, _why(j.reason)) for j in seen.queue.others if j.state == "PENDING"])
+    lines += grouped([(j.trial, _why(j.reason)) for j in others if j.state == "PENDING"])
     for line in ["", *lines] if lines else []:
         _print(line)
     _print("")

@@ -6,18 +6,23 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.campaign import run
+from orchestrator.campaign import lock, run
 from orchestrator.cli.main import app
 from orchestrator.config import CampaignSpec
+from orchestrator.jobqueue import cancel
 from orchestrator.store import CampaignFolder
+from slurm.client import Client
+from slurm.journal import Attempt, Journal
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.orchestrator.cli.test_describing import output
+from tests.slurm.test_client import submit
 from tests.slurm.test_job_placement import entries, in_jobs, job_of, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
@@ -95,6 +100,27 @@ def without_controller(slurm: Cluster, folder: CampaignFolder) -> None:
     assert "Slurm cannot be asked, so states are those of the folder: squeue" in text and "t0002  finished" in text
 
 
+def test_nodes_of_a_pool_have_their_own_rows(slurm: Cluster, tmp_path: Path) -> None:
+    spec, client = campaign(tmp_path), Client()
+    folder = CampaignFolder(tmp_path / "c")
+    lock.create(folder, spec)
+    jobs = [submit(client, tmp_path, "sleep 600", "-c", "3"), submit(client, tmp_path, "sleep 600", "--hold")]
+    (folder.jobs / "pool" / "1").mkdir(parents=True)
+    Journal(folder.jobs / "pool" / "1" / "journal.jsonl").add(
+        [Attempt(f"node{i}", 1, j, time.time()) for i, j in enumerate(jobs)]
+    )
+    wait_for("the first to run", lambda: client.live()[jobs[0]].state == "RUNNING", 20)
+    text = output("status", str(folder.path))
+    assert re.search(rf"^pool1\.node0 +{jobs[0]} +running +node\d", text, re.MULTILINE), text
+    assert re.search(r"^pool1\.node1: JobHeld\w+: .* hold", text, re.MULTILINE), text
+    found = wait_for(
+        "hours", lambda: (t := json.loads(output("top", str(folder.path), "--json")))["total"]["core_hours"] and t, 20
+    )
+    assert found["others"][0]["core_hours"] == pytest.approx(3 * found["others"][0]["ran_s"] / 3600)
+    cancel(folder, client, [])
+    wait_for("both to end", lambda: all(client.live()[j].ended for j in jobs), 20)
+
+
 def doctor(*arguments: str) -> tuple[int, dict[str, dict[str, Any]], str]:
     """Exit code, findings by check, and messages."""
     done = CliRunner().invoke(app, ["doctor", *arguments, "--json"], catch_exceptions=False)
@@ -130,7 +156,8 @@ def test_what_the_site_file_has_wrong_is_found(slurm: Cluster, tmp_path: Path) -
 
 def test_a_trial_with_gpus_that_torch_does_not_see(slurm: Cluster, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        f"name: c\nroot: {tmp_path}\ntask: {{dataset: digits, network: mlp}}\ntraining: {{epochs: 1}}\nresources: {{gpus: 1, hours: 1}}\n"
+        f"{{name: c, root: {tmp_path}, task: {{dataset: digits, network: mlp}}, training: {{epochs: 1}}, "
+        "resources: {gpus: 1, hours: 1}}"
     )
     site = site_file(tmp_path, SITE + "gpu_nodes: [{per_node: 4, cpus_per_gpu: 1}]\n")
     code, found, _ = doctor(str(tmp_path / "c.yaml"), "--site", site, "--on-node", "--wait", "100")

@@ -25,7 +25,7 @@ def test_a_trial_is_cancelled_for_good_and_tried_again(slurm: Cluster, tmp_path:
         wait_for_epochs(spec, 3, 1)
         found = jobs_of(folder, client)
         assert [(j.trial, j.state, j.attempts) for j in found] == [(f"t000{i}", "RUNNING", 1) for i in range(3)]
-        assert "t0001" in output("jobs", str(folder.path)) and all(j.nodes.startswith("node") for j in found)
+        assert "t0001" in output("status", str(folder.path)) and all(j.nodes.startswith("node") for j in found)
         with pytest.raises(ValueError, match="t9 is none"):
             cancel(folder, client, ["t9"])
         assert cancel(folder, client, ["t0001"]) == ["t0001"]
