@@ -58,7 +58,7 @@ def simulate(state: str, campaign: str) -> None:
             trials[key] = trials.get(key, 0) + 1
             write_epoch(Path(campaign) / "trials" / key, trials[key])
         states = {k: "RUNNING" if trials[k] <= EPOCHS else "COMPLETED" for k in trials}
-        rows = [f"{jobs[k].replace('_', ';')};{i};{states[k]};None;node1;0;coppice;" for i, k in enumerate(trials)]
+        rows = [f"{jobs[k].replace('_', ';')};{i};{states[k]};None;node1;0;N/A;coppice;" for i, k in enumerate(trials)]
         new = Path(state) / "queue.new"
         new.write_text("\n".join(rows) + "\n")
         new.rename(Path(state) / "queue")

@@ -24,6 +24,8 @@ RETURNS_WITHIN_S = 10.0
 """Slurm requeues jobs that ended in such states by itself, where the site allows it, some seconds later and under the same id."""
 HELD = ("launch failed requeued held", "jobholdmaxrequeue")
 """Reasons of jobs that Slurm could not start, several times, and holds until somebody looks at them."""
+ENDS_WITHIN_S = 10.0
+"""How long a job whose work is done may take to end."""
 SLOWEST = 10
 """While Slurm does not answer it is asked less often, down to one in this many times."""
 
@@ -80,11 +82,11 @@ class Broker:
         tracked.over, tracked.job = False, None
         self._waiting.append(key)
 
-    def drop(self, key: str) -> None:
-        """Forget the work. If its job still runs or waits at the next poll, it is cancelled."""
+    def drop(self, key: str, cancel: bool = True) -> None:
+        """Forget the work. If its job still runs or waits at the next poll, it is cancelled, unless it is about to end."""
         tracked = self._works.pop(key, None)
         self._waiting = [k for k in self._waiting if k != key]
-        if tracked and tracked.attempt and tracked.attempt.job and not tracked.over:
+        if cancel and tracked and tracked.attempt and tracked.attempt.job and not tracked.over:
             self._unwanted.add(tracked.attempt.job)
 
     def tracked(self, key: str) -> Tracked:
@@ -218,7 +220,7 @@ class Broker:
         while left and waited <= patience_s:
             try:
                 left = sorted(j.id for j in self.client.live().values() if j.name == self.name and not j.ended)
-                if left and (waited >= 2.0 or set(left) <= self._unwanted):
+                if left and (waited >= ENDS_WITHIN_S or set(left) <= self._unwanted):
                     self.client.cancel(left, patience_s=0.0)
             except SlurmError as error:
                 self.problem = str(error)

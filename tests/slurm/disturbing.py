@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.campaign import load_spec
+from orchestrator.campaign.ledger import Ledger
 from orchestrator.config import CampaignSpec
 from orchestrator.store import CampaignFolder, TrialFolder
-from tests.support.chained import RAN
+from tests.support.chained import RAN, accuracy, link
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
 
@@ -86,6 +87,18 @@ def ran(trial: TrialFolder) -> list[dict[str, Any]]:
     """What all attempts at a trial have done, oldest first."""
     lines = (trial.path / RAN).read_text().splitlines()
     return sorted((json.loads(line) for line in lines), key=lambda r: r["time"])
+
+
+def undisturbed(spec: CampaignSpec) -> None:
+    """Every trial has finished, with each epoch once and the results that follow from its seed and value."""
+    for entry in Ledger(CampaignFolder(spec.root / spec.name)).entries():
+        x, epochs = entry.spec["task"]["network_args"]["x"], entry.spec["training"]["epochs"]
+        chains = [str(entry.spec["seed"])]
+        for epoch in range(1, epochs + 1):
+            chains.append(link(chains[-1], epoch, x))
+        assert entry.state == "finished", entry
+        assert [r["val_accuracy"] for r in entry.reports] == [accuracy(chain) for chain in chains[1:]], entry.id
+        assert [r["epoch"] for r in entry.reports] == list(range(1, epochs + 1)), entry.id
 
 
 def nothing_ran_twice(folder: CampaignFolder) -> None:

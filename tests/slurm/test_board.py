@@ -9,11 +9,10 @@ import pytest
 from orchestrator import fence
 from orchestrator.campaign.jobs.badnodes import AVOID_S
 from orchestrator.campaign.jobs.board import Board, JobsDie, Replaced
-from orchestrator.campaign.jobs.call import STOP
+from orchestrator.campaign.jobs.call import STOP, TrialJob
 from orchestrator.jobqueue import CANCELLED
 from orchestrator.status import state_of
 from orchestrator.store import TrialFolder, append_event, read_events, write_json
-from slurm.client import Job
 from slurm.request import Request
 from tests.slurm.stand_ins import Stage
 
@@ -255,7 +254,15 @@ def test_a_job_that_finishes_is_not_cancelled(stage: Stage) -> None:
     trials = Trials(stage)
     trials.begin("t0")
     trials.event("t0", "status", 9, status="finished")
-    job = stage.runs("t0", "COMPLETED")
+    stage.runs("t0")
     trials.board.drop("t0")
     trials.poll(2)
-    assert not stage.client.cancelled and stage.client.jobs[job] == Job(job, "ours", "COMPLETED", nodes="node1")
+    assert not stage.client.cancelled and not (trials.folder("t0").path / STOP).exists()
+
+
+def test_a_requeued_job_of_a_trial_that_has_ended_does_nothing(tmp_path: Path) -> None:
+    trial = TrialFolder(tmp_path / "t0")
+    for status in ("started", "finished"):
+        append_event(trial.events, {"type": "status", "epoch": 3, "status": status})
+    assert TrialJob({"folder": str(trial.path)})(1) == "finished"
+    assert len(read_events(trial.events)) == 2 and fence.newest(trial.path) is None

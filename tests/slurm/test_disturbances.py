@@ -17,7 +17,7 @@ from orchestrator.store import CampaignFolder
 from slurm.client import Client, Job
 from slurm.journal import Journal
 from tests.orchestrator.campaign_support import campaign, driving
-from tests.slurm.disturbing import Submitted, coppice, left_running, live, node_of, nothing_ran_twice, ran
+from tests.slurm.disturbing import Submitted, coppice, left_running, live, node_of, nothing_ran_twice, ran, undisturbed
 from tests.slurm.test_job_placement import entries, in_jobs, job_of, same_but_for_jobs, told, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
@@ -93,7 +93,7 @@ def test_a_driver_that_may_not_queue_a_successor_requeues_itself(slurm: Cluster,
     again = ["squeue", "-h", "-t", "all", "-j", submitted.driver, "-O", "RestartCnt"]
     wait_for("the driver to be requeued", lambda: slurm.command(*again, check=False).strip() == "1", 120)
     submitted.ended()
-    same_but_for_jobs(submitted.spec, tmp_path / "local")
+    undisturbed(submitted.spec)
     nothing_ran_twice(submitted.folder)
     names = slurm.command("squeue", "-h", "-t", "all", "-o", "%j %i").splitlines()
     assert [line.split()[1] for line in names if line.startswith("coppice-driver-c-")] == [submitted.driver]
@@ -128,7 +128,7 @@ def test_a_second_driver_is_refused_or_where_locks_do_not_reach_takes_over(
     attempts = Journal(spec.root / spec.name / "jobs" / "journal.jsonl").attempts()
     assert {len({a.job for a in found if a.job}) for found in attempts.values()} == {1}
     slurm_still(slurm)
-    same_but_for_jobs(spec, tmp_path / "local")
+    undisturbed(spec)
 
 
 def test_jobs_that_cannot_start_stop_the_campaign_and_say_why(
@@ -175,7 +175,7 @@ def test_a_job_that_ran_out_of_memory_gets_more_of_it(
 
 def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster, tmp_path: Path) -> None:
     """Its job is ahead of the driver."""
-    search = {"trials": 3, "sampler": "random", "scheduler": {"asha": {"max_t": 5, "grace_period": 2}}, "max_concurrent": 1}
+    search = {"trials": 3, "sampler": "random", "scheduler": {"asha": {"max_epochs": 5, "grace_epochs": 2}}, "max_concurrent": 1}
     spec = in_jobs(campaign(tmp_path / "jobs", training={"epochs": 30}, search=search, body=BODY), poll_s=1.5)
     run(spec)
     slurm_still(slurm)

@@ -43,8 +43,8 @@ class Chained:
         time.sleep(float(arguments.get("sleep_s", 0)))
         self._ran("end")
         self.epoch += 1
-        self.chain = hashlib.sha256(f"{self.chain} {self.epoch} {arguments['x']}".encode()).hexdigest()
-        metrics = {"epoch": float(self.epoch), "val_accuracy": int(self.chain[:12], 16) / 16**12, "val_loss": 0.0,
+        self.chain = link(self.chain, self.epoch, arguments["x"])
+        metrics = {"epoch": float(self.epoch), "val_accuracy": accuracy(self.chain), "val_loss": 0.0,
                    "parameters": 1.0, "flops": 1.0, "compute": float(self.epoch), "seconds": 0.0}
         self._event("metrics", **metrics)
         fence.check(self.folder.path)
@@ -63,6 +63,16 @@ class Chained:
     def _event(self, kind: str, **content: Any) -> None:
         head = {"type": kind, "trial": self.folder.name, "time": time.time(), "epoch": self.epoch, "step": self.epoch}
         self.folder.append_event({**head, **content})
+
+
+def link(chain: str, epoch: int, x: float) -> str:
+    """The state after an epoch."""
+    return hashlib.sha256(f"{chain} {epoch} {x}".encode()).hexdigest()
+
+
+def accuracy(chain: str) -> float:
+    """Between 0 and 1."""
+    return int(chain[:12], 16) / 16**12
 
 
 def anything(**arguments: Any) -> Any:

@@ -28,6 +28,8 @@ BLAMELESS, BLAMELESS_WITHOUT_PROGRESS = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", 
 DEAD_ON_ARRIVAL = 3
 """After so many jobs in a row that ended before their trials began, on as many nodes or of one trial, the fault is with all."""
 NODE_STATES = ("NODE_FAIL", "BOOT_FAIL")
+BY_ITSELF = ("finished", "failed")
+"""Ends that a trial comes to without being told."""
 
 
 class JobsDie(RuntimeError):
@@ -107,9 +109,10 @@ class Board:
         watched = self._trials.pop(key, None)
         if watched is None or self.leaving() or self.keep:
             return
-        if not watched.over:
+        by_itself = state_of(read_events(watched.folder / "events.jsonl")) in BY_ITSELF
+        if not watched.over and not by_itself:
             (watched.folder / STOP).touch()
-        self.broker.drop(key)
+        self.broker.drop(key, cancel=not by_itself)
 
     def over(self, key: str) -> bool:
         """Whether no job of the trial will write anything any more."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import fence
 from orchestrator.campaign.body import Runner, accompany
+from orchestrator.status import FINAL, state_of
+from orchestrator.store import read_events
 from slurm.task import this_task
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class TrialJob:
         Where the job has several tasks this is called in each; all but the first accompany that one, and return `accompanied`.
         """
         folder = Path(self.task["folder"])
+        ended = state_of(read_events(folder / "events.jsonl"))
+        if ended in FINAL:  # its node was lost before Slurm heard of the end, and the job was requeued
+            return ended
         token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
         told = _Told()
         task = this_task()

@@ -7,6 +7,7 @@ import math
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestrator import fence
@@ -17,7 +18,7 @@ from orchestrator.jobqueue import cancelled
 from orchestrator.store import CampaignFolder
 from slurm.broker import Broker
 from slurm.journal import Journal
-from slurm.request import Request
+from slurm.request import Request, longest_min
 from slurm.site import load_site
 
 MOST = 1000
@@ -26,12 +27,14 @@ HOURS = 24.0
 
 
 def request_of(arguments: Mapping[str, Any], resources: ResourcesSpec) -> Request:
-    """What one trial's job asks for."""
-    minutes = math.ceil(60 * (resources.hours or HOURS))
+    """What one trial's job asks for; without `resources.hours` a day, or as long as the site lets it run."""
     cpus = max(resources.cpus, resources.gpus * resources.cpus_per_gpu)
     asked = cpus if resources.cpus > 1 or resources.cpus_per_gpu > 1 else None
     further = {k: arguments.get(k) for k in ("gpu_type", "memory_gb", "account")}
-    return Request(minutes, resources.nodes, resources.gpus, cpus=asked, **further)
+    request = Request(math.ceil(60 * (resources.hours or HOURS)), resources.nodes, resources.gpus, cpus=asked, **further)
+    if resources.hours is None and (longest := longest_min(load_site(arguments.get("site", "generic")), request)):
+        request = replace(request, time_min=min(request.time_min, longest))
+    return request
 
 
 def broker_of(spec: CampaignSpec, folder: CampaignFolder) -> Broker:
