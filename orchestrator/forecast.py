@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.campaign.driver import script_text
 from orchestrator.campaign.jobs.placement import request_of
+from orchestrator.campaign.pool.placement import pool_name
+from orchestrator.campaign.pool.shape import Shape, shape_of
 from orchestrator.config import CampaignSpec
 from orchestrator.preview import Preview
 from orchestrator.store import CampaignFolder
@@ -33,7 +36,8 @@ class Forecast:
 
     Attributes:
         driver: sbatch script of the driver.
-        job: sbatch script of a trial's job.
+        job: sbatch script of a trial's job, or of a node of the pool.
+        kind: what such a job is: `trial` or `node`.
         jobs: how many there would be at least, the driver's left aside.
         core_hours: billed at most: every job for as long as it may run.
         files: written at most, kept at the same time.
@@ -43,6 +47,7 @@ class Forecast:
 
     driver: str
     job: str
+    kind: str
     jobs: int
     core_hours: float
     files: int
@@ -54,39 +59,87 @@ def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Seque
     """What would be handed in.
 
     Args:
-        spec: a campaign with placement job.
+        spec: a campaign with placement job or pool.
         site_name: of the driver.
         driver: what the driver's job asks for.
         sampled: trials that the sampler would try.
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
-    site = load_site(spec.placement.arguments.get("site", site_name))
-    request = request_of(spec.placement.arguments, spec.resources)
-    given = options(site, request)
     trials = spec.search.trials + spec.compare.static + (spec.compare.big is not None)
+    plan = (_in_pool if spec.placement.name == "pool" else _in_jobs)(spec, folder, site_name, trials)
     parameters = max((p.parameters for p in sampled), default=0)
-    files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + FILES_A_JOB + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT)
+    files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT) + plan.jobs * FILES_A_JOB
     return Forecast(
         script_text(spec, folder, load_site(site_name), driver),
-        script(folder.jobs, site, given, f"coppice-{spec.name}-{folder.identity()}"),
-        trials,
-        _core_hours(site, request, given, trials),
+        script(plan.folder, plan.site, plan.options, plan.name),
+        plan.kind,
+        plan.jobs,
+        plan.jobs * _core_hours(plan.site, plan.request, plan.options),
         files,
         trials * KEPT_CHECKPOINTS * parameters * BYTES_A_PARAMETER,
-        tuple(_notes(site, request, folder.path, files)),
+        (*_notes(plan.site, folder.path, files), *plan.notes),
     )
 
 
-def _core_hours(site: Site, request: Request, given: dict[str, str], trials: int) -> float:
+@dataclass(frozen=True)
+class _Plan:
+    """Jobs of one kind."""
+
+    kind: str
+    name: str
+    folder: Path
+    site: Site
+    request: Request
+    options: Mapping[str, str]
+    jobs: int
+    notes: tuple[str, ...]
+
+
+def _in_jobs(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials: int) -> _Plan:
+    site = load_site(spec.placement.arguments.get("site", site_name))
+    request = request_of(spec.placement.arguments, spec.resources)
+    whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
+    notes = []
+    if site.billing == "nodes" and request.gpus and request.gpus < whole:
+        nodes = min(4, math.ceil(trials * request.gpus / whole))
+        notes.append(
+            f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them. Placement pool fills whole "
+            f"nodes: placement: {{pool: {{site: {site.name}, nodes: {nodes}}}}}."
+        )
+    name = f"coppice-{spec.name}-{folder.identity()}"
+    return _Plan("trial", name, folder.jobs, site, request, options(site, request), trials, tuple(notes))
+
+
+def _in_pool(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials: int) -> _Plan:
+    shape = shape_of({"site": site_name, **spec.placement.arguments}, spec.resources)
+    nodes = shape.nodes_for(trials)
+    own = folder.jobs / "pool" / "1"
+    notes = _pool_notes(shape, nodes, trials)
+    return _Plan("node", pool_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
+
+
+def _pool_notes(shape: Shape, nodes: int, trials: int) -> list[str]:
+    at_a_time = min(trials, shape.capacity)
+    notes = [f"{at_a_time} of {trials} trials run at a time, packed onto {nodes} nodes; a node that is not needed is given back."]
+    if shape.site.billing == "nodes":
+        notes.append(
+            "Whole nodes are billed, and the pool takes whole nodes." if shape.whole
+            else "Whole nodes are billed, but the pool takes parts of nodes; leave out gpus to take them whole."
+        )  # fmt: skip
+    return notes
+
+
+def _core_hours(site: Site, request: Request, given: Mapping[str, str]) -> float:
+    """Of one job."""
     hours = request.time_min / 60
     cores = int(given["ntasks-per-node"]) * int(given["cpus-per-task"])
     if site.billing == "nodes" and request.gpus:
         kind = next(k for k in site.gpu_nodes if request.gpu_type in (None, k.type) and k.per_node >= request.gpus)
         cores = kind.per_node * kind.cpus_per_gpu
-    return trials * request.nodes * cores * hours
+    return request.nodes * cores * hours
 
 
-def _notes(site: Site, request: Request, folder: Path, files: int) -> list[str]:
+def _notes(site: Site, folder: Path, files: int) -> list[str]:
     notes = []
     longest = len(str(folder / "trials" / "t0000" / "checkpoints" / ".000000.0000000.tmp" / "optimizer.safetensors"))
     notes.append(f"The longest path has {longest} characters.")
@@ -96,9 +149,6 @@ def _notes(site: Site, request: Request, folder: Path, files: int) -> list[str]:
         notes.append(f"Scratch at {site.name} is deleted after {site.scratch.days} days without a word.")
     if site.scratch.files and files > site.scratch.files / 20:
         notes.append(f"That is {100 * files / site.scratch.files:.0f} % of the files that one may have there.")
-    whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
-    if site.billing == "nodes" and request.gpus and request.gpus < whole:
-        notes.append(f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them.")
     if site.requeue == "probe":
         notes.append("Nobody says whether jobs may requeue themselves there; the driver queues its successor beforehand.")
     return notes
@@ -106,9 +156,12 @@ def _notes(site: Site, request: Request, folder: Path, files: int) -> list[str]:
 
 def as_text(found: Forecast) -> str:
     """For people."""
+    node = found.kind == "node"
+    more = "more where their time limits end before the campaign" if node else "more where they do not finish in one"
     parts = [
-        "The driver's script:", _indented(found.driver), "The script of a trial's job:", _indented(found.job),
-        f"{found.jobs} jobs of trials (more where they do not finish in one), at most {found.core_hours:,.0f} core-hours in "
+        "The driver's script:", _indented(found.driver),
+        "The script of a node of the pool:" if node else "The script of a trial's job:", _indented(found.job),
+        f"{found.jobs} jobs of {'nodes' if node else 'trials'} ({more}), at most {found.core_hours:,.0f} core-hours in "
         f"their first jobs, up to {found.files:,} files, about {found.bytes / 1e6:,.1f} MB of checkpoints.",
         *found.notes,
     ]  # fmt: skip

@@ -45,11 +45,13 @@ def parameters(site: Site, options: Mapping[str, str], name: str, parallel: int)
     """
     known = {NAMED[k]: int(v) if NAMED[k] in NUMBERS else v for k, v in options.items() if k in NAMED}
     further: dict[str, Any] = {k: v or True for k, v in options.items() if k not in NAMED}
+    # since Slurm 22.05 srun does not take this over from sbatch, and gives each task one core
+    cores = [f"--cpus-per-task={options['cpus-per-task']}"] if "cpus-per-task" in options else []
     notice = notice_s(int(options["time"]), SIGNAL_DELAY_S) if "time" in options else SIGNAL_DELAY_S
     return {
         **known, "job_name": name, "wckey": site.wckey, "signal_delay_s": notice, "stderr_to_stdout": True,
         "array_parallelism": parallel, "setup": list(site.prologue) or None,
-        "srun_args": [*site.srun_args, "--kill-on-bad-exit=1"], "additional_parameters": {"requeue": True, **further},
+        "srun_args": [*cores, *site.srun_args, "--kill-on-bad-exit=1"], "additional_parameters": {"requeue": True, **further},
     }  # fmt: skip
 
 

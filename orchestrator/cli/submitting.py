@@ -45,7 +45,7 @@ def submit(
 
 
 def at_site(spec: CampaignSpec, site: str, account: str | None) -> CampaignSpec:
-    """The campaign with its trials as jobs at a site, unless its file places them already.
+    """The campaign with its trials as jobs at a site, unless its file places them already; what it leaves out is filled in.
 
     Raises:
         ValueError: a trial's job does not fit the site.
@@ -53,9 +53,10 @@ def at_site(spec: CampaignSpec, site: str, account: str | None) -> CampaignSpec:
     from orchestrator.campaign.placement import check_placement
     from orchestrator.config import Named
 
-    if spec.placement.name == "local":
-        arguments = {"site": site, **({"account": account} if account else {})}
-        spec = spec.model_copy(update={"placement": Named(name="job", arguments=arguments)})
+    name = "job" if spec.placement.name == "local" else spec.placement.name
+    given = {} if spec.placement.name == "local" else spec.placement.arguments
+    arguments = {"site": site, **({"account": account} if account else {}), **given}
+    spec = spec.model_copy(update={"placement": Named(name=name, arguments=arguments)})
     check_placement(spec.placement, spec.resources)
     return spec.model_copy(update={"root": spec.root.absolute()})
 
