@@ -103,8 +103,8 @@ def _in_jobs(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials:
     if site.billing == "nodes" and request.gpus and request.gpus < whole:
         nodes = min(4, math.ceil(trials * request.gpus / whole))
         notes.append(
-            f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them. Placement pool fills whole "
-            f"nodes: placement: {{pool: {{site: {site.name}, nodes: {nodes}}}}}."
+            f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them. Placement pool fills "
+            f"whole nodes: placement: {{pool: {{site: {site.name}, nodes: {nodes}}}}}."
         )
     name = f"coppice-{spec.name}-{folder.identity()}"
     return _Plan("trial", name, folder.jobs, site, request, options(site, request), trials, tuple(notes))

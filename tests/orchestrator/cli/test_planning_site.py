@@ -37,7 +37,7 @@ def test_the_scripts_and_the_costs(file: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_pool_takes_whole_nodes_and_asks_for_no_more_than_its_trials_need(file: Path, tmp_path: Path) -> None:
     file.write_text(file.read_text() + "placement: {pool: {nodes: 5, hours: 3}}")
     text = output("plan", str(file), "--site", "lichtenberg2", "--account", "p1")
-    assert "#SBATCH --gres=gpu:a100:4" in text and "#SBATCH --cpus-per-task=96" in text and "--job-name=coppice-pool-planned" in text
+    assert "#SBATCH --gres=gpu:a100:4" in text and "#SBATCH --cpus-per-task=96" in text and "coppice-pool-planned" in text
     assert "srun" in text and "--cpus-per-task=96 " in text and "#SBATCH --time=180" in text
     assert "4 jobs of nodes" in text and "at most 1,152 core-hours" in text  # 7 trials of half a node: 4 x 3 h x 96 cores
     assert "7 of 7 trials run at a time" in text and "the pool takes whole nodes" in text
