@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.campaign import run
 from orchestrator.campaign.jobs.board import JobsDie
-from orchestrator.config import Named
-from orchestrator.store import CampaignFolder
+from orchestrator.config import CampaignSpec, Named
+from orchestrator.store import CampaignFolder, read_events
 from slurm.client import Client, Job
 from slurm.journal import Journal
 from tests.orchestrator.campaign_support import campaign, driving
@@ -30,6 +30,18 @@ memory_style: mem
 requeue: "yes"
 preempt_signal: true
 """
+
+
+GROWING = {
+    "name": "c",
+    "task": {"dataset": "digits", "network": "mlp", "network_args": {"hidden": [8, 8]}},
+    "training": {"epochs": 60, "batch_size": 32, "checkpoint_every": 20, "device": "cpu"},
+    "adaptations": [
+        {"grow": {"when": {"periodic": {"every": 10}}, "how": "random", "amount": 0.25}},
+        {"prune": {"when": {"periodic": {"every": 15}}, "how": "magnitude", "amount": 0.1, "minimum": 4}},
+    ],
+    "search": {"trials": 3, "sampler": "random"},
+}
 
 
 def driver_process(submitted: Submitted) -> int:
@@ -182,6 +194,27 @@ def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster,
     local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})
     run(local)
     assert told(spec) == told(local) and {e.state for e in entries(spec)} == {"stopped"}
+
+
+def test_networks_that_grow_go_on_from_where_they_were_told_to_end(slurm: Cluster, tmp_path: Path) -> None:
+    """One is signalled between two checkpoints and writes one, one is cancelled and falls back, one is requeued."""
+    spec = in_jobs(CampaignSpec.model_validate(GROWING | {"root": tmp_path / "jobs"}))
+    with driving(spec) as process:
+        wait_for_epochs(spec, 3, 3)
+        signalled, cancelled, requeued = (job_of(spec, f"t000{i}") for i in range(3))
+        slurm.command("scancel", "--signal=USR2", signalled)
+        slurm.command("scancel", cancelled)
+        slurm.command("scontrol", "requeue", requeued)
+        assert process.wait(400) == 0
+    events = [read_events(spec.root / spec.name / "trials" / f"t000{i}" / "events.jsonl") for i in range(3)]
+    resumed = [[int(e["epoch"]) for e in found if e.get("status") == "resumed"] for found in events]
+    assert resumed[0] and resumed[0][0] % 20, "the checkpoint that the signal asked for"
+    assert any(e["type"] == "structural" and e["epoch"] > resumed[0][0] for e in events[0])
+    slurm_still(slurm)
+    local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})
+    assert run(local).state == "finished"
+    assert told(spec) == told(local)
+    assert {e.state for e in entries(spec)} == {"finished"}
 
 
 def slurm_still(slurm: Cluster) -> None:

@@ -48,7 +48,7 @@ def wait_for_epochs(spec: CampaignSpec, trials: int, epoch: int) -> None:
     """Until that many trials have come that far."""
     wait_for(
         f"{trials} trials in epoch {epoch}",
-        lambda: sum(1 for e in entries(spec) if e.reports and e.reports[-1]["epoch"] >= epoch) >= trials, 60, 0.1,
+        lambda: sum(1 for e in entries(spec) if e.reports and e.reports[-1]["epoch"] >= epoch) >= trials, 240, 0.1,
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def started(pid: int) -> tuple[int, int, str] | None:
 def record(path: Path, pid: int) -> None:
     """Write down a process."""
     found = started(pid)
-    temporary = path.with_suffix(".new")
+    temporary = path.with_name(f"{path.name}.new")  # ctl.outer and ctl.pid may be written at the same time
     temporary.write_text(json.dumps({"pid": pid, "start": found[1] if found else -1}))
     temporary.rename(path)
 
