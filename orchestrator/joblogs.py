@@ -78,8 +78,9 @@ class TrialLog:
             end = len(content) if whole else content.rfind(b"\n") + 1
             self._read[path] = start + end
             rank = f"[{path.name.split('_')[-2]}] " if len(paths) > 1 else ""
-            for line in content[:end].decode(errors="replace").splitlines():
-                yield Piece("output", rank + ESCAPES.sub("", line.rpartition("\r")[2]))
+            text = content[:end].decode(errors="replace").removesuffix("\n")
+            for line in text.split("\n") if end else ():
+                yield Piece("output", rank + ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
 
 
 def _mark(event: Mapping[str, Any]) -> tuple[Any, ...]:

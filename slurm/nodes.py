@@ -18,8 +18,8 @@ def expand(nodes: str) -> list[str]:
             found.append(item)
             continue
         before, ranges, after = match.groups()
-        for rest in expand(after) or [""]:
-            found += [f"{before}{number}{rest}" for part in ranges.split(",") for number in _numbers(part)]
+        numbers = [number for part in ranges.split(",") for number in _numbers(part)]
+        found += [f"{before}{number}{rest}" for number in numbers for rest in expand(after) or [""]]
     return found
 
 

@@ -134,7 +134,7 @@ def test_a_trial_that_cannot_fit_is_refused_instead_of_waiting_for_ever(tmp_path
 
 
 def test_unknown_placement_and_scheduler_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\['local', 'job'\], but got 'moon'"):
+    with pytest.raises(ValueError, match=r"\['local', 'job', 'pool'\], but got 'moon'"):
         run(campaign(tmp_path, name="a", placement="moon"))
     with pytest.raises(ValueError, match=r"\['asha', 'none'\]"):
         run(campaign(tmp_path, name="b", search={"scheduler": "hyperband"}))
