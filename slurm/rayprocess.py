@@ -40,9 +40,12 @@ ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     "RAY_scheduler_spread_threshold": "1.0",
     "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_enable_metrics_collection": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "60",
 }
-"""No workers before there is work; nodes are filled one after the other; Slurm, not Ray, watches over a job's memory."""
+"""No workers before there is work; nodes are filled one after the other; Slurm, not Ray, watches over a job's memory; no port
+that answers everyone, which that of the metrics would.
+"""
 
 
 class RayFailed(RuntimeError):

@@ -45,7 +45,7 @@ def head(folder: CampaignFolder, ip: str, dashboard: bool) -> Iterator[Head]:
     Args:
         folder: of the campaign.
         ip: of this machine, as the nodes see it.
-        dashboard: whether there is one, on this machine's loopback.
+        dashboard: whether there is one, on this machine's loopback; and metrics, for whoever asks.
 
     Raises:
         ValueError: a Ray is up in this process, or its authentication is switched off.
@@ -62,14 +62,18 @@ def head(folder: CampaignFolder, ip: str, dashboard: bool) -> Iterator[Head]:
             f"{os.environ['RAY_AUTH_MODE']!r}; unset it."
         )
     token = use_token(folder)
-    environment = {"RAY_AUTH_MODE": "token", **({"RAY_AUTH_TOKEN_PATH": str(token)} if token else {})}
+    environment = {
+        "RAY_AUTH_MODE": "token", **({"RAY_AUTH_TOKEN_PATH": str(token)} if token else {}),
+        "RAY_enable_metrics_collection": str(int(dashboard)),
+    }  # fmt: skip
     with running(_start(folder, ip, dashboard, environment)) as process:
         assert process is not None, "a head is always wanted"
         address = f"{ip}:{process.ports[0]}"
         # the authenticated check: without the secret this is refused
         context = ray.init(address=address, _node_ip_address=ip, log_to_driver=False, logging_level=logging.WARNING)
         try:
-            with announced(folder, context.address_info, token):
+            listening = {**context.address_info, **({} if dashboard else {"metrics_export_port": None})}
+            with announced(folder, listening, token):
                 yield Head(address, environment)
         finally:
             ray.shutdown()

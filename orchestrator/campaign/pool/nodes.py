@@ -106,7 +106,6 @@ class Nodes:
                 return
             tracked = self.broker.tracked(key)
             if tracked.job is None or tracked.job.state == "PENDING":
-                self.broker.drop(key)
                 self._forget(key)
                 count -= 1
         for name in sorted(fleet.idle):
