@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,8 @@ def submit(
     spec = at_site(load_campaign(file), site, account)
     folder, job = hand_in(spec, load_site(site), driver_request(account, hours), Client())
     say(f"The driver of {spec.name} is job {job}; its log: {folder.jobs / 'driver.log'}")
-    say(f"Watch it: coppice status {folder.path}")
+    where = shlex.quote(str(folder.path))
+    say(f"Watch it: coppice status {where}; once it runs, in a browser: coppice dashboard {where}")
 
 
 def at_site(spec: CampaignSpec, site: str, account: str | None) -> CampaignSpec:
@@ -55,7 +57,7 @@ def at_site(spec: CampaignSpec, site: str, account: str | None) -> CampaignSpec:
 
     name = "job" if spec.placement.name == "local" else spec.placement.name
     given = {} if spec.placement.name == "local" else spec.placement.arguments
-    arguments = {"site": site, **({"account": account} if account else {}), **given}
+    arguments = {"site": site, "dashboard": True, **({"account": account} if account else {}), **given}
     spec = spec.model_copy(update={"placement": Named(name=name, arguments=arguments)})
     check_placement(spec.placement, spec.resources)
     return spec.model_copy(update={"root": spec.root.absolute()})

@@ -7,13 +7,14 @@ from slurm.nodes import expand
 from slurm.reasons import explained
 from slurm.site import Site
 
-ROWS = """12_0|REQUEUED|None|2026-11-21T08:00:00|2026-11-21T08:10:00|2026-11-21T08:20:00|600|1|cpu=8,gres/gpu=2,gres/gpu:a=2|n1|00:40:00|
-12_0|RUNNING|None|2026-11-21T08:20:00|2026-11-21T08:21:00|Unknown|60|2|cpu=16,gres/gpu:a=4|n[1-2]|1-00:00:01.500|
-12_0.batch|RUNNING||2026-11-21T08:21:00|2026-11-21T08:21:00|Unknown|60|1|cpu=8|n1|00:00:00|cpu=00:00:01,gres/gpuutil=40
-12_0.0|RUNNING||2026-11-21T08:21:00|2026-11-21T08:21:00|Unknown|60|2|cpu=16|n[1-2]|00:00:00|gres/gpumem=1G,gres/gpuutil=73
-13|CANCELLED by 7|None|2026-11-21T08:20:00|None|2026-11-21T08:21:00|0|1||None assigned|00:00:00|
+ROWS = """\
+12_0|REQUEUED|None|@08:00:00|@08:10:00|@08:20:00|600|1|cpu=8,gres/gpu=2,gres/gpu:a=2|n1|00:40:00|
+12_0|RUNNING|None|@08:20:00|@08:21:00|Unknown|60|2|cpu=16,gres/gpu:a=4|n[1-2]|1-00:00:01.500|
+12_0.batch|RUNNING||@08:21:00|@08:21:00|Unknown|60|1|cpu=8|n1|00:00:00|cpu=00:00:01,gres/gpuutil=40
+12_0.0|RUNNING||@08:21:00|@08:21:00|Unknown|60|2|cpu=16|n[1-2]|00:00:00|gres/gpumem=1G,gres/gpuutil=73
+13|CANCELLED by 7|None|@08:20:00|None|@08:21:00|0|1||None assigned|00:00:00|
 99|RUNNING|None|x|x|x|1|1||n1||
-"""
+""".replace("@", "2026-11-21T")
 
 
 def site(billing: str) -> Site:

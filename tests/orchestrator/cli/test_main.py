@@ -21,7 +21,8 @@ def coppice(*arguments: object, **environment: str) -> subprocess.CompletedProce
 def test_help_lists_every_command_and_the_exit_codes() -> None:
     done = coppice("--help")
     assert done.returncode == 0
-    for word in ("run", "resume", "status", "logs", "best", "report", "elements", "methods", "plan", "Exit codes"):
+    for word in ("run", "resume", "status", "logs", "best", "report", "elements", "methods", "plan", "doctor", "dashboard",
+                 "top", "cancel", "hold", "release", "retry", "submit", "Exit codes"):  # fmt: skip
         assert word in done.stdout
 
 
