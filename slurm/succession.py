@@ -56,6 +56,16 @@ class Succession:
             return
         self.note.write_text(f"{self.job} {self.successor}")
 
+    def _waits(self) -> bool:
+        """Whether there is a successor, as far as Slurm says."""
+        if not self.successor:
+            return False
+        try:
+            found = self.client.live().get(self.successor)
+        except SlurmError:
+            return True
+        return found is not None and not found.ended
+
     def done(self) -> None:
         """The work is done: no successor is needed."""
         if self.successor:
@@ -63,11 +73,15 @@ class Succession:
         self.note.unlink(missing_ok=True)
 
     def hand_over(self) -> bool:
-        """Whether another job goes on once this one has ended with `NOT_DONE`."""
-        if self.successor:
-            return True
+        """Whether another job goes on once this one has ended with `NOT_DONE`. A successor that is gone is replaced."""
         if not self.job:
             return False
+        if not self._waits():
+            self.note.unlink(missing_ok=True)
+            self.successor = ""
+            self.prepare()
+        if self.successor:
+            return True
         try:
             self.client.run("scontrol", "requeue", self.job)
         except SlurmError:

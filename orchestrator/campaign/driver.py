@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from orchestrator.campaign.running import Progress, run
 from orchestrator.config import CampaignSpec
 from orchestrator.jobqueue import cancelled
 from orchestrator.store import CampaignFolder, write_atomic, write_json
-from slurm.client import Client
+from slurm.client import Client, SlurmError
 from slurm.request import Request, options
 from slurm.script import driver_script
 from slurm.site import Site
@@ -73,11 +75,27 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
     except (JobsDie, Replaced):
         succession.done()  # the next driver would fare no better, or is there already
         raise
+    except BlockingIOError as error:
+        if not _driven(folder, client):
+            raise
+        print(f"{error} Nothing is left to do for this job.", file=sys.stderr)
+        succession.done()
+        return 0
     if outcome.state == "finished" or cancelled(folder):
         succession.done()
         return 0
     succession.hand_over()
     return NOT_DONE
+
+
+def _driven(folder: CampaignFolder, client: Client) -> bool:
+    """Whether the job that holds the campaign runs: a driver that was requeued, and its successor, may both have been started."""
+    held_by = re.search(r"job (\d+)$", folder.in_use.read_text().strip())
+    try:
+        found = client.live().get(held_by[1]) if held_by else None
+    except SlurmError:
+        return False
+    return found is not None and found.state == "RUNNING" and found.id != os.environ.get("SLURM_JOB_ID")
 
 
 def _count(folder: CampaignFolder) -> Path:

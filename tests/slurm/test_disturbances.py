@@ -14,8 +14,11 @@ from orchestrator.campaign import run
 from orchestrator.campaign.jobs.board import JobsDie
 from orchestrator.config import CampaignSpec, Named
 from orchestrator.store import CampaignFolder, read_events
+from slurm.broker import Broker
 from slurm.client import Client, Job
 from slurm.journal import Journal
+from slurm.site import Site
+from slurm.work import Work
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.slurm.disturbing import Submitted, coppice, left_running, live, node_of, nothing_ran_twice, ran, undisturbed
 from tests.slurm.test_job_placement import entries, in_jobs, job_of, same_but_for_jobs, told, wait_for_epochs
@@ -115,6 +118,7 @@ def test_a_cancelled_campaign_leaves_nothing(slurm: Cluster, tmp_path: Path) -> 
     submitted = Submitted(slurm, tmp_path, epochs=100, trials=3)
     wait_for_epochs(submitted.spec, 3, 1)
     assert len(live(slurm).splitlines()) == 5  # driver, its successor, three trials
+    assert left_running(slurm)
     done = coppice("cancel", str(submitted.folder.path))
     assert done.returncode == 0, done.stderr
     wait_for("all jobs to end", lambda: not live(slurm), 120)
@@ -155,6 +159,40 @@ def test_jobs_that_cannot_start_stop_the_campaign_and_say_why(
     handed_in = [a for found in Journal(tmp_path / "jobs" / "c" / "jobs" / "journal.jsonl").attempts().values() for a in found]
     assert len({a.job for a in handed_in if a.job}) <= 3 * 9
     assert {e.state for e in entries(spec)} == {"waiting"}
+
+
+def test_a_node_that_swallows_jobs_is_left_alone(slurm: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text('queues: [{max_min: 60}]\nprologue: [\'[ "$SLURMD_NODENAME" != node1 ] || exit 1\']\n')
+    spec = campaign(tmp_path / "jobs", {"x": {"uniform": [0, 1]}}, search={"trials": 5, "sampler": "random"}, body=BODY)
+    spec = in_jobs(spec, site=f"{tmp_path}/site.yaml")
+    assert run(spec).state == "finished"
+    undisturbed(spec)
+    name = f"coppice-c-{CampaignFolder(spec.root / spec.name).identity()}"
+    ends = [line.split("|") for line in slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,NodeList,State").splitlines()]
+    assert [end[1:] for end in ends if end[0] == name].count(["node1", "FAILED"]) == 5
+    assert len([end for end in ends if end[0] == name and end[2] == "COMPLETED"]) == 5
+
+
+def test_what_slurm_does_not_take(slurm: Cluster, tmp_path: Path) -> None:
+    """Arrays larger than its own limit are cut, more memory than any node has is refused, and all nodes cannot be avoided."""
+    for node in slurm.names:
+        slurm.command("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    site = Site.model_validate({"name": "s", "queues": [{"max_min": 9}], "limits": {"array_size": 5000, "poll_every_s": 0.1}})
+    broker = Broker(f"ours-{os.getpid()}", tmp_path, site, Journal(tmp_path / "journal.jsonl"))
+    for i in range(1100):  # the cluster takes 1001
+        broker.add(Work(f"w{i}", print, {"time": "5", "nodes": "1"}))
+    broker.add(Work("large", print, {"time": "5", "mem": "500G"}))
+    broker.add(Work("nowhere", print, {"time": "5", "exclude": ",".join(slurm.names)}))
+    wait_for("all to be handed in", lambda: broker.poll() and not broker.waits("nowhere"), 60)
+    assert broker.client.live()[broker.tracked("w1099").attempt.job].state == "PENDING"  # type: ignore[union-attr]
+    large = broker.tracked("large")
+    assert large.over and large.job is not None and large.job.state == "REFUSED"
+    assert not broker.tracked("nowhere").over and "exclude" not in broker.tracked("nowhere").work.options
+    jobs = [broker.tracked(f"w{i}").attempt.job for i in range(1100)]  # type: ignore[union-attr]
+    assert len({job.split("_")[0] for job in jobs}) == 2 and len(set(jobs)) == 1100
+    for i in range(1100):
+        broker.drop(f"w{i}")
+    assert broker.end() == []
 
 
 def test_a_folder_that_the_nodes_do_not_share_is_said(machines: Cluster) -> None:

@@ -11,6 +11,7 @@ from orchestrator.campaign.lock import create
 from orchestrator.campaign.running import Outcome
 from orchestrator.jobqueue import CANCELLED
 from orchestrator.store import CampaignFolder
+from slurm.client import Job
 from slurm.succession import NOT_DONE
 from tests.orchestrator.campaign_support import campaign
 from tests.slurm.stand_ins import FakeClient
@@ -38,6 +39,9 @@ def ends(monkeypatch: pytest.MonkeyPatch, folder: CampaignFolder, how: str) -> N
         assert named["resume"] and named["wait_s"]
         if how == "dies":
             raise JobsDie("no job gets anywhere")
+        if how == "locked":
+            folder.in_use.write_text("process 5 on node1, job 60")
+            raise BlockingIOError("held")
         return Outcome(folder.path, how, (), None)
 
     monkeypatch.setattr(driver, "run", run)
@@ -48,7 +52,7 @@ def test_a_successor_goes_on_unless_all_is_done(
     folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch, how: str, code: int, cancelled: list[str]
 ) -> None:
     ends(monkeypatch, folder, how)
-    client = Sbatch()
+    client = Sbatch(jobs={"77": Job("77", "", "PENDING", "Dependency")})
     assert drive(folder.path, client) == code
     assert client.calls == {"sbatch": 1} and client.cancelled == cancelled
 
@@ -66,6 +70,27 @@ def test_a_cancelled_campaign_is_not_driven(folder: CampaignFolder, monkeypatch:
     (folder.path / CANCELLED).touch()
     client = Sbatch()
     assert drive(folder.path, client) == 0 and not client.calls
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "NODE_FAIL"])
+def test_of_two_drivers_one_ends_and_a_dead_one_is_outlasted(
+    folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    ends(monkeypatch, folder, "locked")
+    client = Sbatch(jobs={"60": Job("60", "", state)})
+    if state == "RUNNING":
+        assert drive(folder.path, client) == 0 and client.cancelled == ["77"]
+    else:
+        with pytest.raises(BlockingIOError):
+            drive(folder.path, client)
+        assert not client.cancelled  # the successor tries again
+
+
+def test_a_successor_that_somebody_cancelled_is_replaced(folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends(monkeypatch, folder, "interrupted")
+    client = Sbatch(jobs={"77": Job("77", "", "CANCELLED")})
+    assert drive(folder.path, client) == NOT_DONE
+    assert client.calls == {"sbatch": 2}
 
 
 def test_drivers_that_bring_nothing_on_end_and_those_that_waited_long_do_not_count(
