@@ -1,5 +1,6 @@
 """What two ranks do in `test_ranks`: every method of the tables measures, and acts although rank 1 has other opinions."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
@@ -12,18 +13,21 @@ from methods.adapt import AdaptResult, Rules, adapt, offers
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
+from methods.check import PlanError
+from methods.growth.output_curvature import reachable
 from methods.method import Context, Measurement, Method
-from methods.plan import MaskPlan
+from methods.plan import MaskPlan, Plan
 from methods.ranks import Ranks
 from methods.selection import All, GlobalRanking
 from methods.signals import measure_signals
+from methods.statistics import NonFiniteStatistics
 from tests.methods import variants
 from tests.methods.growth.test_regrow import sparse
 from tests.methods.growth.test_residual_fitting import TestContract as FittingContract
 from tests.methods.pruning.test_movement import moved
 from tests.support.contracts import mixed
 from tests.support.gates import gated
-from tests.support.single_connections import classification
+from tests.support.single_connections import classification, regression
 
 Maker = Callable[[Method], Context]
 ROWS = 7
@@ -66,6 +70,10 @@ def fitting(method: Method) -> Context:
     return FittingContract().context(torch.float64)
 
 
+def small(method: Method) -> Context:
+    return regression((3,))
+
+
 OWN: dict[str, list[tuple[dict[str, Any], Maker]]] = {
     "grow size_weight": [({}, lambda m: gated(plain(m), m))],
     "grow controller": [({"start": 0.9}, lambda m: gated(plain(m), m))],
@@ -81,6 +89,7 @@ OWN: dict[str, list[tuple[dict[str, Any], Maker]]] = {
     "prune dead_neurons": [({}, dead)],
     "prune movement": [({}, lambda m: moved(plain(m)))],
     "prune granet": [({}, plain)],
+    "prune obs": [({"curvature": "exact", "num_batches": 1}, small)],
 }
 
 
@@ -141,26 +150,55 @@ def _once(data: Mapping[str, Mapping[str, Tensor]]) -> dict[tuple[str, str], Ten
     return dict(reversed(found.values()))
 
 
-def disagreeing(method: Method, ranks: Ranks, forgets: bool = False) -> Method:
-    """The method, but what rank 1 measures is turned around, or nothing for the first element."""
+def disagreeing(method: Method, ranks: Ranks, how: str = "turned") -> Method:
+    """The method, but on rank 1 about everything is another way.
+
+    Args:
+        method: which.
+        ranks: where.
+        how: what is measured there is `turned` around, is missing for the first element (`forgets`), or is not finite (`fails`).
+    """
+    if ranks.rank == 0:
+        return method
+    own = type(method)
+
+    def accepts(self, context, element) -> str | None:
+        return own.accepts(self, context, element) or ("no" if _odd(element.name) else None)
 
     def measure(self, context, elements, most) -> Measurement:
-        found = type(method).measure(self, context, elements, most)
-        if ranks.rank == 0:
-            return found
-        if forgets:
-            first = next(iter(found.scores), None)
-            scores, data = ({n: t for n, t in d.items() if n != first} for d in (found.scores, found.data))
-            return replace(found, scores=scores, data=data, advised={n: 9 for n in found.advised if n != first})
-        return replace(
-            found,
-            scores={n: -t.flip(0) + torch.rand(len(t)) for n, t in found.scores.items()},
-            data={e: {n: _turned(t) for n, t in held.items()} for e, held in found.data.items()},
-            advised={n: count + 1 for n, count in found.advised.items()},
-        )
+        found = own.measure(self, context, elements, most)
+        torch.rand(3, generator=context.generator)
+        if how == "fails":
+            raise NonFiniteStatistics("here alone")
+        return _without_first(found) if how == "forgets" else _all_turned(found)
 
-    cls = type("Disagreeing", (type(method),), {"measure": measure})
-    return cls(**{f.name: getattr(method, f.name) for f in fields(method)})
+    def plan(self, context, element, units, measurement) -> Plan:
+        made = own.plan(self, context, element, units, measurement)
+        if _odd(element.name):
+            raise PlanError("not here")
+        return made
+
+    changed = {"accepts": accepts, "measure": measure, "plan": plan, "promises": lambda self: not own.promises(self)}
+    return type(own.__name__, (own,), changed)(**{f.name: getattr(method, f.name) for f in fields(method)})
+
+
+def _odd(name: str) -> bool:
+    return bool(zlib.crc32(name.encode()) % 2)
+
+
+def _without_first(found: Measurement) -> Measurement:
+    first = next(iter(found.scores), None)
+    scores, data = ({n: t for n, t in d.items() if n != first} for d in (found.scores, found.data))
+    return replace(found, scores=scores, data=data, advised={n: 9 for n in found.advised if n != first})
+
+
+def _all_turned(found: Measurement) -> Measurement:
+    return replace(
+        found,
+        scores={n: -t.flip(0) + torch.rand(len(t)) for n, t in found.scores.items()},
+        data={e: {n: _turned(t) for n, t in held.items()} for e, held in found.data.items()},
+        advised={n: count + 1 for n, count in found.advised.items()},
+    )
 
 
 def _turned(tensor: Tensor) -> Tensor:
@@ -177,13 +215,13 @@ def told(ctx: Context, result: AdaptResult) -> dict[str, Any]:
     }
 
 
-def acted(case: Case, ranks: Ranks, forgets: bool = False) -> dict[str, Any]:
+def acted(case: Case, ranks: Ranks, how: str = "turned") -> dict[str, Any]:
     """The network after an act in which rank 1 would choose and plan something else."""
     ctx = case.context(ranks)
     torch.manual_seed(ranks.rank)
     if ranks.rank:
         ctx.generator.manual_seed(99)
-    method = disagreeing(case.method, ranks, forgets)
+    method = disagreeing(case.method, ranks, how)
     whole = set(method.levels) <= {"layer", "block", "insertion"}
     amount = Amount(0, "advised") if case.name in ADVISED else Amount(1 if whole else 0.3)
     selection = GlobalRanking() if method.kind == "prune" and not whole else All()
@@ -205,13 +243,14 @@ def signals(ranks: Ranks) -> dict[str, float]:
     ctx, method = replace(plain(None), ranks=ranks), build("grow", "gradmax", {})
     found = measure_signals(ctx, method, Rules(), ("scores", "train_accuracy", "effective_rank"))
     real = replace(ctx, batches=lambda n: [(x, x.flatten(1)[:, :4]) for x, _ in ctx.batches(n)])
-    return {**found, **measure_signals(real, method, Rules(), ("train_accuracy",))}
+    return {**found, **measure_signals(real, method, Rules(), ("train_accuracy",)), "reachable": reachable(ctx, 2)}
 
 
+FEW = ("gradmax", "tiny", "splitting", "firefly")
 CASES: dict[str, Callable[[Ranks], Any]] = {
     **{f"measured {name}": partial(measured, case) for name, case in METHODS.items()},
     **{f"acted {name}": partial(acted, case) for name, case in METHODS.items()},
     **{f"blown {name}": partial(blown, case) for name, case in METHODS.items()},
-    **{f"forgetful {name}": partial(acted, METHODS[f"grow {name}"], forgets=True) for name in ("gradmax", "tiny", "splitting")},
+    **{f"{how} {n}": partial(acted, METHODS[f"grow {n}"], how=how) for how in ("forgets", "fails") for n in FEW},
     "signals": signals,
 }

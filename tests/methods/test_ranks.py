@@ -71,9 +71,9 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(t.dtype == u.dtype and t.shape == u.shape and torch.allclose(t, u, 0.0, 0.0, True) for t, u in pairs)
 
 
-@pytest.mark.parametrize("name", [n for n in ranks_cases.CASES if n.startswith(("acted", "forgetful"))])
+@pytest.mark.parametrize("name", [n for n in ranks_cases.CASES if n.startswith(("acted", "forgets"))])
 def test_all_ranks_carry_out_what_rank_0_plans(name, found):
-    """Rank 1 measured something else, and its random numbers are others."""
+    """Rank 1 accepts, measures, plans and promises something else, and its random numbers are others."""
     first, second = (rank[name] for rank in found)
     assert first["events"] and first["events"] == second["events"] and first["skipped"] == second["skipped"]
     assert same(first["tensors"], second["tensors"]) and same(first["companion"], second["companion"])
@@ -85,6 +85,13 @@ def test_what_is_not_finite_on_one_rank_is_so_for_all(name, found):
     first, second = (rank[f"blown {name}"] for rank in found)
     assert first["events"] == second["events"] and first["skipped"] == second["skipped"]
     assert same(first["tensors"], second["tensors"])
+
+
+@pytest.mark.parametrize("name", ranks_cases.FEW)
+def test_a_measurement_that_fails_on_one_rank_is_a_skipped_event_on_all(name, found):
+    first, second = (rank[f"fails {name}"] for rank in found)
+    assert not first["events"] and not second["events"]
+    assert first["skipped"] == second["skipped"] and "finite" in first["skipped"][0]
 
 
 def test_signals_are_those_of_one_process(found):
