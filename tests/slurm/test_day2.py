@@ -57,6 +57,7 @@ def test_a_campaign_is_followed_from_its_folder_alone(slurm: Cluster, tmp_path: 
             assert "No driver runs. Go on with: coppice resume" in output("status", str(folder.path))
             first = job_of(spec, "t0000")
             slurm.command("scancel", first)
+            slurm.command("scontrol", "requeue", job_of(spec, "t0001"))
             assert run(spec, resume=True).state == "finished"
             told, _ = following.communicate(timeout=60)
         finally:
@@ -78,16 +79,17 @@ def costs(slurm: Cluster, folder: CampaignFolder, spec: CampaignSpec) -> None:
     def accounted() -> bool:
         text = slurm.command("sacct", "-n", "-X", "-P", "-D", "-o", "JobName,State,ElapsedRaw,AllocCPUS,Submit,Start,End")
         rows[:] = [line.split("|") for line in text.splitlines() if f"c-{folder.identity()}" in line]
-        return len(rows) >= 4 and all(r[6] != "Unknown" for r in rows)
+        return len(rows) >= 5 and all(r[6] != "Unknown" for r in rows)
 
     wait_for("the accounts", accounted, 30)
     found = json.loads(output("top", str(folder.path), "--json"))
     assert found["total"]["core_hours"] == pytest.approx(sum(int(r[2]) * int(r[3]) for r in rows) / 3600)
     trials = {t["name"]: t for t in found["trials"]}
+    assert (len(trials["t0001"]["jobs"]), trials["t0001"]["runs"]) == (1, 2)
     assert len(trials["t0000"]["jobs"]) == 2 and trials["t0000"]["epochs"] == 8 and trials["t0002"]["waited_s"] > 0
     assert not found["notes"]
     text = output("top", str(folder.path))
-    assert re.search(r"^total +finished +4 ", text, re.MULTILINE) and "How busy the processors were is not available" in text
+    assert re.search(r"^total +finished +5 ", text, re.MULTILINE) and "How busy the processors were is not available" in text
     text = output("status", str(folder.path))
     assert "3 trials: 3 finished" in text and "every trial so far has ended" in text and "Used so far: 0.0" in text
     assert {e.state for e in entries(spec)} == {"finished"}
