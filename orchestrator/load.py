@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,11 @@ class CampaignError(ValueError):
         super().__init__(f"{where} has {count}; nothing was started:\n" + "\n".join(f"  {p}" for p in problems))
 
 
-def load_campaign(path: Path) -> CampaignSpec:
+At = Callable[[CampaignSpec], CampaignSpec]
+"""Fills in where a campaign is to run, before that is checked."""
+
+
+def load_campaign(path: Path, at: At = lambda spec: spec) -> CampaignSpec:
     """Read and check a campaign file.
 
     Raises:
@@ -59,10 +63,10 @@ def load_campaign(path: Path) -> CampaignSpec:
         text = path.read_text()
     except OSError as error:
         raise CampaignError(str(path), [Problem(0, "", f"the file must be readable, but {error.strerror}")]) from None
-    problems = check(text)
+    problems = check(text, at)
     if problems:
         raise CampaignError(str(path), problems)
-    return CampaignSpec.model_validate(parse(text))
+    return at(CampaignSpec.model_validate(parse(text)))
 
 
 def parse(text: str) -> Any:
@@ -78,7 +82,7 @@ def _numbers(tree: Any) -> Any:
     return float(tree) if isinstance(tree, str) and NUMBER.fullmatch(tree) else tree
 
 
-def check(text: str) -> list[Problem]:
+def check(text: str, at: At = lambda spec: spec) -> list[Problem]:
     """Everything that is wrong with the text of a campaign file, by line."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -90,7 +94,7 @@ def check(text: str) -> list[Problem]:
         return [Problem(1, "", "a campaign file must be a mapping with name, task, training and search")]
     lines: dict[Place, int] = {}
     found = set(_index(root, (), lines))
-    for place, message in _find(tree):
+    for place, message in _find(tree, at):
         found.add(_problem(place, message, lines))
     return sorted(found)
 
@@ -119,12 +123,12 @@ def _problem(place: Place, message: str, lines: dict[Place, int]) -> Problem:
     return Problem(lines[known], ".".join(map(str, place)), message)
 
 
-def _find(tree: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+def _find(tree: dict[str, Any], at: At) -> Iterator[tuple[Place, str]]:
     errors, spec = lenient(CampaignSpec, tree)
     yield from errors
     yield from _distributions(tree, ())
     if isinstance(spec, CampaignSpec):
-        yield from check_search(spec)
+        yield from check_search(at(spec))
     yield from _variants({name: tree[name] for name in TREES if name in tree})
 
 

@@ -35,9 +35,7 @@ def plan(
     from orchestrator.preview import previews, total_compute
     from orchestrator.report.numbers import plural, short, whole
 
-    spec = load_campaign(file)
-    if site is not None:
-        spec = at_site(spec, site, account)
+    spec = load_campaign(file) if site is None else load_campaign(file, at_site(site, account))
     sampled = previews(spec, samples)
     total = total_compute(spec, sampled)
     if as_json:

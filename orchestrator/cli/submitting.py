@@ -13,6 +13,7 @@ from orchestrator.cli.output import say
 
 if TYPE_CHECKING:
     from orchestrator.config import CampaignSpec
+    from orchestrator.load import At
     from slurm.request import Request
 
 SiteOption = Annotated[str, typer.Option("--site", help="Name of a site, or a site file of your own.")]
@@ -39,28 +40,24 @@ def submit(
     from slurm.client import Client
     from slurm.site import load_site
 
-    spec = at_site(load_campaign(file), site, account)
+    spec = load_campaign(file, at_site(site, account))
     folder, job = hand_in(spec, load_site(site), driver_request(account, hours), Client())
     say(f"The driver of {spec.name} is job {job}; its log: {folder.jobs / 'driver.log'}")
     where = shlex.quote(str(folder.path))
     say(f"Watch it: coppice status {where}; once it runs, in a browser: coppice dashboard {where}")
 
 
-def at_site(spec: CampaignSpec, site: str, account: str | None) -> CampaignSpec:
-    """The campaign with its trials as jobs at a site, unless its file places them already; what it leaves out is filled in.
-
-    Raises:
-        ValueError: a trial's job does not fit the site.
-    """
-    from orchestrator.campaign.placement import check_placement
+def at_site(site: str, account: str | None) -> At:
+    """Places a campaign's trials as jobs at a site, unless its file places them already; what it leaves out is filled in."""
     from orchestrator.config import Named
 
-    name = "job" if spec.placement.name == "local" else spec.placement.name
-    given = {} if spec.placement.name == "local" else spec.placement.arguments
-    arguments = {"site": site, "dashboard": True, **({"account": account} if account else {}), **given}
-    spec = spec.model_copy(update={"placement": Named(name=name, arguments=arguments)})
-    check_placement(spec.placement, spec.resources)
-    return spec.model_copy(update={"root": spec.root.absolute()})
+    def at(spec: CampaignSpec) -> CampaignSpec:
+        name = "job" if spec.placement.name == "local" else spec.placement.name
+        given = {} if spec.placement.name == "local" else spec.placement.arguments
+        arguments = {"site": site, "dashboard": True, **({"account": account} if account else {}), **given}
+        return spec.model_copy(update={"placement": Named(name=name, arguments=arguments), "root": spec.root.absolute()})
+
+    return at
 
 
 def driver_request(account: str | None, hours: float) -> Request:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.submitting import at_site
+from orchestrator.load import check
 from tests.orchestrator.cli.test_describing import output
 
 FILE = """
@@ -53,3 +55,10 @@ def test_as_json(file: Path) -> None:
 def test_what_the_site_does_not_take_is_said(file: Path) -> None:
     with pytest.raises(ValueError, match="wants an account"):
         output("plan", str(file), "--site", "lichtenberg2")
+
+
+def test_the_campaign_of_the_cluster_page_only_lacks_the_users_data() -> None:
+    text = Path("docs/cluster.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (problem,) = check(text, at_site("lichtenberg2", "p0001"))
+    assert problem.path == "task.data_dir" and "must be a folder" in problem.message
+    assert {p.path for p in check(text, at_site("generic", None))} == {"task.data_dir", "placement"}
