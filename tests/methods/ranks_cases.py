@@ -89,7 +89,7 @@ OWN: dict[str, list[tuple[dict[str, Any], Maker]]] = {
     "prune dead_neurons": [({}, dead)],
     "prune movement": [({}, lambda m: moved(plain(m)))],
     "prune granet": [({}, plain)],
-    "prune obs": [({"curvature": "exact", "num_batches": 1}, small)],
+    "prune obs": [({"curvature": "exact", "num_batches": 1, "tolerance": 1.0, "most": 0.3}, small)],
 }
 
 
