@@ -14,7 +14,9 @@ from orchestrator.store import CampaignFolder
 from orchestrator.usage import CampaignUsage, Usage, usage_of
 from slurm.client import Client
 from slurm.reasons import explained
+from slurm.site import Site, load_site
 
+SOON_DAYS = 7
 RUNS = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING")
 WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "REQUEUE_FED")
 
@@ -69,13 +71,30 @@ def overview(folder: CampaignFolder, client: Client) -> Overview:
     """
     statuses = StatusBoard(folder.path).read(running=True)
     queue = queue_of(folder, client)
-    usage = usage_of(folder, load_spec(folder), client)
+    spec = load_spec(folder)
+    usage = usage_of(folder, spec, client)
     driven = folder.running() or any(j.state in RUNS for j in queue.drivers)
     used, jobs = {u.name: u for u in usage.trials}, {j.trial: j for j in queue.trials}
     found = [_standing(s, jobs.get(s.id), used.get(s.id), queue, driven) for s in statuses]
     order = sorted(found, key=lambda s: (s.trial.label is not None, s.trial.id))
     problem = (f"Slurm cannot be asked, so states are those of the folder: {queue.problem}",) if queue.problem else ()
-    return Overview(tuple(order), queue, usage, _driver(folder, queue, driven, statuses), (*problem, *usage.notes))
+    notes = (*problem, *usage.notes, *_expiry(folder, load_site(spec.placement.arguments.get("site", "generic")), time.time()))
+    return Overview(tuple(order), queue, usage, _driver(folder, queue, driven, statuses), notes)
+
+
+def _expiry(folder: CampaignFolder, site: Site, clock: float) -> list[str]:
+    """A word when files that trials cannot do without are about to expire; `coppice doctor` looks at all files."""
+    days = site.scratch.days
+    if days is None:
+        return []
+    kept = (folder.lock, *(t.params for t in folder.trials()))
+    oldest = max(((clock - p.stat().st_mtime) / 86400 for p in kept if p.exists()), default=0.0)
+    if oldest < days - SOON_DAYS:
+        return []
+    return [
+        f"Files at {site.name} expire after {days} days, and the oldest of this campaign are {oldest:.0f} days old: "
+        f"coppice doctor {shlex.quote(str(folder.path))}"
+    ]
 
 
 def _standing(status: TrialStatus, jobs: TrialJobs | None, usage: Usage | None, queue: Queue, driven: bool) -> Standing:

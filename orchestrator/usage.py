@@ -35,6 +35,7 @@ class Usage:
         epochs: that count.
         cpu_share: used part of the processors' time; None where the site does not measure.
         gpu_share: how busy the GPUs were; None where the site does not measure.
+        useful_core_s: `useful_s` times the cores that worked.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Usage:
     epochs: int
     cpu_share: float | None
     gpu_share: float | None
+    useful_core_s: float = 0.0
 
     @property
     def ran_s(self) -> float:
@@ -61,8 +63,9 @@ class Usage:
 
     @property
     def useful_share(self) -> float | None:
-        """Part of the time it ran that was spent in epochs that count; None where its body does not say."""
-        return min(1.0, self.useful_s / self.ran_s) if self.ran_s and self.useful_s else None
+        """Part of the cores' time that was spent in epochs that count; None where its body does not say."""
+        had = sum(r.elapsed_s * r.cpus for r in self.runs)
+        return min(1.0, self.useful_core_s / had) if had and self.useful_s else None
 
 
 @dataclass(frozen=True)
@@ -185,14 +188,17 @@ def _usage(name: str, state: str, events: Sequence[Mapping[str, Any]], held: Seq
     had = sum(r.elapsed_s * r.cpus for r in held)
     measured = [r for r in held if r.gpu_percent is not None and r.elapsed_s]
     gpu = sum((r.gpu_percent or 0.0) * r.elapsed_s for r in measured) / sum(r.elapsed_s for r in measured) if measured else None
+    ran = sum(r.elapsed_s for r in held)
+    useful = sum(float(e.get("seconds", 0.0)) for e in epochs)
     return Usage(
         name, state, tuple(r for r in held if r.started is not None), *hours,
         sum(max(0.0, r.started - r.submitted) for r in held if r.started and r.submitted),
-        sum(float(e.get("seconds", 0.0)) for e in epochs),
+        useful,
         sum(r.elapsed_s for r in held if events and r.ended is not None and not _useful(r, times)),
         len(epochs),
         cpu_s / had if cpu_s and had else None,
         None if gpu is None else gpu / 100,
+        useful * had / ran if ran else 0.0,
     )  # fmt: skip
 
 

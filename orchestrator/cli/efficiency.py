@@ -34,8 +34,8 @@ def top(
 ) -> None:
     """Show what a campaign costs: hours as the site bills them, time in the queue, time lost, time per epoch, utilisation.
 
-    `useful` is the part of the time its jobs ran that went into epochs that count; `lost` is the time of jobs that ended without
-    one. The driver's own job (two cores) is left aside.
+    `useful` is the part of the cores' time that went into epochs that count; `lost` is the time of jobs that ended without one.
+    The driver's own job (two cores) is left aside.
     """
     from orchestrator.campaign.lock import load_spec
     from orchestrator.store import CampaignFolder
@@ -67,6 +67,7 @@ def total(name: str, trials: Sequence[Usage], billed: Sequence[Usage]) -> Usage:
         name, states.pop() if len(states) == 1 else "", runs, sum(u.core_hours for u in billed), sum(u.gpu_hours for u in billed),
         sum(u.waited_s for u in billed), sum(u.useful_s for u in trials), sum(u.lost_s for u in trials),
         sum(u.epochs for u in trials), _mean(billed, "cpu_share"), _mean(billed, "gpu_share"),
+        sum(u.useful_core_s for u in trials),
     )  # fmt: skip
 
 

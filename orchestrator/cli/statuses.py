@@ -51,6 +51,8 @@ def jobs_table(standings: Sequence[Standing], metric: str) -> Table:
         cells = _cells(s.trial, metric)[:7]
         used = None if s.usage is None else s.usage.gpu_hours if gpus else s.usage.core_hours
         rows.append([*cells, s.jobs.job if s.jobs else "", s.jobs.nodes if s.jobs else "", hours_text(used)])
+    if not any(s.jobs for s in standings):  # in a pool jobs bring nodes, not trials
+        heads, rows = [*heads[:7], hours], [[*row[:7], row[9]] for row in rows]
     numbers = ("epoch", metric, "best so far", "parameters", "FLOPs", hours)
     return fitting_table(heads, rows, numbers, optional=("FLOPs", "best so far", "parameters"))
 
