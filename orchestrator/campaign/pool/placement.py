@@ -53,7 +53,7 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
         held.callback(_end, broker, cluster)
         nodes = Nodes(broker, lambda key: _work(key, shape, own, found.environment), own, fleet)
         workers = Workers(bundles_of(spec.resources), shape.together)
-        board = PoolBoard(workers, nodes.poll, shape.nodes_for, _left(spec, folder), _is_there(cluster), leaving)
+        board = PoolBoard(workers, nodes.poll, _nodes_for(spec, shape), _left(spec, folder), _is_there(cluster), leaving)
         held.callback(board.close)
         JobTrainable.board = board
         with trials_as_objects(shape.capacity):
@@ -63,6 +63,11 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
 def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
     call = Glide(key, own, {**QUIET, **environment}, shape.site.local_disk)
     return Work(key, call, shape.options)
+
+
+def _nodes_for(spec: CampaignSpec, shape: Shape) -> Callable[[int], int]:
+    most = spec.search.max_concurrent or shape.capacity
+    return lambda trials: shape.nodes_for(min(trials, most))
 
 
 def _is_there(cluster: Cluster) -> Callable[[], bool]:
