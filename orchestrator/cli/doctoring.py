@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -85,7 +85,8 @@ def _findings(
     longest_h = max(q.max_min for q in found_site.queues) / 60
     resources = spec.resources if spec is not None else ResourcesSpec(hours=min(24.0, longest_h))
     gpus_here = resources.gpus if spec is not None and spec.placement.name == "local" else 0
-    found = [*machine.judged(machine.described(), gpus_here), *folder.judged(place, found_site.scratch)]
+    here = machine.described()
+    found = [*machine.judged(here, gpus_here), *_started(place, here), *folder.judged(place, found_site.scratch)]
     if name is None:
         return found
     request = request_of({**given, **({"account": account} if account else {})}, resources)
@@ -94,6 +95,15 @@ def _findings(
     if job is not None:
         found += node.on_node(place, found_site, request, client, wait_s=job[0], requeue=job[1], tell=say)
     return found
+
+
+def _started(place: Path, here: dict[str, Any]) -> list[Finding]:
+    """Versions, where a campaign has been started already."""
+    from orchestrator.doctor.machine import since_start
+    from orchestrator.store import CampaignFolder, read_json
+
+    lock = CampaignFolder(place).lock
+    return [since_start(here, read_json(lock).get("versions", {}))] if lock.exists() else []
 
 
 def _show(found: Sequence[Finding]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -29,7 +30,7 @@ def described(local_disk: str | None = None) -> dict[str, Any]:
     """
     return {
         "host": socket.gethostname(), "python": platform.python_version(), "executable": sys.executable,
-        "versions": versions(), "torch": _torch(), "ports": _ports(), "disk": _disk(local_disk),
+        "versions": versions(), "torch": _torch(), "imports": _imports(), "ports": _ports(), "disk": _disk(local_disk),
     }  # fmt: skip
 
 
@@ -41,6 +42,17 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def _imports() -> dict[str, str]:
+    """What goes wrong when packages are imported, by name."""
+    found = {}
+    for name in ("ray", "submitit"):
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a package that is half installed raises anything
+            found[name] = f"{type(error).__name__}: {error}"
     return found
 
 
@@ -93,6 +105,9 @@ def judged(facts: Mapping[str, Any], gpus: int, where: str = "") -> list[Finding
     found = [ok(f"{where}python", f"{software} ({facts['executable']} on {facts['host']})")]
     if missing := [n for n in ("torch", "ray", "submitit") if n not in known]:
         found = [problem(f"{where}python", f"{software}; not installed: {', '.join(missing)}", "pip install coppice")]
+    found += [
+        problem(f"{where}{n}", f"cannot be imported: {why}", "repair the environment") for n, why in facts["imports"].items()
+    ]
     return [*found, *_gpus(facts["torch"], gpus, where), _free_ports(facts["ports"], where), _free_disk(facts["disk"], where)]
 
 
@@ -121,6 +136,17 @@ def _free_disk(disk: Mapping[str, Any], where: str) -> Finding:
         return problem(check, f"{disk['path']} cannot be written: {disk['error']}", "set TMPDIR, or local_disk in the site file")
     told = f"{disk['free_gb']:,.0f} GB free in {disk['path']}"
     return ok(check, told) if disk["free_gb"] > LITTLE_GB else warning(check, told, "clean it up: Ray stops below 5 % free")
+
+
+def since_start(here: Mapping[str, Any], started: Mapping[str, str]) -> Finding:
+    """Whether a campaign would go on with the versions that it was started with."""
+    other = [
+        f"{n} {v} then, {here['versions'].get(n, 'missing')} here" for n, v in started.items() if here["versions"].get(n) != v
+    ]
+    if other:
+        advice = "results of one campaign would mix them: go on in the environment it was started in, or start another campaign"
+        return warning("versions", "; ".join(other), advice)
+    return ok("versions", "those that the campaign was started with")
 
 
 def compared(here: Mapping[str, Any], there: Mapping[str, Any]) -> Finding:

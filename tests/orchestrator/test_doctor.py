@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from orchestrator.campaign import lock
 from orchestrator.cli.main import app
 from orchestrator.doctor import machine
 from orchestrator.doctor.cluster import minutes
 from orchestrator.doctor.folder import judged, paths, quotas
+from orchestrator.store import CampaignFolder
 from slurm.site import Scratch
+from tests.orchestrator.campaign_support import campaign
 
 QUOTAS = """Disk quotas for user ada (uid 1000):
      Filesystem  blocks   quota   limit   grace   files   quota   limit   grace
@@ -89,8 +92,21 @@ def test_a_node_with_another_environment_is_a_problem() -> None:
     assert [f.level for f in machine.judged(here, 99) if f.check == "gpus"] == ["problem"]
     broken = {**here, "torch": {"gpus": [], "error": "OSError: libcuda"}, "ports": 3, "disk": {**here["disk"], "error": "full"}}
     assert [f.check for f in machine.judged(broken, 0) if f.level == "problem"] == ["gpus", "ports", "local disk"]
+    half = {**here, "imports": {"ray": "ImportError: no raylet"}}
+    assert [f.check for f in machine.judged(half, 0, "node: ") if f.level == "problem"] == ["node: ray"]
     lacking = {**here, "versions": {k: v for k, v in here["versions"].items() if k != "submitit"}}
     assert machine.judged(lacking, 0)[0].level == "problem" and "submitit" in machine.judged(lacking, 0)[0].found
+
+
+def test_a_campaign_of_another_environment_is_told(tmp_path: Path) -> None:
+    folder = CampaignFolder(tmp_path / "c")
+    lock.create(folder, campaign(tmp_path))
+    code, found = doctor(str(folder.path))
+    assert code == 0 and found["versions"]["level"] == "ok"
+    content = json.loads(folder.lock.read_text())
+    folder.lock.write_text(json.dumps({**content, "versions": {**content["versions"], "torch": "2.0.0"}}))
+    code, found = doctor(str(folder.path))
+    assert code == 0 and found["versions"]["level"] == "warning" and "torch 2.0.0 then" in found["versions"]["found"]
 
 
 def test_an_unset_variable_of_the_site_file_is_told() -> None:
