@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from methods.graph.values import Element
+from methods.growth.exact import Exact
 from methods.growth.gradients import Moment, fan_out_gradients, grouped, moments, offered, sites_of
 from methods.growth.path import why_not_fan_in
 from methods.growth.singular import leading
 from methods.growth.sweep import layers_of
 from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, Method, parameter
+from methods.method import Context, Measurement, parameter
 from methods.plan import GrowPlan
 from methods.statistics import require_finite
 
 
 @dataclass(frozen=True)
-class GradMax(Method):
+class GradMax(Exact):
     """Sets new weights to singular vectors of A = E[gradient behind x input before], so that the new gradients are largest.
 
     `zero: fan_in` is the paper's: outgoing weights are the top singular vectors on the gradient's side, incoming ones are zero,
@@ -53,17 +54,11 @@ class GradMax(Method):
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
         reason = super().accepts(context, element)
-        if reason is not None:
+        if reason is not None or self.zero != "fan_in":
             return reason
-        if element.grow != "exact":
-            return "new units would change the function"
         site = find_site(context.network, element)
-        if isinstance(site, str):
-            return site
-        if self.zero != "fan_in":
-            return None
-        inputs, _ = next(iter(context.batches(1)))
-        return why_not_fan_in(context.network, site, inputs)
+        assert isinstance(site, Site), "accepted above"
+        return why_not_fan_in(context.network, site, next(iter(context.batches(1)))[0])
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Singular vectors, and the squared gradient norms that new units will get."""

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from methods.graph.values import Element
 from methods.growth.cross_moment import fan_out_gradient, run_rows
+from methods.growth.exact import Exact
 from methods.growth.gradients import moments, offered, sites_of
 from methods.growth.singular import leading
 from methods.growth.sweep import View, layers_of, sweep
 from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, Method, parameter
+from methods.method import Context, Measurement, parameter
 from methods.plan import GrowPlan
 from methods.ranks import ALONE
 from methods.statistics import require_finite
@@ -24,7 +25,7 @@ SAME = 0.95
 
 
 @dataclass(frozen=True)
-class GradMaxOpt(Method):
+class GradMaxOpt(Exact):
     """Ascends the gradient norm of the zero outgoing weights of new units by Adam on their incoming weights of fixed norm.
 
     Units start at the best of GradMax's singular vectors for `zero: fan_out`, their opposites, and random draws, as there are
@@ -48,16 +49,6 @@ class GradMaxOpt(Method):
     steps: int = parameter(100, "steps of Adam", low=1, high=10000)
     lr: float = parameter(0.05, "learning rate of Adam, relative to the norm", low=1e-4, high=1.0, log=True)
     num_batches: int = parameter(1, "batches that gradients are taken over", low=1, high=1000)
-
-    def accepts(self, context: Context, element: Element) -> str | None:
-        """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        if element.grow != "exact":
-            return "new units would change the function"
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Incoming weights of new units and the squared norms of the gradients that their outgoing ones get."""

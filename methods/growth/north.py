@@ -15,10 +15,11 @@ from methods.graph.values import Element
 from methods.growth.covariance import inputs_of
 from methods.growth.cross_moment import run_rows
 from methods.growth.effective_rank import RankMemory, effective_ranks, unit_samples
+from methods.growth.exact import Exact
 from methods.growth.gradients import sites_of
 from methods.growth.sweep import View, layers_of, sweep
 from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, Method, parameter
+from methods.method import Context, Measurement, parameter
 from methods.network import Network
 from methods.plan import GrowPlan
 
@@ -29,7 +30,7 @@ _CUT = 1e-10
 
 
 @dataclass(frozen=True)
-class North(Method):
+class North(Exact):
     """Zero outgoing weights; incoming ones that make the new units as different as possible from the existing ones.
 
     `init: select` takes, one after the other, the candidate of `candidates` random ones a unit (at most 1024 in all) whose
@@ -59,16 +60,6 @@ class North(Method):
     scale: float = parameter(1.0, "length of new rows, relative to the mean of the old ones", low=1e-3, high=10.0, log=True)
     candidates: int = parameter(100, "select: random candidates for each new unit", low=1, high=1000)
     num_batches: int = parameter(4, "batches; take more samples than there are units", low=1, high=1000)
-
-    def accepts(self, context: Context, element: Element) -> str | None:
-        """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        if element.grow != "exact":
-            return "new units would change the function"
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
 
     def companion(self, network: Network) -> Companion | None:
         """See `Method.companion`."""

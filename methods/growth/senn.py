@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.graph.values import Element
+from methods.growth.exact import Exact
 from methods.growth.gradients import sites_of
 from methods.growth.kfac import Settings, score_layers, total
 from methods.growth.output_curvature import reachable
@@ -89,7 +90,7 @@ def scored_layers(network: Network) -> Iterable[str]:
 
 
 @dataclass(frozen=True)
-class Senn(ExpansionScore):
+class Senn(Exact, ExpansionScore):
     """Adds the candidates with the largest lower bound on what they add to the network's natural-gradient score.
 
     The score eta = g^T F^-1 g is twice the decrease of the loss that a natural-gradient step of the present weights promises. A
@@ -115,16 +116,6 @@ class Senn(ExpansionScore):
     cost = "per batch: 3 forward and backward, 1 more for each draw, and one for the ascent; an inverse for each layer"
 
     steps: int = parameter(10, "gradient steps on the candidates", low=0, high=300)
-
-    def accepts(self, context: Context, element: Element) -> str | None:
-        """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        if element.grow != "exact":
-            return "new units would change the function"
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Candidates of each element with the bounds on what they add."""

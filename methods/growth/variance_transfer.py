@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from methods.companion import Companion
 from methods.graph.values import Element
+from methods.growth.exact import Exact
 from methods.growth.stage_rates import StageRates
 from methods.growth.sweep import layers_of
 from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, Method, parameter
+from methods.method import Context, Measurement, parameter
 from methods.network import Network
 from methods.plan import GrowPlan
 from methods.statistics import frozen_modes
 
 
 @dataclass(frozen=True)
-class VarianceTransfer(Method):
+class VarianceTransfer(Exact):
     """Pairs with equal incoming weights (V, V) and opposite outgoing ones (Z, -Z); old outgoing weights times beta.
 
     Pairs cancel exactly and learn from the first step on (their incoming gradients are opposite); of an odd number the last
@@ -63,16 +64,6 @@ class VarianceTransfer(Method):
     init: str = parameter("copy", "deviation of new weights: that of the old ones, or 1/sqrt(fan-in)", choices=("copy", "fan_in"))
     scale: float = parameter(1.0, "of that deviation", low=1e-3, high=10.0, log=True)
     stage_lr: bool = parameter(True, "a learning rate for each growth stage", choices=(False, True))
-
-    def accepts(self, context: Context, element: Element) -> str | None:
-        """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        if element.grow != "exact":
-            return "new units would change the function"
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
 
     def promises(self) -> bool:
         """See `Method.promises`: pairs without rescaling leave the function as it is."""
