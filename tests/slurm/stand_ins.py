@@ -39,6 +39,7 @@ class FakeClient(Client):
     away: str = ""
     refuses: str = ""
     without_accounts: bool = False
+    accounts_away: bool = False
     cancelled: list[str] = field(default_factory=list)
 
     def _answer(self) -> None:
@@ -53,6 +54,8 @@ class FakeClient(Client):
 
     def ended(self, ids: Iterable[str]) -> dict[str, Job]:
         self._answer()
+        if self.accounts_away:
+            raise SlurmUnreachable("sacct: error: Unable to contact slurmdbd")
         if self.without_accounts:
             raise SlurmError("sacct ended with 1: Slurm accounting storage is disabled")
         return {i: self.accounts[i] for i in ids if i in self.accounts}

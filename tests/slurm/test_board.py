@@ -97,6 +97,16 @@ def test_jobs_that_die_on_every_node_stop_the_campaign(stage: Stage) -> None:
     assert not trials.board.keep and trials.state("t0") == "waiting"
 
 
+def test_jobs_that_die_do_not_stop_a_campaign_that_runs(stage: Stage) -> None:
+    trials = Trials(stage, 4)
+    trials.begin("t3")
+    stage.runs("t3")
+    for name, node in (("t0", "n1"), ("t1", "n2"), ("t2", "n3")):
+        stage.runs(name, "FAILED", nodes=node)
+    trials.poll(2)
+    assert trials.options("t1")["exclude"] == "n1,n2,n3"
+
+
 def test_one_node_that_swallows_many_jobs_does_not_stop_the_campaign(stage: Stage) -> None:
     trials = Trials(stage, 8)
     for name in trials.names:

@@ -123,8 +123,7 @@ def test_a_job_that_the_controller_forgot(stage: Stage, accounts: str) -> None:
     job = stage.broker.tracked("w0").attempt.job  # type: ignore[union-attr]
     stage.client.accounts[job] = Job(job, "", "OUT_OF_MEMORY")
     stage.client.without_accounts = accounts == "none"
-    if accounts == "away":
-        stage.client.ended = lambda ids: (_ for _ in ()).throw(SlurmError("x"))  # type: ignore[method-assign]
+    stage.client.accounts_away = accounts == "away"
     stage.poll(3)
     tracked = stage.broker.tracked("w0")
     assert tracked.over and tracked.job is not None

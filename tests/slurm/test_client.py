@@ -68,6 +68,24 @@ def test_a_command_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         Client().run("sbatch")
 
 
+def test_jobs_that_have_ended_need_not_be_cancelled(slurm: Cluster, tmp_path: Path) -> None:
+    client = Client()
+    job = submit(client, tmp_path, "true")
+    wait_for("its end", lambda: client.live()[job].ended, 30)
+    client.cancel([job, "999999"])
+    client.cancel([])
+    assert client.calls["scancel"] == 1
+
+
+def test_jobs_that_may_not_be_cancelled_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = "scancel: error: Kill job error on job id 5: Access/permission denied"
+    (tmp_path / "scancel").write_text(f"#!/bin/sh\necho 'scancel: error: Invalid job id 4' >&2; echo '{said}' >&2; exit 1\n")
+    (tmp_path / "scancel").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmError, match="permission denied"):
+        Client().cancel(["4", "5"])
+
+
 def test_a_command_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec /bin/sleep 30\n")
     (tmp_path / "squeue").chmod(0o755)

@@ -21,6 +21,7 @@ from slurm.site import Site
 from slurm.work import Work
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.slurm.disturbing import Submitted, coppice, left_running, live, node_of, nothing_ran_twice, ran, undisturbed
+from tests.slurm.test_cluster import _written_down as written_down
 from tests.slurm.test_job_placement import entries, in_jobs, job_of, same_but_for_jobs, told, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
@@ -65,12 +66,14 @@ def test_a_weekend(machines: Cluster, tmp_path: Path) -> None:
     )
     spec, folder = submitted.spec, submitted.folder
     wait_for_epochs(spec, 10, 1)
-    machines.daemon("kill", "slurmctld", ["ctl"])
-    machines.daemon("run", "slurmctld", ["ctl"])
-    wait_for("the controller", lambda: machines.command("squeue", "-h", check=False), 60)
     drives_on = node_of(machines, submitted.driver)
     trials = {t.name: job_of(spec, t.name) for t in folder.trials()}
     on = {name: machines.command("squeue", "-h", "-j", job, "-o", "%N").strip() for name, job in trials.items()}
+    machines.command("scontrol", "update", f"jobid={submitted.driver}", "comment=all-is-known")
+    wait_for("the controller to have saved all", lambda: written_down(machines, "all-is-known"), 60)
+    machines.daemon("kill", "slurmctld", ["ctl"])
+    machines.daemon("run", "slurmctld", ["ctl"])
+    wait_for("the controller", lambda: machines.command("squeue", "-h", check=False), 60)
     cut, other = [node for node in machines.names if node != drives_on]
     machines.cable(cut, plugged=False)
     split = next(name for name, node in on.items() if node == cut)

@@ -12,8 +12,7 @@ from orchestrator import fence
 from orchestrator.campaign.jobs.badnodes import BadNodes
 from orchestrator.campaign.jobs.call import STOP, TrialJob
 from orchestrator.campaign.jobs.needs import NeverFits, asked, next_request
-from orchestrator.checkpoint import available
-from orchestrator.jobqueue import CANCELLED
+from orchestrator.campaign.jobs.watched import Watched, last_lines, reached, told
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import TrialFolder, append_event, read_events, read_json
 from slurm.broker import Broker
@@ -41,38 +40,6 @@ class Replaced(RuntimeError):
 
 
 @dataclass
-class Watched:
-    """One trial.
-
-    Attributes:
-        request: what its next job asks for.
-        every: epochs from one checkpoint to the next.
-        reached: how far it was when its job was handed in: newest checkpoint, epoch from which it has gone on last.
-        lost: jobs in a row that ended without bringing it further.
-        dead: jobs in a row that ended before it began.
-        over: whether no job of it will write anything any more.
-    """
-
-    task: dict[str, Any]
-    request: Request
-    every: int
-    reached: tuple[str, int] = ("", 0)
-    lost: int = 0
-    dead: int = 0
-    over: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Of the trial."""
-        return Path(self.task["folder"])
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether its user does not want it any more."""
-        return (self.folder / CANCELLED).exists()
-
-
-@dataclass
 class Board:
     """The trials of a campaign that run as jobs.
 
@@ -97,7 +64,7 @@ class Board:
         training = read_json(TrialFolder(folder).params)["spec"]["training"]
         watched = Watched(task, asked(folder, self.request), int(training.get("checkpoint_every", 1)))
         (folder / STOP).unlink(missing_ok=True)
-        watched.reached = _reached(folder, read_events(folder / "events.jsonl"))
+        watched.reached = reached(folder, read_events(folder / "events.jsonl"))
         self._trials[folder.name] = watched
         if watched.cancelled:
             self._fail(watched, "cancelled by its user")
@@ -133,23 +100,41 @@ class Board:
             self.keep = True
             raise Replaced(f"another driver has taken over this campaign, so this one ends; its jobs go on. ({error})") from None
         self.broker.poll()
-        for key, watched in self._trials.items():
-            if watched.over:
-                continue
-            if self.broker.tracked(key).over:
-                self._ended(watched, self.broker.tracked(key))
-            elif watched.cancelled and self.broker.waits(key):
-                self.broker.drop(key)
+        under_way = [(w, self.broker.tracked(key)) for key, w in self._trials.items() if not w.over]
+        ended = [(watched, tracked) for watched, tracked in under_way if tracked.over]
+        self._judge(ended)
+        for watched, tracked in ended:
+            self._ended(watched, tracked)
+        for watched, _ in under_way:
+            if not watched.over and watched.cancelled and self.broker.waits(watched.folder.name):
+                self.broker.drop(watched.folder.name)
                 self._fail(watched, "cancelled by its user")
 
+    def _judge(self, ended: Sequence[tuple[Watched, Tracked]]) -> None:
+        """Whose fault it was that jobs ended: a node's, or everybody's. First of all, since no job goes to such a node again."""
+        for watched, tracked in ended:
+            if self._began(watched, tracked):
+                watched.dead = 0
+                self._dead_on.clear()
+        for watched, tracked in ended:
+            job = tracked.job
+            assert job is not None
+            died = job.state not in (*BLAMELESS, REFUSED) and not self._began(watched, tracked)
+            nodes = self._bad.add(job.nodes, self.broker.clock()) if died or job.state in NODE_STATES else []
+            if not died:
+                continue
+            self._dead_on |= set(nodes)
+            watched.dead += 1
+            if max(watched.dead, len(self._dead_on)) >= DEAD_ON_ARRIVAL and not self._any_runs():
+                raise JobsDie(
+                    f"one job after the other ended before its trial began (on {', '.join(sorted(self._dead_on)) or 'no node'}), "
+                    f"so no more are handed in. The last one, {job.id}, wrote:\n{last_lines(self.broker.folder, tracked)}"
+                )
+
     def _ended(self, watched: Watched, tracked: Tracked) -> None:
-        assert tracked.job is not None
-        job, folder = tracked.job, watched.folder
-        events = read_events(folder / "events.jsonl")
-        began = job.state != REFUSED and self._began(watched, tracked)
-        if began:
-            watched.dead = 0
-            self._dead_on.clear()
+        job = tracked.job
+        assert job is not None
+        events = read_events(watched.folder / "events.jsonl")
         if state_of(events) in FINAL:
             watched.over = True
         elif watched.cancelled:
@@ -157,24 +142,7 @@ class Board:
         elif job.state == REFUSED:
             self._refused(watched, job.reason)
         else:
-            self._judge(watched, tracked, began)
             self._go_on(watched, tracked, events)
-
-    def _judge(self, watched: Watched, tracked: Tracked, began: bool) -> None:
-        """Whose fault it was: the node's, or everybody's."""
-        job = tracked.job
-        assert job is not None
-        died = not began and job.state not in BLAMELESS
-        if died or job.state in NODE_STATES:
-            nodes = self._bad.add(job.nodes, self.broker.clock())
-            self._dead_on |= set(nodes) if died else set()
-        if died:
-            watched.dead += 1
-            if max(watched.dead, len(self._dead_on)) >= DEAD_ON_ARRIVAL and not self._any_runs():
-                raise JobsDie(
-                    f"one job after the other ended before its trial began (on {', '.join(sorted(self._dead_on)) or 'no node'}), "
-                    f"so no more are handed in. The last one, {job.id}, wrote:\n{last_lines(self.broker.folder, tracked)}"
-                )
 
     def _any_runs(self) -> bool:
         """Whether some trial has begun in its newest job."""
@@ -188,9 +156,9 @@ class Board:
     def _go_on(self, watched: Watched, tracked: Tracked, events: Sequence[Mapping[str, Any]]) -> None:
         job, folder = tracked.job, watched.folder
         assert job is not None
-        reached = _reached(folder, events)
-        watched.lost = 0 if reached != watched.reached else watched.lost + 1
-        watched.reached = reached
+        now = reached(folder, events)
+        watched.lost = 0 if now != watched.reached else watched.lost + 1
+        watched.reached = now
         most = BLAMELESS_WITHOUT_PROGRESS if job.state in BLAMELESS else WITHOUT_PROGRESS
         try:
             request = next_request(self.broker.site, watched.request, job.state, events, watched.every, watched.lost, folder)
@@ -208,7 +176,7 @@ class Board:
             self.keep = True
             raise JobsDie(f"Slurm does not take jobs of this campaign; those that it has taken go on. It says:\n  {said}")
         had = self._options(watched)
-        self._fail(watched, f"Slurm does not take its next job, which asks for {_told(had)}: {said}")
+        self._fail(watched, f"Slurm does not take its next job, which asks for {told(had)}: {said}")
 
     def _give_up(self, watched: Watched, tracked: Tracked, why: str) -> None:
         job = tracked.job
@@ -233,23 +201,3 @@ class Board:
         found = options(self.broker.site, watched.request)
         avoided = self._bad.listed(self.broker.clock())
         return {**found, "exclude": avoided} if avoided else found
-
-
-def _reached(folder: Path, events: Sequence[Mapping[str, Any]]) -> tuple[str, int]:
-    found = available(folder / "checkpoints")
-    begun = [e.get("epoch", 0) for e in events if e["type"] == "status" and e["status"] in ("started", "resumed")]
-    return found[-1].name if found else "", int(begun[-1]) if begun else 0
-
-
-def last_lines(folder: Path, tracked: Tracked, lines: int = 15) -> str:
-    """The end of what a job has written; `folder` is submitit's."""
-    job = tracked.attempt.job if tracked.attempt else ""
-    for path in sorted(folder.glob(f"{job}_*_log.out")):
-        text = path.read_text(errors="replace").strip()
-        if text:
-            return "\n".join("  " + line for line in text.split("\n")[-lines:])
-    return f"  (nothing: is {folder} on a file system that the nodes share?)"
-
-
-def _told(had: Mapping[str, str]) -> str:
-    return " ".join(f"--{name}={value}" if value else f"--{name}" for name, value in sorted(had.items()))
