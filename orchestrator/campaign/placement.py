@@ -24,6 +24,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
@@ -36,7 +37,7 @@ QUIET = {
 
 
 def prepare_environment() -> None:
-    """Settings that Ray reads when it is imported or started; what the user has set stays.
+    """Settings that Ray, and PyTorch in trials, read when they are imported; what the user has set stays.
 
     Ray is used with its token authentication; whose token, says `orchestrator.campaign.token`.
     """
