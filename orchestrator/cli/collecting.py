@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import print_json, say
+from orchestrator.cli.output import command, print_json, say
 from orchestrator.cli.watching import Folder
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def export_best(folder: Path, out: Path | None = None, trial: str | None = None,
     chosen = data.best if trial is None else next((t for t in data.trials if t.id == trial), None)
     if chosen is None:
         wanted = f"a trial that has reported {data.metric}" if trial is None else f"the trial {trial!r}"
-        raise ValueError(f"{folder} must have {wanted}, but has not; see `coppice status {folder}`.")
+        raise ValueError(f"{folder} must have {wanted}, but has not; see `{command('status', folder)}`.")
     value = metric_value(data.metric, chosen.last(data.metric))
     summary = f"{value} {metric_name(data.metric)}, {whole(chosen.last('parameters'))} parameters."
     shape = _input_shape(folder, chosen.id) if torch_export else None

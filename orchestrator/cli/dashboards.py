@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import print_json, say
+from orchestrator.cli.output import command, print_json, say
 from orchestrator.cli.watching import Folder
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def dashboard(
     spec = load_spec(campaign)
     address = read_address(campaign)
     if address is None:
-        raise ValueError(f"the campaign in {folder} must be running to be watched, but it is not; see coppice status {folder}.")
+        raise ValueError(f"the campaign in {folder} must be running to be watched, but is not; see {command('status', folder)}.")
     found = tunnel(address, login=login)
     written: list[Path] = []
     if grafana is not None:

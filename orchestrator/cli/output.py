@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -33,6 +34,11 @@ def messages() -> Console:
 def say(message: str) -> None:
     """A hint on standard error; it is not wrapped, so that paths can be copied."""
     messages().print(escape(message), soft_wrap=True)
+
+
+def command(*words: object) -> str:
+    """A command of ours as a shell takes it, whatever is in its words: for people who copy it."""
+    return shlex.join(["coppice", *map(str, words)])
 
 
 def print_json(value: Any) -> None:

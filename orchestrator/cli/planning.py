@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.output import plain_table, print_json, show
+from orchestrator.cli.output import command, plain_table, print_json, show
 from orchestrator.cli.submitting import AccountOption, Hours, at_site, driver_request
 
 File = Annotated[Path, typer.Argument(help="A campaign file.", metavar="FILE")]
@@ -53,7 +53,7 @@ def plan(
         words = ["coppice", "submit", str(file), "--site", site, *(["--account", account] if account else [])]
         typer.echo(f"Nothing was handed in. Hand it in with: {shlex.join(words)}")
         return
-    typer.echo(f"Nothing was started. Start it with: coppice run {file}")
+    typer.echo(f"Nothing was started. Start it with: {command('run', file)}")
 
 
 def _values(params: dict[str, Any]) -> str:

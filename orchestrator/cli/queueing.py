@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import say
+from orchestrator.cli.output import command, say
 from orchestrator.cli.watching import Folder
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ Trials = Annotated[list[str] | None, typer.Argument(help="Trials; all when left 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (cancel, hold, release, retry):
-        app.command()(command)
+    for one in (cancel, hold, release, retry):
+        app.command()(one)
 
 
 def _folder(path: Path) -> CampaignFolder:
@@ -64,7 +64,7 @@ def retry(folder: Folder, trials: Trials = None) -> None:
     found = retry_trials(_folder(folder), trials or ())
     _tell("to be tried again", found)
     if found:
-        say(f"Go on with: coppice resume {folder}")
+        say(f"Go on with: {command('resume', folder)}")
 
 
 def _tell(what: str, trials: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, print_json, say, show
+from orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, command, print_json, say, show
 
 if TYPE_CHECKING:
     from orchestrator.campaign import Outcome
@@ -73,11 +73,11 @@ def _run(spec: CampaignSpec, *, resume: bool, as_json: bool) -> int:
     with Progress(spec.search.metric, spec.search.mode) as progress:
         outcome = run_campaign(spec, resume=resume, on_progress=progress)
     if outcome.state == "interrupted":
-        say(f"Interrupted{f' by {outcome.signal}' if outcome.signal else ''}. Go on with: coppice resume {folder}")
+        say(f"Interrupted{f' by {outcome.signal}' if outcome.signal else ''}. Go on with: {command('resume', folder)}")
         return INTERRUPTED
     _finish(spec, outcome, as_json)
     if outcome.failed:
-        say(f"{len(outcome.failed)} of {len(outcome.trials)} trials failed; why: coppice status {folder}")
+        say(f"{len(outcome.failed)} of {len(outcome.trials)} trials failed; why: {command('status', folder)}")
     return TRIALS_FAILED if outcome.failed or outcome.best is None else OK
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import say
+from orchestrator.cli.output import command, say
 
 if TYPE_CHECKING:
     from orchestrator.config import CampaignSpec
@@ -43,8 +42,7 @@ def submit(
     spec = load_campaign(file, at_site(site, account))
     folder, job = hand_in(spec, load_site(site), driver_request(account, hours), Client())
     say(f"The driver of {spec.name} is job {job}; its log: {folder.jobs / 'driver.log'}")
-    where = shlex.quote(str(folder.path))
-    say(f"Watch it: coppice status {where}; once it runs, in a browser: coppice dashboard {where}")
+    say(f"Watch it: {command('status', folder.path)}; once it runs, in a browser: {command('dashboard', folder.path)}")
 
 
 def at_site(site: str, account: str | None) -> At:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.output import is_ours, message_of
+from orchestrator.cli.output import command, is_ours, message_of
 from tests.support.folders import campaign_folder
 
 HEAVY = ("torch", "ray", "optuna", "pyarrow", "sklearn", "pydantic")
@@ -53,6 +53,11 @@ def test_a_broken_pipe_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "started" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_commands_to_copy_hold_no_surprise() -> None:
+    assert command("resume", Path("a b;$(touch owned)")) == "coppice resume 'a b;$(touch owned)'"
+    assert command("status", Path("runs/c")) == "coppice status runs/c"
 
 
 def test_only_errors_raised_on_purpose_by_our_code_lose_their_traceback() -> None:
