@@ -74,6 +74,16 @@ class Quadratic:
             {"type": kind, "trial": self.folder.name, "time": time.time(), "epoch": self.epoch, "step": self.epoch, **content})
 
 
+class Truncating(Quadratic):
+    """Takes back the epochs after its checkpoint when it goes on, as a body must that may be killed between the two."""
+
+    @classmethod
+    def open(cls, spec: TrialSpec, folder: Path) -> Quadratic:
+        state = folder / "state.json"
+        TrialFolder(folder).truncate_events(json.loads(state.read_bytes())["epoch"] if state.exists() else -1)
+        return cls(spec, folder)
+
+
 class Vandal(Quadratic):
     """Writes down the process as it finds it, then changes everything it can."""
 
