@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.growth.covariance import Moments, Whitening, solved
-from methods.growth.cross_moment import add_cross_moment, run_rows
+from methods.growth.covariance import Moments
+from methods.growth.cross_moment import run_rows
 from methods.growth.linearised import linearise
+from methods.growth.own_weights import OwnWeights
 from methods.growth.singular import leading
 from methods.growth.sweep import View, layers_of, sweep
+from methods.growth.thin import Thin
+from methods.growth.whitening import Whitening
 from methods.measures.site import Site, why_not_zero
 from methods.method import Context
 from methods.statistics import require_finite
@@ -34,48 +37,71 @@ class Demands:
 
 
 class Bottleneck:
-    """Measures the sites of one group in two passes, or in one where consumers are narrow linear layers."""
+    """Measures the sites of one group in two passes, or in one where consumers are narrow linear layers.
 
-    def __init__(self, demands: Demands, context: Context, sites: Mapping[str, Site]) -> None:
+    Args:
+        demands: what is measured.
+        context: network, data and loss.
+        sites: by name.
+        samples: how many the batches have, about: layers with more entries than these have positions are held in factors, where
+            there is one rank; 0: none.
+    """
+
+    def __init__(self, demands: Demands, context: Context, sites: Mapping[str, Site], samples: int = 0) -> None:
         self.demands, self.context, self.sites = demands, context, sites
-        self.moments: dict[str, Moments] = {}
+        self.expected = samples if context.ranks.size == 1 else 0
+        self.moments: dict[str, Moments | Thin] = {}
+        self.own: dict[str, OwnWeights] = {}
         self.linear: dict[str, bool] = {}
         self.natural: dict[str, Tensor] = {}
-        self.missing: dict[str, Tensor] = {}
+        self.gain: dict[str, Tensor] = {}
         self.samples = 0
 
     def run(self) -> None:
         """Moments; the natural steps; then what these leave to be done."""
-        ranks = self.context.ranks
-        self.samples = sweep(self.context, self.sites, self._first, self.demands.num_batches)
-        for moments in self.moments.values():
-            moments.sum(ranks)
+        ranks, demands = self.context.ranks, self.demands
+        self.samples = sweep(self.context, self.sites, self._first, demands.num_batches)
         for name, moments in self.moments.items():
-            require_finite(f"the moments of {name}", moments.cross, moments.before, moments.mean)
-            self.missing[name] = -moments.cross
-            if moments.behind is not None and moments.product is not None:
-                require_finite(f"the inputs of the consumer of {name}", moments.behind, moments.product)
-                with torch.autocast(moments.behind.device.type, enabled=False):
-                    self.natural[name] = solved(moments.behind, moments.product.to(moments.behind), self.demands.cut).T
-                if self.demands.projection and moments.between is not None:
-                    done = moments.between.unflatten(1, (-1, self.sites[name].taps))
-                    self.missing[name] += torch.einsum("uht,oh->uot", done, self.natural[name].to(done)).flatten(1)
-        if self.demands.projection:
-            self.natural = ranks.same(self.natural)
-            rest = {name: site for name, site in self.sites.items() if self.moments[name].between is None}
-            for name in rest if ranks.rank else ():
-                self.missing[name].zero_()
-            sweep(self.context, rest, self._second, self.demands.num_batches)
-            ranks.sum(*(self.missing[name] for name in rest))
+            moments.sum(ranks)
+            if name in self.own:
+                self.own[name].sum(ranks)
+        for name, moments in self.moments.items():
+            require_finite(f"the moments of {name}", *moments.tensors())
+            if name in self.own:
+                natural, gain = self.own.pop(name).natural(name, demands.cut)
+                self.natural[name], self.gain[name] = natural, gain / self.samples
+            moments.leave(self.natural[name] if demands.projection else None, self.sites[name].taps, self.linear[name])
+        if demands.projection:
+            self._leave_the_rest()
+
+    def _leave_the_rest(self) -> None:
+        """The second pass."""
+        ranks = self.context.ranks
+        self.natural = ranks.same(self.natural)
+        rest = {name: site for name, site in self.sites.items() if self.moments[name].between is None}
+        missing = [m for m in (self.moments[name].missing for name in rest) if m is not None]
+        for total in missing if ranks.rank else ():
+            total.zero_()
+        sweep(self.context, rest, self._second, self.demands.num_batches)
+        ranks.sum(*missing)
 
     def _first(self, name: str, view: View) -> None:
+        existing = self.demands.projection or self.demands.natural_step
         if name not in self.moments:
             linear = why_not_zero(view.run, view.shape, view.before) is None
             self.linear[name] = self.context.ranks.opinion(linear)
             bias = view.producer.bias is not None and view.site.batch_norm is None
-            self.moments[name] = Moments.of(view, bias, self.demands.projection or self.demands.natural_step)
+            thin = Thin.of(view, bias, existing, self.expected * view.shape[2:].numel())
+            self.moments[name] = thin or Moments.of(view, bias, existing)
+            if existing:
+                self.own[name] = OwnWeights(view, self.expected * view.gradient.shape[2:].numel())
+        held = self.moments[name]
+        if isinstance(held, Thin) and not held.fits(view):
+            held = self.moments[name] = held.folded()
         path = linearise(view.run, view.shape, view.before, self.linear[name], view.drawn)
-        self.moments[name].add(view, path, self.context.ranks)
+        held.add(view, path, self.context.ranks)
+        if existing:
+            self.own[name].add(view)
 
     def _second(self, name: str, view: View) -> None:
         """Add what the natural step does, so that the gradient's remainder is left."""
@@ -83,43 +109,46 @@ class Bottleneck:
         weight = natural[:, :own].reshape(view.consumer.weight.shape)
         done = run_rows(view.consumer, view.behind, weight, natural[:, own] if view.consumer.bias is not None else None)
         path = linearise(view.run, view.shape, view.before, self.linear[name], view.drawn)
-        add_cross_moment(self.missing[name], view, path, done)
+        self.moments[name].add_done(view, path, done)
 
     def units(self, name: str, most: int) -> dict[str, Tensor]:
-        """What new units at step 1 are: see `methods.growth.tiny.Tiny.measure`."""
-        moments, site, n = self.moments[name], self.sites[name], self.samples
-        incoming, sigma, outgoing = self._directions(name, most)
+        """What new units at step 1 are, see `methods.growth.tiny.Tiny.measure`; what was held for this site is given up."""
+        site, held, natural = self.sites[name], self.moments.pop(name), self.natural.pop(name, None)
+        entries = held.entries
+        moments, basis = held.reduced() if isinstance(held, Thin) else (held, None)
+        inner, sigma, outgoing = self._directions(name, moments, most, entries)
+        incoming = inner if basis is None else inner @ basis.T
         consumer = layers_of(self.context.network, site)[1]
         kernel = consumer.weight.shape[2:] if consumer.weight.dim() > 2 else (site.taps,)
         found = {
             "scores": sigma.square(),
-            "gains": -((incoming @ (moments.cross / n).to(incoming)) * outgoing).sum(1),
+            "gains": torch.zeros_like(sigma),
             "incoming": incoming,
             "outgoing": outgoing.unflatten(1, (len(consumer.weight), *kernel)),
-            "mean": moments.mean.double() / max(moments.positions, 1),
         }
+        if moments.cross is not None:
+            found["gains"] = -((inner @ (moments.cross / self.samples).to(inner)) * outgoing).sum(1)
         if moments.plain is not None:
-            found["plain"] = moments.plain.double() / max(moments.positions, 1)
-        if moments.product is not None:
-            found["natural"] = self.natural[name]
-            found["natural_gain"] = self._natural_gain(name)
+            found["mean"] = incoming.double() @ moments.mean.double() / max(moments.positions, 1)
+            found["variance"] = moments.variance(inner, found["mean"])
+        if self.demands.natural_step and natural is not None:
+            found |= {"natural": natural, "natural_gain": self.gain[name]}
         return found
 
-    def _natural_gain(self, name: str) -> Tensor:
-        """First-order decrease of the loss by the natural step of size 1."""
-        product = self.moments[name].product
-        assert product is not None, "it was taken"
-        return (self.natural[name].T * product).sum() / self.samples
-
-    def _directions(self, name: str, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _directions(self, name: str, moments: Moments, most: int, entries: int) -> tuple[Tensor, Tensor, Tensor]:
         """Incoming weights [units, x], sigma, outgoing weights [units, ...]; none where existing weights can do it all."""
-        moments, missing = self.moments[name], self.missing[name] / self.samples
+        missing, moments.missing = moments.missing, None
+        assert missing is not None, "the run is over"
+        missing /= self.samples
+        white = None
         if self.demands.whitening:
-            white = Whitening.of((moments.before / self.samples).to(missing), self.demands.cut)
-        else:
-            white = Whitening(torch.eye(len(missing)).to(missing), False)
-        left, sigma, right = leading(white.left(missing), most, self.demands.threshold)
+            before, moments.before = moments.before, missing.new_empty(0)
+            white = Whitening.of(before.div_(self.samples).to(missing), self.demands.cut, entries)
+            del before
+            missing = white.left(missing)
+        left, sigma, right = leading(missing, most, self.demands.threshold)
         if self.demands.projection:
-            there = sigma.square() > _NOTHING * (sigma[:1].square() + self._natural_gain(name))
+            there = sigma.square() > _NOTHING * (sigma[:1].square() + self.gain[name])
             left, sigma, right = left[:, there], sigma[there], right[there]
-        return white.back(left * sigma.sqrt()).T, sigma, right * sigma.sqrt().unsqueeze(1)
+        left = left * sigma.sqrt()
+        return (left if white is None else white.back(left)).T, sigma, right * sigma.sqrt().unsqueeze(1)

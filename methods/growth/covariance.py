@@ -1,8 +1,9 @@
-"""Second moments of what two layers multiply their rows with, and what is solved with them."""
+"""Moments of what a layer multiplies its rows with and of the gradients that these are to follow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,14 @@ def inputs_of(module: nn.Module, inputs: Tensor, bias: bool) -> Tensor:
     return torch.cat([found, found.new_ones(1, found.shape[1])]) if bias else found
 
 
+def zeros(like: Tensor, *shape: int) -> Tensor:
+    """For sums of this shape, or their factors, on the device of `like`."""
+    return torch.zeros(shape, dtype=sum_dtype(torch.Size(shape).numel(), like.dtype), device=like.device)
+
+
 @dataclass
 class Moments:
-    """Sums over samples at one site.
+    """Sums over samples at one site, of its producer's input and what its consumer asks of it.
 
     With x the unfolded inputs of the producer (and 1 where new rows have a bias), h those of the consumer (and 1 where it has a
     bias), g the gradient at its output:
@@ -38,66 +44,93 @@ class Moments:
         mean: sum of x over positions, unweighted, [x].
         positions: how many of them.
         plain: sum of x x^T, unweighted, where a BatchNorm lies between; else None.
-        behind: sum of h h^T, [h, h], lower triangle; None when not wanted.
-        product: sum of h g^T, [h, out]; None when not wanted.
         between: of a narrow linear consumer the cross moment with h in the place of g, [x, h and taps]; else None.
+        missing: the cross moment of what the existing weights leave to be done; None before `leave`.
     """
 
     bias: bool
-    cross: Tensor
+    cross: Tensor | None
     before: Tensor
     mean: Tensor
     positions: int
     plain: Tensor | None
-    behind: Tensor | None
-    product: Tensor | None
     between: Tensor | None
+    missing: Tensor | None = None
 
     @staticmethod
-    def of(view: View, bias: bool, existing: bool) -> Moments:
-        """All zero; `existing` says whether those of the consumer's own weights are wanted."""
-        rows, columns = moment_shape(view.producer, view.consumer, view.site.taps)
-        rows, own = rows + bias, view.consumer.weight[0].numel() + (view.consumer.bias is not None)
+    def of(view: View, bias: bool, between: bool) -> Moments:
+        """All zero; `between` says whether it is wanted where the consumer is narrow."""
+        rows, columns, own = sizes(view, bias, between)
+        made = partial(zeros, view.before)
+        plain = made(rows, rows) if view.site.batch_norm is not None else None
+        return Moments(bias, made(rows, columns), made(rows, rows), made(rows), 0, plain, made(rows, own) if own else None)
 
-        def zeros(*shape: int) -> Tensor:
-            dtype = sum_dtype(torch.Size(shape).numel(), view.before.dtype)
-            return torch.zeros(shape, dtype=dtype, device=view.before.device)
-
-        plain = zeros(rows, rows) if view.site.batch_norm is not None else None
-        behind, product = (zeros(own, own), zeros(own, len(view.consumer.weight))) if existing else (None, None)
-        narrow = existing and isinstance(view.consumer, nn.Linear) and own * view.site.taps <= NARROW
-        between = zeros(rows, own * view.site.taps) if narrow else None
-        return Moments(bias, zeros(rows, columns), zeros(rows, rows), zeros(rows), 0, plain, behind, product, between)
+    @property
+    def entries(self) -> int:
+        """Of x."""
+        return len(self.before)
 
     def add(self, view: View, path: Linearised, ranks: Ranks = ALONE) -> None:
         """Those of some more samples."""
+        assert self.cross is not None, "before `leave`"
         add_cross_moment(self.cross, view, path)
-        size, mixed = view.before.element_size(), _mixed(view, path, ranks)
+        size, mixed = view.before.element_size(), mixed_coverage(view, path, ranks)
         for part in blocks(len(view.before), len(self.before) * view.shape[2:].numel() * size * 2):
-            x = inputs_of(view.producer, view.before[part], self.bias)
-            _add_lower(self.before, x * _coverage(view, path, part, mixed), x)
-            self.mean += x.sum(1).to(self.mean)
-            self.positions += x.shape[1]
-            if self.plain is not None:
-                self.plain += (x @ x.T).to(self.plain)
-        if self.behind is None or self.product is None:
-            return
-        for part in blocks(len(view.behind), len(self.behind) * view.gradient.shape[2:].numel() * size):
-            h = inputs_of(view.consumer, view.behind[part], view.consumer.bias is not None)
-            _add_lower(self.behind, h, h)
-            g = view.gradient[part].movedim(1, 0).reshape(view.gradient.shape[1], -1)
-            self.product += (h @ g.T).to(self.product)
+            self.add_inputs(inputs_of(view.producer, view.before[part], self.bias), coverage(view, path, part, mixed))
         if self.between is not None:
-            add_cross_moment(self.between, view, path, inputs_of(view.consumer, view.behind, view.consumer.bias is not None).T)
+            add_cross_moment(self.between, view, path, behind(view))
+
+    def add_inputs(self, x: Tensor, weights: Tensor) -> None:
+        """Those of x, [x, samples and positions], of which the consumer's taps read so much."""
+        add_lower(self.before, x * weights, x)
+        self.mean += x.sum(1).to(self.mean)
+        self.positions += x.shape[1]
+        if self.plain is not None:
+            self.plain += (x @ x.T).to(self.plain)
+
+    def tensors(self) -> list[Tensor]:
+        """All that is not None."""
+        return [t for t in (self.cross, self.before, self.mean, self.plain, self.between) if t is not None]
 
     def sum(self, ranks: Ranks) -> None:
         """Make them those of the samples of all ranks."""
-        found = (self.cross, self.before, self.mean, self.plain, self.behind, self.product, self.between)
-        ranks.sum(*(t for t in found if t is not None))
+        ranks.sum(*self.tensors())
         self.positions = ranks.count(self.positions)
 
+    def leave(self, natural: Tensor | None, taps: int, keep: bool) -> None:
+        """Set `missing`, without what the step [out, h] does where `between` tells; give up the cross moment unless `keep`."""
+        assert self.cross is not None, "only once"
+        self.missing = -self.cross if keep else self.cross.neg_()
+        self.cross = self.cross if keep else None
+        if natural is not None and self.between is not None:
+            done = self.between.unflatten(1, (-1, taps))
+            self.missing += torch.einsum("uht,oh->uot", done, natural.to(done)).flatten(1)
 
-def _add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
+    def add_done(self, view: View, path: Linearised, done: Tensor) -> None:
+        """Add to `missing` what is done at the consumer's output, of the samples of `view`."""
+        assert self.missing is not None, "after `leave`"
+        add_cross_moment(self.missing, view, path, done)
+
+    def variance(self, incoming: Tensor, mean: Tensor) -> Tensor:
+        """That of units with these incoming weights and means, [units], over samples and positions."""
+        assert self.plain is not None, "taken where a BatchNorm lies between"
+        squares = (incoming.to(self.plain) @ self.plain).double() * incoming
+        return (squares.sum(1) / max(self.positions, 1) - mean.square()).clamp(min=0.0)
+
+
+def sizes(view: View, bias: bool, between: bool) -> tuple[int, int, int]:
+    """Entries of x, outgoing weights of a unit, and h times taps where `between` of a narrow consumer is wanted, else 0."""
+    rows, columns = moment_shape(view.producer, view.consumer, view.site.taps)
+    own = (view.consumer.weight[0].numel() + (view.consumer.bias is not None)) * view.site.taps
+    return rows + bias, columns, own if between and isinstance(view.consumer, nn.Linear) and own <= NARROW else 0
+
+
+def behind(view: View) -> Tensor:
+    """Inputs of a linear consumer, with a one where it has a bias: [n, h]."""
+    return inputs_of(view.consumer, view.behind, view.consumer.bias is not None).T
+
+
+def add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left right^T, which is symmetric, to the lower triangle (and to some of the upper one)."""
     size = max(64, -(-len(total) // 6))
     for start in range(0, len(total), size):
@@ -105,7 +138,7 @@ def _add_lower(total: Tensor, left: Tensor, right: Tensor) -> None:
         total[start:stop, :stop] += (left[start:stop] @ right[:stop].T).to(total)
 
 
-def _coverage(view: View, path: Linearised, part: slice, mixed: Tensor | None) -> Tensor:
+def coverage(view: View, path: Linearised, part: slice, mixed: Tensor | None) -> Tensor:
     """How much the consumer reads of each sample and position of the producer's output: [samples and positions of `part`]."""
     if path.diagonal is None:
         assert mixed is not None
@@ -124,7 +157,7 @@ def _read(view: View, path: Linearised) -> Tensor:
     return read.expand(len(view.before), *read.shape[1:])
 
 
-def _mixed(view: View, path: Linearised, ranks: Ranks) -> Tensor | None:
+def mixed_coverage(view: View, path: Linearised, ranks: Ranks) -> Tensor | None:
     """Coverage of each position through a path that mixes them; None for others.
 
     It is a mean over units and samples, as each unit may take another position (max-pooling); over those of all ranks where these
@@ -139,46 +172,3 @@ def _mixed(view: View, path: Linearised, ranks: Ranks) -> Tensor | None:
     total = pulled.sum((0, 1))
     ranks.sum(total)
     return total / (view.drawn[1] * pulled.shape[1])
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """W with W W^T the inverse of a second moment: of its Cholesky factor L, W = L^-T; or of its spectrum, W = V lambda^(-1/2).
-
-    Attributes:
-        factor: L, or W itself.
-        triangular: which of them.
-    """
-
-    factor: Tensor
-    triangular: bool
-
-    @staticmethod
-    def of(moment: Tensor, ridge: float) -> Whitening:
-        """That of a moment (its lower triangle) plus a ridge; where rounding makes it indefinite, without what is below it.
-
-        The ridge is relative to the mean eigenvalue.
-        """
-        ridge = max(ridge, 10 * torch.finfo(moment.dtype).eps) * float(moment.diagonal().mean().clamp(min=1e-30))
-        shifted = moment.clone()
-        shifted.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        if int(failed) == 0:
-            return Whitening(factor, True)
-        values, vectors = torch.linalg.eigh(moment, UPLO="L")
-        kept = values > ridge
-        return Whitening(vectors[:, kept] * values[kept].rsqrt(), False)
-
-    def left(self, matrix: Tensor) -> Tensor:
-        """W^T matrix."""
-        return torch.linalg.solve_triangular(self.factor, matrix, upper=False) if self.triangular else self.factor.T @ matrix
-
-    def back(self, matrix: Tensor) -> Tensor:
-        """W matrix."""
-        return torch.linalg.solve_triangular(self.factor.T, matrix, upper=True) if self.triangular else self.factor @ matrix
-
-
-def solved(moment: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """The inverse of a second moment, with a ridge as in `Whitening.of`, times `right`."""
-    whitening = Whitening.of(moment, ridge)
-    return whitening.back(whitening.left(right))

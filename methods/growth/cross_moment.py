@@ -58,27 +58,41 @@ def add_cross_moment(total: Tensor, view: View, path: Linearised, gradient: Tens
         gradient: at the consumer's output; the loss's own by default.
     """
     gradient = view.gradient if gradient is None else gradient
-    if path.diagonal is None:
-        _add_pulled(total, view, path, gradient)
+    at, left = None, None
+    for part, columns, seen in seen_gradients(view, path, gradient, len(total)):
+        if left is None or part != at:
+            at, left = part, unfolded(view.producer, view.before[part]).flatten(1)
+        _add_product(total[:, columns], left, seen)
+
+
+def seen_gradients(view: View, path: Linearised, gradient: Tensor, more: int = 0) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The gradient as each outgoing weight of a new unit sees it at the producer's output.
+
+    Args:
+        view: the samples at a site.
+        path: its derivative.
+        gradient: at the consumer's output.
+        more: entries of what the caller makes for each sample and position.
+
+    Yields:
+        Which samples, which outgoing weights, and [these weights, samples and positions].
+    """
+    taps = view.site.taps if isinstance(view.consumer, nn.Linear) else view.consumer.weight[0, 0].numel()
+    count = gradient.shape[1] * taps
+    if path.diagonal is not None:
+        for part in blocks(len(gradient), (count + more) * path.shape[2:].numel() * gradient.element_size()):
+            yield part, slice(0, count), _pointwise(view, path, path.diagonal[part], gradient[part])
         return
-    for part in blocks(len(gradient), sum(total.shape) * path.shape[2:].numel() * gradient.element_size()):
-        _add_pointwise(total, view, path, gradient, part)
-
-
-def _add_pointwise(total: Tensor, view: View, path: Linearised, gradient: Tensor, part: slice) -> None:
-    assert path.diagonal is not None
-    seen = unfolded_back(view.consumer, gradient[part], path.shape)
-    seen = seen * path.diagonal[part].movedim(1, 0).unsqueeze(0) if seen.dim() > 3 else seen * path.diagonal[part].T
-    left = unfolded(view.producer, view.before[part]).flatten(1)
-    _add_product(total, left, seen.reshape(-1, left.shape[1]))
-
-
-def _add_pulled(total: Tensor, view: View, path: Linearised, gradient: Tensor) -> None:
-    left = unfolded(view.producer, view.before).flatten(1)
-    for which in torch.arange(total.shape[1], device=total.device).split(view.site.size):
+    for which in torch.arange(count, device=gradient.device).split(view.site.size):
         units = _one_tap_each(view, gradient, path.shape, which)
         pulled = path.pull(units).movedim(1, 0).reshape(len(which), -1)
-        _add_product(total[:, int(which[0]) : int(which[-1]) + 1], left, pulled)
+        yield slice(0, len(gradient)), slice(int(which[0]), int(which[-1]) + 1), pulled
+
+
+def _pointwise(view: View, path: Linearised, diagonal: Tensor, gradient: Tensor) -> Tensor:
+    seen = unfolded_back(view.consumer, gradient, path.shape)
+    seen = seen * diagonal.movedim(1, 0).unsqueeze(0) if seen.dim() > 3 else seen * diagonal.T
+    return seen.flatten(2).flatten(0, 1)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -75,8 +75,9 @@ class Tiny(Method):
         """Weights of new units at step 1, sigma^2, first-order gains and the natural step."""
         sites = sites_of(context, elements)
         found: dict[str, dict[str, Tensor]] = {}
+        samples = len(next(iter(context.batches(1)))[1]) * self.num_batches
         for group in grouped(context, sites, squares=True):
-            measured = Bottleneck(self._demands(), context, group)
+            measured = Bottleneck(self._demands(), context, group, samples)
             measured.run()
             with torch.autocast(context.network.device().type, enabled=False):
                 for name in group:
@@ -104,6 +105,8 @@ class Tiny(Method):
             signs = (1.0 - 2.0 * sign).to(data["incoming"])
             data["gains"] = gains
             data["incoming"] = data["incoming"] * signs.view(-1, 1)
+            if "mean" in data:
+                data["mean"] = data["mean"] * signs.to(data["mean"])
             data["outgoing"] = data["outgoing"] * signs.view(-1, *[1] * (data["outgoing"].dim() - 1))
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
@@ -130,7 +133,7 @@ class Tiny(Method):
         }
         if rows.shape[1] > entries:
             values[f"{site.producer}.bias:0"] = rows[:, entries].to(dtype)
-        values |= _normalised(context, site, rows, data)
+        values |= _normalised(context, site, data, chosen, step)
         gain = float(data["gains"][chosen].sum()) * step
         plan = GrowPlan(element.name, len(chosen), produce="zero", consume="zero", values=values, predicted_gain=gain)
         if not self.natural_step:
@@ -142,23 +145,21 @@ class Tiny(Method):
         return replace(plan, adjust=adjust, predicted_gain=gain + float(data["natural_gain"]) * step)
 
 
-def _normalised(context: Context, site: Site, rows: Tensor, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _normalised(context: Context, site: Site, data: Mapping[str, Tensor], chosen: Tensor, step: float) -> dict[str, Tensor]:
     """Rows of the BatchNorm between, so that it changes nothing: with the statistics of the new units, and what undoes them."""
     if site.batch_norm is None:
         return {}
     norm = context.network.module.get_submodule(site.batch_norm)
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    rows = rows.to(data["mean"])
-    mean = rows @ data["mean"]
-    variance = ((rows @ data["plain"]) * rows).sum(1) - mean.square()
-    found = {"running_mean": mean, "running_var": variance.clamp(min=0.0)}
+    mean, variance = data["mean"][chosen] * step**0.5, data["variance"][chosen] * step
+    found = {"running_mean": mean, "running_var": variance}
     if norm.affine:
         found |= {"weight": (found["running_var"] + norm.eps).sqrt(), "bias": mean.clone()}
     else:
         found = {"running_mean": torch.zeros_like(mean), "running_var": torch.full_like(mean, 1.0 - norm.eps)}
     if norm.running_mean is None:
         found = {key: value for key, value in found.items() if not key.startswith("running")}
-    return {f"{site.batch_norm}.{key}:0": value.to(rows.dtype) for key, value in found.items()}
+    return {f"{site.batch_norm}.{key}:0": value for key, value in found.items()}
 
 
 def _loss_after(context: Context, plan: GrowPlan, num_batches: int) -> float:
