@@ -41,21 +41,30 @@ def told(folder: Path) -> list[str]:
     return [json.dumps({k: v for k, v in e.items() if k not in ("seconds", "time")}, sort_keys=True) for e in kept]
 
 
+JOB = {"job": {"site": "generic", "poll_s": 0.5}}
+POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 2, "cpus": 2, "poll_s": 0.5}}
+
+
+def trial(placement: dict[str, Any], root: Path) -> Path:
+    """The folder of the only trial of a campaign that was run there."""
+    spec = campaign(root, placement)
+    assert run(spec).state == "finished"
+    return spec.root / "c" / "trials" / "t0000"
+
+
 def test_two_nodes_with_two_gpus_each_grow_and_prune_as_four_ranks_here(machines: Cluster, tmp_path: Path) -> None:
-    there = campaign(tmp_path / "job", {"job": {"site": "generic", "poll_s": 0.5}})
-    here = campaign(tmp_path / "local", {"local": {"cpus": 4, "gpus": 4}})
-    assert run(there).state == "finished"
-    assert run(here).state == "finished"
-    trials = [spec.root / "c" / "trials" / "t0000" for spec in (there, here)]
-    nodes = machines.command("sacct", "-n", "-X", "-P", "-o", "NNodes,NTasks,State").split()
-    assert any(line.startswith("2|") for line in nodes), nodes
-    assert told(trials[0]) == told(trials[1])
-    assert {json.loads(line)["kind"] for line in told(trials[0]) if '"structural"' in line} == {"grow", "prune"}
-    assert files(trials[0]) == files(trials[1])
+    here = trial({"local": {"cpus": 4, "gpus": 4}}, tmp_path / "local")
+    assert {json.loads(line)["kind"] for line in told(here) if '"structural"' in line} == {"grow", "prune"}
+    for name, placement in (("job", JOB), ("pool", POOL)):
+        there = trial(placement, tmp_path / name)
+        assert told(there) == told(here), name
+        assert files(there) == files(here), name
+    nodes = machines.command("sacct", "-n", "-X", "-P", "-o", "NNodes,JobName").split()
+    assert any(line.startswith("2|coppice-c-") for line in nodes), nodes
 
 
 def test_a_trial_whose_second_node_loses_power_goes_on_from_its_checkpoint(machines: Cluster, tmp_path: Path) -> None:
-    spec = campaign(tmp_path / "job", {"job": {"site": "generic", "poll_s": 0.5}})
+    spec = campaign(tmp_path / "job", JOB)
     spec = spec.model_copy(update={"training": {**spec.training, "epochs": 12, "ema": None}})
     trial = spec.root / "c" / "trials" / "t0000"
     with driving(spec) as process:
