@@ -26,6 +26,7 @@ class Interrupt(tune.Stopper):
     def __init__(self, cancelled: Callable[[], bool] = lambda: False) -> None:
         self.signal: str | None = None
         self._cancelled, self._ask_at = cancelled, 0.0
+        self._receive: Callable[[int, FrameType | None], None] | None = None
 
     def __call__(self, trial_id: str, result: dict) -> bool:
         """No single trial is stopped."""
@@ -35,8 +36,15 @@ class Interrupt(tune.Stopper):
         """Whether to end the run."""
         if self.signal is None and time.monotonic() >= self._ask_at:
             self._ask_at = time.monotonic() + 1.0
-            self.signal = "cancelled" if self._cancelled() else None
+            self._receive_again()
+            if self._cancelled():
+                self.signal = self.signal or "cancelled"
         return self.signal is not None
+
+    def _receive_again(self) -> None:
+        """Ray Tune takes SIGUSR1 for itself when it starts, and would end without a word of it to anyone."""
+        if self._receive is not None and signal.getsignal(signal.SIGUSR1) is not self._receive:
+            signal.signal(signal.SIGUSR1, self._receive)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -50,10 +58,12 @@ class Interrupt(tune.Stopper):
             self.signal = signal.Signals(number).name
             signal.signal(number, before[number])
 
+        self._receive = receive
         for number in SIGNALS:
             signal.signal(number, receive)
         try:
             yield
         finally:
+            self._receive = None
             for known, handler in before.items():
                 signal.signal(known, handler)

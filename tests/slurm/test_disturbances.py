@@ -39,7 +39,7 @@ preempt_signal: true
 GROWING = {
     "name": "c",
     "task": {"dataset": "digits", "network": "mlp", "network_args": {"hidden": [8, 8]}},
-    "training": {"epochs": 60, "batch_size": 32, "checkpoint_every": 20, "device": "cpu"},
+    "training": {"epochs": 50, "batch_size": 32, "checkpoint_every": 20, "device": "cpu"},
     "adaptations": [
         {"grow": {"when": {"periodic": {"every": 10}}, "how": "random", "amount": 0.25}},
         {"prune": {"when": {"periodic": {"every": 15}}, "how": "magnitude", "amount": 0.1, "minimum": 4}},
@@ -122,7 +122,10 @@ def test_a_driver_that_may_not_queue_a_successor_requeues_itself(slurm: Cluster,
     undisturbed(submitted.spec)
     nothing_ran_twice(submitted.folder)
     names = slurm.command("squeue", "-h", "-t", "all", "-o", "%j %i").splitlines()
-    assert [line.split()[1] for line in names if line.startswith("coppice-driver-c-")] == [submitted.driver]
+    ours = f"coppice-driver-c-{submitted.folder.identity()} "
+    assert [line.split()[1] for line in names if line.startswith(ours)] == [submitted.driver]
+    attempts = Journal(submitted.folder.jobs / "journal.jsonl").attempts()
+    assert {len({a.job for a in found if a.job}) for found in attempts.values()} == {1}, "trials go on while drivers change"
 
 
 def test_a_cancelled_campaign_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_a_cancelled_campaign_leaves_nothing(slurm: Cluster, tmp_path: Path) -> 
 def test_a_second_driver_is_refused_or_where_locks_do_not_reach_takes_over(
     slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = in_jobs(campaign(tmp_path / "jobs", {"x": {"uniform": [0, 1]}, "sleep_s": 1.0}, training={"epochs": 12},
+    spec = in_jobs(campaign(tmp_path / "jobs", {"x": {"uniform": [0, 1]}, "sleep_s": 1.0}, training={"epochs": 9},
                             search={"trials": 3, "sampler": "random"}, body=BODY))  # fmt: skip
     with driving(spec) as first:
         wait_for_epochs(spec, 3, 1)
@@ -236,8 +239,8 @@ def test_a_job_that_ran_out_of_memory_gets_more_of_it(
 
 def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster, tmp_path: Path) -> None:
     """Its job is ahead of the driver."""
-    search = {"trials": 3, "sampler": "random", "scheduler": {"asha": {"max_epochs": 5, "grace_epochs": 2}}, "max_concurrent": 1}
-    spec = in_jobs(campaign(tmp_path / "jobs", training={"epochs": 30}, search=search, body=BODY), poll_s=1.5)
+    search = {"trials": 2, "sampler": "random", "scheduler": {"asha": {"max_epochs": 5, "grace_epochs": 2}}, "max_concurrent": 1}
+    spec = in_jobs(campaign(tmp_path / "jobs", training={"epochs": 30}, search=search, body=BODY), poll_s=1)
     run(spec)
     slurm_still(slurm)
     local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})

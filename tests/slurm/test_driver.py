@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.campaign import driver
 from orchestrator.campaign.driver import IDLE_DRIVERS, SOON_S, drive
+from orchestrator.campaign.interrupts import Interrupt
 from orchestrator.campaign.jobs.board import JobsDie
 from orchestrator.campaign.lock import create
 from orchestrator.campaign.running import Outcome
@@ -108,3 +109,12 @@ def test_drivers_that_bring_nothing_on_end_and_those_that_waited_long_do_not_cou
     now += 5
     with pytest.raises(RuntimeError, match=f"the last {IDLE_DRIVERS} did not"):
         drive(folder.path, Sbatch())
+
+
+def test_a_signal_that_comes_while_looking_for_a_cancellation_is_not_lost() -> None:
+    def looks() -> bool:
+        interrupt.signal = "SIGUSR1"
+        return False
+
+    interrupt = Interrupt(looks)
+    assert interrupt.stop_all() and interrupt.signal == "SIGUSR1"
