@@ -5,6 +5,7 @@ What a piece of work has achieved is not known here: whoever gave it says whethe
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -61,9 +62,10 @@ class Broker:
     _accounts: bool = True
     _answered: bool = False
     _unwanted: set[str] = field(default_factory=set)
+    _full: tuple[int, float] = (sys.maxsize, 0.0)
 
     def __post_init__(self) -> None:
-        self._intake = Intake(self.site.limits.array_size)
+        self._intake, self._remark = Intake(self.site.limits.array_size), ""
         self._newest = {key: attempts[-1] for key, attempts in self.journal.attempts().items()}
         self._ours = {attempt.job for attempt in self._newest.values()}
 
@@ -115,10 +117,11 @@ class Broker:
         """
         if not self.due:
             return False
+        self._remark = ""
         try:
             self._look()
             self._hand_in()
-            self._slowness, self.problem = 1, self._intake.problem
+            self._slowness, self.problem = 1, self._intake.problem or self._remark
         except SlurmError as error:
             if not self._answered and not isinstance(error, SlurmUnreachable):
                 raise
@@ -128,10 +131,14 @@ class Broker:
 
     def _hand_in(self) -> None:
         most, under_way = self.site.limits.submitted, len(self._under_way())
+        many, since = self._full
+        if under_way >= many and self.clock() - since < SLOWEST * self.site.limits.poll_every_s:
+            return
         keys = self._waiting if most is None else self._waiting[: max(most - under_way, 0)]
         waiting = [(key, self._works[key].work.options) for key in keys]
         for refused, error in self._intake.hand_in(waiting, self._hand_in_array, under_way > 0):
             self._refused(refused, error)
+        self._full = (len(self._under_way()), self.clock()) if self._intake.problem else (sys.maxsize, 0.0)
 
     def _hand_in_array(self, options: Mapping[str, str], keys: list[str]) -> None:
         numbers = [self.attempts(key) + 1 for key in keys]
@@ -180,7 +187,12 @@ class Broker:
         """What nobody wants any more, and what a dead driver has left; asked for again until it has ended."""
         self._unwanted -= {job.id for job in live.values() if job.ended}
         strays = {job.id for job in live.values() if job.name == self.name and not job.ended and job.id not in self._ours}
-        self.client.cancel(strays | (self._unwanted & live.keys()), patience_s=0.0)
+        try:
+            self.client.cancel(strays | (self._unwanted & live.keys()), patience_s=0.0)
+        except SlurmUnreachable:
+            raise
+        except SlurmError as error:  # no reason to leave the others alone
+            self._remark = str(error)
 
     def _under_way(self) -> list[Tracked]:
         waiting = set(self._waiting)

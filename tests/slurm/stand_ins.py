@@ -40,6 +40,7 @@ class FakeClient(Client):
     refuses: str = ""
     without_accounts: bool = False
     accounts_away: bool = False
+    may_not_cancel: bool = False
     cancelled: list[str] = field(default_factory=list)
 
     def _answer(self) -> None:
@@ -62,6 +63,8 @@ class FakeClient(Client):
 
     def cancel(self, ids: Iterable[str], signal: str | None = None, patience_s: float | None = None) -> None:
         self._answer()
+        if self.may_not_cancel and set(ids):
+            raise SlurmError("scancel: error: Kill job error on job id 9: Access/permission denied")
         self.cancelled += sorted(ids)
 
 

@@ -30,6 +30,36 @@ def test_jobs_beyond_the_limit_of_their_user_are_handed_in_later(stage: Stage) -
     assert len(set(jobs)) == 7 and not stage.client.cancelled
 
 
+def test_a_full_queue_is_not_tried_again_and_again(stage: Stage) -> None:
+    """Each try leaves files behind."""
+    stage.set("room", "2")
+    stage.add(4)
+    stage.poll()
+    jobs = stage.state / "jobs"
+    stage.poll()
+    for key in ("w0", "w1"):
+        stage.runs(key)
+    stage.poll()
+    before = len(list(jobs.iterdir()))
+    for _ in range(5):
+        stage.at += 31.0
+        stage.broker.poll()
+    assert len(list(jobs.iterdir())) == before and tasks(stage) == [2]
+    stage.set("room", "2")
+    stage.runs("w0", "COMPLETED")
+    stage.at += 31.0
+    stage.broker.poll()  # one has ended: there may be room
+    assert sum(tasks(stage)) > 2
+
+
+def test_a_job_that_may_not_be_cancelled_does_not_keep_others_from_being_handed_in(stage: Stage) -> None:
+    stage.client.jobs["9"] = Job("9", "ours", "RUNNING")
+    stage.client.may_not_cancel = True
+    stage.add(1)
+    stage.poll()
+    assert tasks(stage) == [1] and "permission denied" in stage.broker.problem
+
+
 def test_arrays_that_are_too_large_are_cut(stage: Stage) -> None:
     stage.set("array", "4")
     stage.add(11)
