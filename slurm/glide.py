@@ -15,7 +15,6 @@ from types import FrameType
 
 from slurm.client import Client
 from slurm.rayprocess import STOP_S, RayFailed, RayProcess, Start, running
-from slurm.submission import SIGNAL_DELAY_S
 
 LEAVING = "COPPICE_LEAVING"
 """Environment variable of everything that runs on a node: a file that is there once the node is about to end."""
@@ -118,7 +117,7 @@ class Glide:
     folder: Path
     environment: Mapping[str, str]
     local_disk: str | None = None
-    drain_s: float = SIGNAL_DELAY_S - 30.0
+    drain_s: float = 60.0
 
     def __call__(self, number: int) -> str:
         """Attempt `number`; returns why it ended.

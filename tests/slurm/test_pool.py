@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.campaign import run
-from orchestrator.config import CampaignSpec
+from orchestrator.config import CampaignSpec, Named
 from orchestrator.store import CampaignFolder, read_events
 from slurm.journal import Journal
 from tests.orchestrator.campaign_support import campaign, driving
@@ -101,3 +101,20 @@ def test_nothing_is_lost_whatever_happens_to_the_nodes(machines: Cluster, short_
     assert run(spec, resume=True).state == "finished"
     assert nothing_is_left(machines, spec)
     same_but_for_jobs(spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0})}), tmp_path / "local")
+
+
+def test_a_trial_may_take_several_nodes_of_the_pool(machines: Cluster, short_tmp: Path, tmp_path: Path) -> None:
+    spec = campaign(
+        tmp_path / "pool", {"hidden": [8]}, training={"epochs": 2, "device": "cpu"}, search={"trials": 1},
+        body="orchestrator.trial:Trial", resources={"gpus": 1, "nodes": 2},
+    )  # fmt: skip
+    spec = in_pool(spec, gpus=3, cpus=3)
+    assert run(spec).state == "finished"
+    assert nothing_is_left(machines, spec)
+    local = Named(name="local", arguments={"gpus": 2, "cpus": 2})
+    assert run(spec.model_copy(update={"root": tmp_path / "local", "placement": local})).state == "finished"
+    assert values(spec) == values(spec.model_copy(update={"root": tmp_path / "local"}))
+
+
+def values(spec: CampaignSpec) -> list[list[float]]:
+    return [[report["val_loss"] for report in entry.reports] for entry in entries(spec)]

@@ -16,7 +16,11 @@ from slurm.broker import Broker
 from slurm.client import Client
 from slurm.glide import Cluster, Glide, controller_address, own_address
 from slurm.journal import Journal
+from slurm.submission import SIGNAL_DELAY_S, notice_s
 from slurm.work import Work
+
+SPARE_S, LEAST_DRAIN_S = 30.0, 5.0
+"""Of the time between a node's signal and its end, this is kept for Ray to end; trials have the rest to finish their epochs."""
 
 
 def pool_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
@@ -30,6 +34,7 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
 
     Raises:
         RayFailed: the head does not start.
+        ValueError: this machine's address cannot be found, or a Ray is up in this process.
         SlurmError: Slurm is not there.
     """
     from orchestrator.campaign.jobs.trainable import JobTrainable
@@ -45,7 +50,7 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
     own = own_folder(folder)
     _cancel(client, f"coppice-{spec.name}-{folder.identity()}")
     broker = Broker(pool_name(spec, folder), own, shape.site, Journal(own / "journal.jsonl"), client=client)
-    ip = str(arguments.get("address") or own_address(controller_address(client)))
+    ip = str(arguments.get("address") or _own_address(client))
     cluster = Cluster(own)
     with contextlib.ExitStack() as held:
         found = held.enter_context(head(folder, ip, bool(arguments.get("dashboard", False))))
@@ -61,8 +66,18 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
 
 
 def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
-    call = Glide(key, own, {**QUIET, **environment}, shape.site.local_disk)
-    return Work(key, call, shape.options)
+    drain_s = max(LEAST_DRAIN_S, notice_s(shape.request.time_min, SIGNAL_DELAY_S) - SPARE_S)
+    return Work(key, Glide(key, own, {**QUIET, **environment}, shape.site.local_disk, drain_s), shape.options)
+
+
+def _own_address(client: Client) -> str:
+    try:
+        return own_address(controller_address(client))
+    except OSError as error:
+        raise ValueError(
+            f"nodes must reach this machine, but its address towards Slurm's controller cannot be found ({error}); give it to "
+            "placement pool as address."
+        ) from None
 
 
 def _nodes_for(spec: CampaignSpec, shape: Shape) -> Callable[[int], int]:
