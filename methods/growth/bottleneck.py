@@ -75,14 +75,20 @@ class Bottleneck:
             self._leave_the_rest()
 
     def _leave_the_rest(self) -> None:
-        """The second pass."""
+        """The second pass.
+
+        Raises:
+            ValueError: it had other samples.
+        """
         ranks = self.context.ranks
         self.natural = ranks.same(self.natural)
         rest = {name: site for name, site in self.sites.items() if self.moments[name].between is None}
         missing = [m for m in (self.moments[name].missing for name in rest) if m is not None]
         for total in missing if ranks.rank else ():
             total.zero_()
-        sweep(self.context, rest, self._second, self.demands.num_batches)
+        again = sweep(self.context, rest, self._second, self.demands.num_batches)
+        if rest and again != self.samples:
+            raise ValueError(f"`batches` must give the same samples each time, but gave {self.samples} of them and then {again}.")
         ranks.sum(*missing)
 
     def _first(self, name: str, view: View) -> None:

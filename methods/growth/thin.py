@@ -14,6 +14,9 @@ from methods.growth.linearised import Linearised
 from methods.growth.sweep import View
 from methods.ranks import ALONE, Ranks
 
+_SAME = 1e-2
+"""Largest relative difference of inputs that are the same but for rounding."""
+
 
 @dataclass
 class Thin:
@@ -96,8 +99,6 @@ class Thin:
         rows, made = len(x), partial(zeros, x)
         plain = made(rows, rows) if self.norm else None
         cross, between = (None if t is None else x @ t[:, : self.count].to(x).T for t in (self.seen, self.between))
-        if cross is not None:
-            cross = cross.to(zeros(x, *cross.shape).dtype)
         moments = Moments(self.bias, cross, made(rows, rows), made(rows), 0, plain, between)
         moments.add_inputs(x, weights.to(x))
         return moments
@@ -112,10 +113,22 @@ class Thin:
             self.missing += torch.einsum("htr,oh->otr", done, natural.to(done)).flatten(0, 1)
 
     def add_done(self, view: View, path: Linearised, done: Tensor) -> None:
-        """See `Moments.add_done`; the samples must be those of `add`, in their order."""
+        """See `Moments.add_done`; the samples must be those of `add`, in their order.
+
+        Raises:
+            ValueError: they are not.
+        """
         assert self.missing is not None, "after `leave`"
+        each = view.shape[2:].numel()
+        stop, first = self.again + len(view.before) * each, self.inputs[:, self.again : self.again + each]
+        other = inputs_of(view.producer, view.before[:1], self.bias).to(first)
+        if stop > self.count or float((other - first).norm()) > _SAME * float(first.norm()):
+            raise ValueError(
+                f"what goes into {view.site.producer} must be the same in both passes over the batches, but is not; make "
+                "`batches` give the same samples each time it is called, and the network deterministic in eval mode."
+            )
         _add_seen(self.missing, view, path, done, self.again)
-        self.again += len(view.before) * view.shape[2:].numel()
+        self.again = stop
 
     def reduced(self) -> tuple[Moments, Tensor]:
         """The moments of Q^T x, and Q, [x, columns]; what is here is gone then."""

@@ -1,0 +1,113 @@
+"""TINY at wide layers that few samples are known of: in factors it measures what it does with moments, and holds less."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods.growth.bottleneck import Bottleneck, Demands
+from methods.growth.covariance import Moments
+from methods.growth.thin import Thin
+from methods.measures.site import find_site
+from methods.method import Context
+from tests.methods.growth.test_gradmax import Pool, double
+
+N = 4
+NETWORKS = {
+    "max pooling and batch norm": (
+        lambda: nn.Sequential(nn.Conv2d(16, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2),
+                              Pool(3)), (16, 6, 6)),
+    "batch norm": (
+        lambda: nn.Sequential(nn.Conv2d(10, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, 1, 1),
+                              Pool(3)), (10, 6, 6)),
+    "bias": (lambda: nn.Sequential(nn.Conv2d(16, 4, 3), nn.Tanh(), nn.Conv2d(4, 3, 2, bias=False), Pool(3)), (16, 5, 5)),
+    "narrow": (lambda: nn.Sequential(nn.Linear(20, 9), nn.ReLU(), nn.Linear(9, 3)), (20,)),
+    "flatten": (lambda: nn.Sequential(nn.Conv2d(10, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(36, 3)), (10, 5, 5)),
+}  # fmt: skip
+NAME = "0.weight:0"
+SMALL = Demands(natural_step=True, projection=True, whitening=True, threshold=1e-4, cut=1e-2, num_batches=2)
+
+
+def two_batches(name: str) -> Context:
+    factory, shape = NETWORKS[name]
+    ctx = double(factory(), *shape, n=2 * N)
+    inputs, targets = next(iter(ctx.batches(1)))
+    return dataclasses.replace(ctx, batches=lambda count: [*zip(inputs.split(N), targets.split(N), strict=True)][:count])
+
+
+def run(ctx: Context, demands: Demands, samples: int) -> Bottleneck:
+    found = Bottleneck(demands, ctx, {NAME: find_site(ctx.network, ctx.network.element(NAME))}, samples)
+    found.run()
+    return found
+
+
+def units(measured: Bottleneck) -> dict[str, Tensor]:
+    """What is measured, without the signs of units."""
+    data = measured.units(NAME, 3)
+    sign = data["incoming"][:, :1].sign()
+    data["outgoing"] = data["outgoing"].flatten(1) * sign
+    data["incoming"] = data["incoming"] * sign
+    return {**data, **({"mean": data["mean"] * sign[:, 0]} if "mean" in data else {})}
+
+
+@pytest.mark.parametrize("changed", [{}, {"projection": False}, {"whitening": False}, {"natural_step": False}], ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_factors_measure_what_moments_do(name, changed):
+    ctx, demands = two_batches(name), dataclasses.replace(SMALL, **changed)
+    full, thin = run(ctx, demands, 0), run(ctx, demands, 2 * N)
+    assert isinstance(full.moments[NAME], Moments) and isinstance(thin.moments[NAME], Thin)
+    expected, found = units(full), units(thin)
+    assert len(expected["scores"]) and expected.keys() == found.keys()
+    assert ("variance" in found) == ("norm" in name) and ("natural" in found) == demands.natural_step
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("samples", "kind"), [(N, Moments), (N // 2, Moments), (2 * N + 1, Thin)])
+def test_more_samples_than_expected_are_added_up_and_fewer_leave_columns_out(name, samples, kind):
+    ctx = two_batches(name)
+    full, found = run(ctx, SMALL, 0), run(ctx, SMALL, samples)
+    assert isinstance(found.moments[NAME], kind)
+    expected, found = units(full), units(found)
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
+
+
+def test_more_positions_than_entries_are_added_up_at_once():
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), Pool(3))
+    found = run(double(net, 2, 8, 8, n=2), dataclasses.replace(SMALL, num_batches=1), 2)
+    assert isinstance(found.moments[NAME], Moments)
+
+
+def size(tensors: list[Tensor]) -> int:
+    return sum(t.untyped_storage().nbytes() for t in tensors)
+
+
+def test_a_wide_layer_that_has_seen_little_holds_little():
+    """Two layers of 128 channels at one position of four samples: rows of 1152 entries, of which there are four."""
+    net = nn.Sequential(nn.Conv2d(128, 128, 3, 1, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 128, 3, 1, 1))
+    ctx = double(nn.Sequential(*net, Pool(128)), 128, 1, 1, n=4)
+    held = {}
+    for samples in (0, 4):
+        found = run(ctx, dataclasses.replace(SMALL, num_batches=1), samples)
+        held[samples] = size([t for t in (*found.moments[NAME].tensors(), found.moments[NAME].missing) if t is not None])
+    assert held[4] < 8 * 1152 * 4 * 4 and held[0] > 8 * 1152 * 1152 * 3, held
+    measured = found.units(NAME, 2)
+    assert not found.moments and size([*measured.values()]) < 8 * 1152 * 150
+
+
+def test_other_samples_in_the_second_pass_are_an_error():
+    ctx = two_batches("batch norm")
+    inputs, targets = next(iter(ctx.batches(1)))
+    calls = iter(range(99))
+    shuffled = dataclasses.replace(ctx, batches=lambda count: [(inputs.roll(next(calls), 0), targets)])
+    with pytest.raises(ValueError, match=r"same samples each time"):
+        run(shuffled, SMALL, N)
+    other = dataclasses.replace(ctx, batches=lambda count: [(inputs, targets)] * (1 + next(calls) % 2))
+    for samples in (0, 2 * N):
+        for _ in range(2):  # more samples in the second pass, then fewer
+            with pytest.raises(ValueError, match=r"same samples each time"):
+                run(other, SMALL, samples)
+            next(calls)
