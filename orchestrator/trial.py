@@ -13,19 +13,16 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from methods.companion import Companion
-from methods.event import Event
 from methods.method import Context
 from methods.network import Network
 from methods.surgery.optimizer_state import load_optimizer_state
 from orchestrator import checkpoint as checkpoints
 from orchestrator import fence
-from orchestrator.adapting import Adaptation, build_companions
+from orchestrator.acting import Adaptations
 from orchestrator.config import TrialSpec
 from orchestrator.ranks import current
 from orchestrator.replicas import require_equal
@@ -51,8 +48,7 @@ class Trial:
         self.num_steps = 0
         self.compute = 0.0
         self.history: list[dict[str, float]] = []
-        self.changed: list[int] = []
-        self.adaptations = [Adaptation.build(i, a) for i, a in enumerate(spec.adaptations)]
+        self.acting = Adaptations(spec.adaptations, spec.training.epochs, self._event)
         self.dataset, self.loss = build_task(spec)
         self._writer = ThreadPoolExecutor(1)
         self._staging = Staging()
@@ -95,37 +91,20 @@ class Trial:
             self.folder.truncate_events(epoch)
 
     def _begin(self, network: Network, fresh: bool = False) -> None:
-        self.seed_sizes = {e.name: e.size for e in network.elements() if e.permissible and e.moves}
-        build_companions(self.adaptations, network)
-        if fresh:
-            for companion in self._companions().values():
-                companion.begin(network)
+        self.acting.begin(network, fresh)
         self.trainer = Trainer(network, self.dataset, self.loss, self.spec.training, self.spec.seed, self.ranks)
-        self.trainer.followers += self._companions().values()
-
-    def _companions(self) -> dict[int, Companion]:
-        """By the index of the first adaptation that has it."""
-        found: dict[int, Companion] = {}
-        for a in self.adaptations:
-            if a.companion is not None and all(a.companion is not c for c in found.values()):
-                found[a.index] = a.companion
-        return found
+        self.trainer.followers += self.acting.companions.values()
 
     def _resume(self, checkpoint: checkpoints.Checkpoint) -> None:
         state = checkpoint.state
         network = restore_network(checkpoint, self.dataset, self.spec)
         self._begin(network)
-        self.seed_sizes = dict(state["seed_sizes"])
         load_optimizer_state(self.trainer.optimizer, network.module, checkpoint.optimizer, state["optimizer"])
         if self.trainer.ema is not None:
             self.trainer.ema.load_state_dict(checkpoints.under(checkpoints.AVERAGE, checkpoint.tensors))
         self.epoch, self.num_steps, self.compute = state["epoch"], state["step"], state["compute"]
         self.history = list(state["history"])
-        self.changed = list(state["changed"])
-        for adaptation, saved in zip(self.adaptations, state["adaptations"], strict=True):
-            adaptation.load_state(saved)
-        for index, companion in self._companions().items():
-            companion.load(checkpoints.under(f"{checkpoints.COMPANION}{index}|", checkpoint.tensors))
+        self.acting.load(state, checkpoint.tensors)
 
     @property
     def network(self) -> Network:
@@ -148,7 +127,9 @@ class Trial:
         epoch = self.epoch + 1
         context = self._context(epoch)
         flops = self._flops()
-        trained = self.trainer.train_epoch(epoch, list(self._companions().values()), lambda: self._after_step(context, epoch))
+        companions = list(self.acting.companions.values())
+        after_step = partial(self.acting.after_step, epoch, context, self.trainer.followers)
+        trained = self.trainer.train_epoch(epoch, companions, after_step)
         self.num_steps += trained.steps
         self.compute += 3.0 * flops * trained.samples
         metrics = {"epoch": float(epoch), "train_loss": trained.loss, "lr": trained.lr, **self._evaluate("val")}
@@ -156,7 +137,7 @@ class Trial:
             metrics |= self._evaluate("val")
         metrics |= self._costs()
         if epoch == self.spec.training.epochs:
-            self._say_what_stays(epoch)
+            self.acting.say_what_stays(epoch)
             if self.dataset.test is not None:
                 metrics |= self._evaluate("test")
         metrics["seconds"] = self.clock() - began
@@ -202,48 +183,12 @@ class Trial:
         )
 
     def _adapt(self, epoch: int, context: Context, metrics: dict[str, float], initially: bool = False) -> bool:
-        """Let every adaptation that is due act, in the order of the campaign file; whether the network changed."""
-        changed = False
-        adaptations = [a for a in self.adaptations if a.trigger.initially == initially]
-        history = [*self.history, metrics | self._costs()]
-        epochs = self.spec.training.epochs
-        for adaptation in adaptations:
-            adaptation.look(adaptation.progress(epoch, epochs, history, self.changed), context, self.seed_sizes, self._busy())
-        for adaptation in adaptations:
-            progress = adaptation.progress(epoch, epochs, history, self.changed)
-            if not adaptation.due(progress):
-                continue
-            result = adaptation.act(progress, context, self.trainer.followers, self.seed_sizes, self._busy())
-            for event in result.events:
-                self._structural(epoch, adaptation.index, event)
-                changed |= event.accepted
-            if result.events:
-                self.changed = sorted({*self.changed, epoch})
-                history = [*self.history, metrics | self._costs()]
-            for reason in result.skipped:
-                self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
-        return changed
+        """Let every adaptation that is due act; whether the network changed."""
 
-    def _busy(self) -> set[str]:
-        """Elements with units that are being shrunk to zero, by whichever adaptation."""
-        return {s.element for adaptation in self.adaptations for s in adaptation.shrinking}
+        def history() -> list[dict[str, float]]:
+            return [*self.history, metrics | self._costs()]
 
-    def _after_step(self, context: Context, epoch: int) -> None:
-        for adaptation in self.adaptations:
-            events, gone = adaptation.after_step(context, self.trainer.followers)
-            for event in events:
-                self._structural(epoch, adaptation.index, event)
-                self.changed = sorted({*self.changed, epoch})
-            for reason in gone:
-                self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
-
-    def _say_what_stays(self, epoch: int) -> None:
-        """Removals that training was too short for."""
-        for adaptation in self.adaptations:
-            for s in adaptation.shrinking:
-                shrunk = f"{len(s.units)} units had shrunk for {s.done} of {s.steps} steps when training ended"
-                reason = f"{s.element}: {shrunk}; they stay"
-                self._event("skipped", epoch=epoch, adaptation=adaptation.index, reason=reason)
+        return self.acting.after_epoch(epoch, context, self.trainer.followers, history, initially)
 
     def _evaluate(self, split: str) -> dict[str, float]:
         with precision(self.spec.training, self.network.device()):
@@ -269,19 +214,13 @@ class Trial:
             "step": self.num_steps,
             "compute": self.compute,
             "history": self.history,
-            "seed_sizes": self.seed_sizes,
-            "changed": self.changed,
-            "adaptations": [a.state() for a in self.adaptations],
+            **self.acting.state(),
         }
-        content = capture(self.trainer, state, self._companion_tensors(), self._staging)
+        content = capture(self.trainer, state, self.acting.tensors(), self._staging)
         fence.check(self.folder.path)
         self._writing = self._writer.submit(checkpoints.write, self.folder.checkpoints, self.epoch, content)
         if self.done:
             self._settle()
-
-    def _companion_tensors(self) -> dict[str, Tensor]:
-        held = self._companions().items()
-        return {f"{i}|{name}": tensor for i, companion in held for name, tensor in companion.tensors().items()}
 
     def _settle(self) -> None:
         """Wait for the checkpoint that is being written while training goes on.
@@ -295,9 +234,6 @@ class Trial:
         path = writing.result()
         checkpoints.keep_newest(self.folder.checkpoints, KEPT_CHECKPOINTS)
         self._event("checkpoint", epoch=int(path.name), path=path.name)
-
-    def _structural(self, epoch: int, adaptation: int, event: Event) -> None:
-        self._event("structural", epoch=epoch, adaptation=adaptation, **event.to_json())
 
     def _event(self, type: str, **content: Any) -> None:
         if self.ranks.rank:
