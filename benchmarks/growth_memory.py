@@ -16,13 +16,14 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.event import Event
 from methods.growth.gradmax import GradMax
 from methods.growth.tiny import Tiny
 from methods.method import Context
 from methods.network import Network
 from methods.networks.vgg import vgg11
+from methods.rooms import Rules
 from methods.selection import All
 
 BATCH, FRACTION = 128, 0.125

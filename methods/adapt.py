@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from methods.agreed import same_choices, same_draws, same_plans, same_rooms
+from methods.agreed import same_choices, same_draws, same_plans
 from methods.amount import Amount
 from methods.apply import apply
 from methods.check import PlanError
-from methods.cost import flops, flops_per_unit, parameters_per_unit
+from methods.cost import flops
 from methods.event import Event
-from methods.graph.values import Element
-from methods.latency import latency_per_unit
 from methods.measured import Measured
 from methods.method import Context, Measurement, Method
 from methods.network import Network
 from methods.pending import PendingPlans
 from methods.plan import Plan
+from methods.rooms import Rules, candidates_of, headroom, offers
 from methods.selection import Candidate, Choice, Limit, Selection, offered, wanted
 from methods.statistics import NonFiniteStatistics
 from methods.surgery.changes import Follower
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What an adaptation may touch and how far it may go.
-
-    Attributes:
-        elements: glob patterns of element names; empty means every element.
-        exclude: elements that are busy (being shrunk to zero).
-        limit: parameters and FLOPs of the whole network that growth may not exceed and pruning may not go below.
-        width: growth may take an element to at most this multiple of its seed size.
-        minimum: pruning leaves at least this many units.
-        seed_sizes: sizes in the network before any change.
-    """
-
-    elements: tuple[str, ...] = ()
-    exclude: Collection[str] = ()
-    limit: Limit = field(default_factory=Limit)
-    width: float | None = None
-    minimum: int = 1
-    seed_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,8 +72,8 @@ def adapt(
         measurement = (measured if measured and fits else Measured.take(context, method, rooms)).measurement
     except NonFiniteStatistics as error:
         return AdaptResult((), (ranks.opinion(f"{method.kind} skipped: {error}"),))
-    candidates = _candidates(context, method, rooms, measurement, rules, selection.needs_latency)
-    choices = same_choices(ranks, selection.choose(method.kind, candidates, amount, _headroom(context, method, rules), turn))
+    candidates = candidates_of(context, method, rooms, measurement, rules, selection.needs_latency)
+    choices = same_choices(ranks, selection.choose(method.kind, candidates, amount, headroom(context, method, rules), turn))
     if not choices:
         skipped += [f"{e.name}: {_name(method)} has nothing to offer" for e, _ in rooms if e.name not in measurement.scores]
         return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
@@ -196,112 +173,6 @@ def _name(method: Method) -> str:
 
 def _certify(context: Context) -> Tensor:
     return next(iter(context.batches(1)))[0]
-
-
-def offers(context: Context, method: Method, rules: Rules, skipped: list[str]) -> list[tuple[Element, int]]:
-    """Elements that may be changed, each with the number of units that may be added or removed."""
-    rooms = []
-    named = 0
-    for element in context.network.elements():
-        if rules.elements and not any(fnmatch.fnmatchcase(element.name, p) for p in rules.elements):
-            continue
-        named += 1
-        if element.level not in method.levels:
-            continue
-        if _is_busy(element, rules.exclude):
-            skipped.append(f"{element.name}: units are being shrunk to zero")
-            continue
-        reason = method.accepts(context, element)
-        if reason is not None:
-            skipped.append(f"{element.name}: {reason}")
-            continue
-        room = _room(context.network, element, method, rules)
-        if room > 0:
-            rooms.append((element, room))
-        elif method.kind == "grow":
-            skipped.append(f"{element.name}: the width limit of {rules.width}x the seed size is reached")
-        else:
-            skipped.append(f"{element.name}: the minimum of {max(rules.minimum, element.minimum)} units is reached")
-    if not named:
-        skipped.append(f"no element is named like {', '.join(rules.elements)}")
-    return same_rooms(context, rooms, skipped)
-
-
-def _is_busy(element: Element, busy: Collection[str]) -> bool:
-    """Whether the element, or one inside the layer or block that it is, is among the busy ones."""
-    inside = element.level in ("layer", "block") and any(name.startswith(f"{element.name}.") for name in busy)
-    return inside or element.name in busy
-
-
-def _room(network: Network, element: Element, method: Method, rules: Rules) -> int:
-    if element.level in ("layer", "block", "insertion"):
-        return 1
-    if element.level == "weight" and method.kind == "grow":
-        return element.size - _active(network, element)
-    if method.kind == "prune":
-        room = element.size if element.level == "weight" else element.size - max(rules.minimum, element.minimum)
-    elif rules.width is None:
-        room = element.size * 64
-    else:
-        room = int(rules.width * rules.seed_sizes.get(element.name, element.size)) - element.size
-    return room // element.quantum * element.quantum
-
-
-def _active(network: Network, element: Element) -> int:
-    """Units that there are now: weights that are masked do not count."""
-    mask = network.masks.get(element.name) if element.level == "weight" else None
-    return element.size if mask is None else int(mask.sum())
-
-
-def _candidates(
-    context: Context,
-    method: Method,
-    rooms: Sequence[tuple[Element, int]],
-    measurement: Measurement,
-    rules: Rules,
-    needs_latency: bool = False,
-) -> list[Candidate]:
-    network = context.network
-    graph = network.graph()
-    offered = [e for e, _ in rooms if e.name in measurement.scores]
-    latencies = latency_per_unit(network, offered, method.kind) if needs_latency else {}
-    costs = flops_per_unit(network.module, network.example_inputs, graph, [e for e, _ in rooms])
-    scores = {name: s.detach().cpu() for name, s in measurement.scores.items()}
-    return [
-        Candidate(
-            element,
-            scores[element.name],
-            _left(method, element, room, scores[element.name], rules),
-            rules.seed_sizes.get(element.name, element.size),
-            parameters_per_unit(graph, element),
-            costs[element.name],
-            _active(network, element),
-            measurement.advised.get(element.name, 0 if method.advises else None),
-            tuple(network.module.get_parameter(element.name).shape) if element.level == "weight" else (),
-            latencies.get(element.name),
-        )
-        for element, room in rooms
-        if element.name in scores
-    ]
-
-
-def _left(method: Method, element: Element, room: int, scores: Tensor, rules: Rules) -> int:
-    """Room of a candidate; of the weights that are not masked yet, some must stay."""
-    return max(0, len(scores) - rules.minimum) if element.level == "weight" and method.kind == "prune" else room
-
-
-def _headroom(context: Context, method: Method, rules: Rules) -> Limit:
-    """How many parameters and FLOPs this act may still add (growing) or remove (pruning)."""
-    network = context.network
-    if method.exchanges():
-        return Limit()
-    sign = 1.0 if method.kind == "grow" else -1.0
-    parameters = rules.limit.parameters
-    allowed_flops = rules.limit.flops
-    return Limit(
-        None if parameters is None else max(0.0, sign * (parameters - network.num_parameters())),
-        None if allowed_flops is None else max(0.0, sign * (allowed_flops - flops(network.module, network.example_inputs))),
-    )
 
 
 def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: Amount, rules: Rules) -> str:

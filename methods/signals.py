@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from methods.adapt import Rules, offers
 from methods.graph.values import Element
 from methods.growth.effective_rank import effective_rank_signals
 from methods.measured import Measured
 from methods.method import Context, Measurement, Method
+from methods.rooms import Rules, offers
 from methods.statistics import NonFiniteStatistics, frozen_modes, require_finite
 
 Signal = Callable[[Context, Method, Sequence[tuple[Element, int]]], Mapping[str, float]]

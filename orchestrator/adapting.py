@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from methods.adapt import AdaptResult, Rules, adapt
+from methods.adapt import AdaptResult, adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
@@ -16,6 +16,7 @@ from methods.measured import Measured
 from methods.method import Context, Method
 from methods.network import Network
 from methods.plan import Plan, PrunePlan
+from methods.rooms import Rules
 from methods.selection import Limit, Selection
 from methods.signals import look
 from methods.surgery.changes import Follower

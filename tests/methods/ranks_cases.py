@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.adapt import AdaptResult, Rules, adapt, offers
+from methods.adapt import AdaptResult, adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
@@ -18,6 +18,7 @@ from methods.growth.output_curvature import reachable
 from methods.method import Context, Measurement, Method
 from methods.plan import MaskPlan, Plan
 from methods.ranks import Ranks
+from methods.rooms import Rules, offers
 from methods.selection import All, GlobalRanking
 from methods.signals import measure_signals
 from methods.statistics import NonFiniteStatistics

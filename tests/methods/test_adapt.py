@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import GROWTH, build
 from methods.check import PlanError
 from methods.pending import PendingPlans
 from methods.plan import GrowPlan, MaskPlan, PrunePlan
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking, Limit, RoundRobin
 from methods.statistics import NonFiniteStatistics
 from methods.surgery.changes import TensorChange

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules
 from methods.catalog import build
 from methods.growth.random import Random
 from methods.method import Measurement
+from methods.rooms import Rules
 from methods.signals import SIGNALS, measure_signals
 from methods.statistics import NonFiniteStatistics
 from tests.support.contracts import context, everything, mixed, same

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.catalog import build
 from methods.method import Context
 from methods.network import Network
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.resizing import output
 from tests.support.zoo import ZOO

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import AdaptResult, Rules, adapt
+from methods.adapt import AdaptResult, adapt
 from methods.amount import Amount
 from methods.method import Context, Method
 from methods.network import Network
 from methods.plan import Plan, plan_from_bytes, plan_to_bytes, plan_to_json
+from methods.rooms import Rules
 from methods.selection import All, Selection
 from methods.surgery.followers import OptimizerFollower
 

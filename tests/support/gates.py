@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from methods.adapt import AdaptResult, Rules, adapt
+from methods.adapt import AdaptResult, adapt
 from methods.amount import Amount
 from methods.growth.size_companion import GateCompanion
 from methods.method import Context, Method
 from methods.plan import Plan
+from methods.rooms import Rules
 from methods.selection import All, Selection
 from methods.surgery.changes import Follower
 from methods.surgery.followers import OptimizerFollower

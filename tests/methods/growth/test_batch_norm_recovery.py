@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.adapt import AdaptResult, Rules, adapt
+from methods.adapt import AdaptResult, adapt
 from methods.amount import Amount
 from methods.catalog import GROWTH, build
 from methods.companion import Companion
 from methods.method import Context, Method
 from methods.network import Network
 from methods.networks.vgg import vgg11
+from methods.rooms import Rules
 from methods.selection import All
 from methods.surgery.followers import OptimizerFollower
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.catalog import build
 from methods.growth.cascade_pool import Pool
 from methods.measures.dag_site import DagSite, dag_site
 from methods.method import Context
+from methods.rooms import Rules
 from methods.selection import All
 from methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import GrowthContract, mixed

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
+from methods.rooms import Rules
 from methods.selection import All, BestGain
 from tests.support.contracts import context, mixed
 

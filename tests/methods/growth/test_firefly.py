@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.growth.candidates import Draws
 from methods.growth.firefly import Firefly
@@ -16,6 +16,7 @@ from methods.growth.random import Random
 from methods.measures.site import find_site
 from methods.method import Context
 from methods.plan import InsertPlan
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from methods.statistics import mean_loss
 from tests.support.contracts import context, everything, mixed, randomised, same

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.half_layer import Trial, random_neuron
@@ -13,6 +13,7 @@ from methods.growth.half_layer_schur import selected
 from methods.measures.dag_site import DagSite, Neuron, dag_site
 from methods.measures.quadratic import Flat, gauss_newton
 from methods.method import Context
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import GrowthContract, mixed
 from tests.support.single_connections import classification, loss_of, regression

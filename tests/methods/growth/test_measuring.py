@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
 from methods.growth import gradients, sweep
@@ -16,6 +16,7 @@ from methods.growth.path import Paths
 from methods.growth.singular import leading
 from methods.growth.unfold import unfolded, unfolded_back
 from methods.measures.site import find_site, through
+from methods.rooms import Rules
 from methods.selection import All
 from methods.statistics import frozen_modes
 from tests.methods.growth.test_gradmax import Pool, double

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import build
 from methods.measures.site import find_site
+from methods.rooms import Rules
 from methods.selection import All
 from methods.statistics import mean_loss
 from tests.support.contracts import context

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.effective_rank import RankMemory, effective_rank, effective_ranks
 from methods.growth.north import orthonormal_rows
 from methods.measures.site import find_site
+from methods.rooms import Rules
 from methods.selection import All
 from methods.signals import SIGNALS, measure_signals
 from tests.support.contracts import context, mixed

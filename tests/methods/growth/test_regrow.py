@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.measures.connections import exchange
 from methods.networks.dag import dag
 from methods.plan import MaskPlan
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking, Limit
 from methods.surgery.followers import OptimizerFollower
 from methods.surgery.masks import apply_masks, mask_gradients

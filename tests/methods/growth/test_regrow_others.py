@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.dense_momentum import DenseMomentum
 from methods.measures.connections import exchange
 from methods.plan import GrowPlan, MaskPlan
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from methods.surgery.masks import mask_gradients
 from tests.methods.growth.test_regrow import GRADIENT, WEIGHT, linear, sparse

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
 from methods.growth.chain import Chain, find_chain
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import GrowthContract, context, mixed
 

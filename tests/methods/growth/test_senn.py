@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
@@ -19,6 +19,7 @@ from methods.growth.senn_depth import SennDepth
 from methods.growth.senn_search import choose, draw, improve, moments
 from methods.method import Context
 from methods.plan import GrowPlan
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import context
 

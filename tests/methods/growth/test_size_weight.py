@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.size_companion import GateCompanion
@@ -17,6 +17,7 @@ from methods.growth.size_weight import SizeWeight, SizeWeightPruning
 from methods.method import Context
 from methods.network import Network
 from methods.plan import GrowPlan, InsertPlan, PrunePlan
+from methods.rooms import Rules
 from methods.selection import All
 from methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, everything, same

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.growth.curvature import Curvature, exact_ends, fast_ends
 from methods.growth.smooth import BETA, SmoothReLU
 from methods.growth.splitting import Splitting
 from methods.measures.site import find_site
 from methods.method import Context
+from methods.rooms import Rules
 from methods.selection import All
 from methods.statistics import mean_loss
 from tests.support.contracts import context, mixed, randomised

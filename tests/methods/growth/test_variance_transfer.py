@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.stage_rates import StageRates
 from methods.plan import GrowPlan, PrunePlan
+from methods.rooms import Rules
 from methods.selection import All
 from methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, mixed

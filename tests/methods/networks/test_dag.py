@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.architecture import build, rebuild, record, tensors_of
 from methods.catalog import build as build_method
@@ -21,6 +21,7 @@ from methods.networks.dag import DAG, dag
 from methods.networks.from_mlp import from_mlp
 from methods.networks.mlp import mlp
 from methods.plan import GrowPlan, MaskPlan, PrunePlan
+from methods.rooms import Rules
 from methods.selection import All
 from methods.surgery.followers import EmaFollower, OptimizerFollower
 from methods.surgery.masks import apply_masks

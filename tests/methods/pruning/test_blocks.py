@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.plan import RemovePlan
 from methods.pruning.remove_blocks import cosines
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import Block, context, mixed

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.catalog import build
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from methods.surgery.masks import apply_masks
 from tests.support.contracts import Block, context, mixed

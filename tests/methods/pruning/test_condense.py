@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
 from methods.pruning.condense import KEPT, scores_of
 from methods.pruning.merging import fan
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import context, mixed, randomised
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.apply import apply
 from methods.catalog import build
 from methods.method import Context
 from methods.plan import MaskPlan
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import PruningContract, mixed
 from tests.support.single_connections import classification, regression

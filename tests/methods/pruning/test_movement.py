@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import build
 from methods.plan import GrowPlan
 from methods.pruning.movement import Movement
+from methods.rooms import Rules
 from methods.selection import All
 from methods.surgery.masks import apply_masks, mask_gradients
 from tests.support.contracts import PruningContract, context, mixed

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
 from methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
@@ -16,6 +16,7 @@ from methods.network import Network
 from methods.networks.dag import dag
 from methods.plan import MaskPlan
 from methods.pruning.obs import Surgeon
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from tests.support.contracts import context, mixed
 

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
 from methods.method import Context
 from methods.pruning.one_synapse import OneSynapse
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from tests.support.single_connections import loss_of, regression, train
 

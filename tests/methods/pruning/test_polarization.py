@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.amount import Amount
 from methods.catalog import build
 from methods.pruning.polarization import fraction_between, valley
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import context, mixed
 

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.catalog import build
 from methods.measures import per_sample
 from methods.pruning import factors
+from methods.rooms import Rules
 from methods.selection import All
 from tests.support.contracts import context, mixed
 

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.catalog import build
 from methods.pruning.lamp import lamp
 from methods.pruning.synflow import synaptic_flow
+from methods.rooms import Rules
 from methods.selection import All, GlobalRanking
 from tests.support.contracts import context, mixed
 
