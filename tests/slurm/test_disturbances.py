@@ -182,9 +182,14 @@ def test_a_node_that_swallows_jobs_is_left_alone(slurm: Cluster, tmp_path: Path)
     assert run(spec).state == "finished"
     undisturbed(spec)
     name = f"coppice-c-{CampaignFolder(spec.root / spec.name).identity()}"
-    ends = [line.split("|") for line in slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,NodeList,State").splitlines()]
-    assert [end[1:] for end in ends if end[0] == name].count(["node1", "FAILED"]) == 5
-    assert len([end for end in ends if end[0] == name and end[2] == "COMPLETED"]) == 5
+
+
+    def ends() -> list[str]:
+        lines = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,NodeList,State").splitlines()
+        return sorted(line.partition("|")[2] for line in lines if line.startswith(f"{name}|"))
+
+    wait_for("the accounts", lambda: sum("COMPLETED" in end for end in ends()) == 5, 60)
+    assert "node1|FAILED" in ends() and len(ends()) <= 10 and not any("node1" in end and "COMPLETED" in end for end in ends())
 
 
 def test_what_slurm_does_not_take(slurm: Cluster, tmp_path: Path) -> None:
@@ -232,9 +237,13 @@ def test_a_job_that_ran_out_of_memory_gets_more_of_it(
     spec = campaign(tmp_path / "jobs", {"x": 0.5, "die": 2}, **content)
     spec = in_jobs(spec, site=f"{tmp_path}/site.yaml", memory_gb=4)
     assert run(spec).state == "finished"
-    asked = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,State,ReqMem").splitlines()
     name = f"coppice-c-{CampaignFolder(spec.root / spec.name).identity()}"
-    assert [line.split("|")[1:] for line in asked if line.startswith(name)] == [["FAILED", "4G"], ["COMPLETED", "6G"]]
+
+    def asked() -> list[str]:
+        lines = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,State,ReqMem").splitlines()
+        return [line.partition("|")[2] for line in lines if line.startswith(f"{name}|")]
+
+    wait_for("the accounts", lambda: asked() == ["FAILED|4G", "COMPLETED|6G"], 60)
 
 
 def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster, tmp_path: Path) -> None:
