@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from methods.growth.bottleneck import Bottleneck, Demands
 from methods.growth.covariance import Moments
 from methods.growth.thin import Thin
+from methods.growth.whitening import Whitening
 from methods.measures.site import find_site
 from methods.method import Context
 from tests.methods.growth.test_gradmax import Pool, double
@@ -111,3 +112,10 @@ def test_other_samples_in_the_second_pass_are_an_error():
             with pytest.raises(ValueError, match=r"same samples each time"):
                 run(other, SMALL, samples)
             next(calls)
+
+
+def test_what_rounding_made_negative_is_left_out_of_an_inverse_root():
+    white = Whitening.of(torch.diag(torch.tensor([2.0, 1.0, -0.5, 0.01], dtype=torch.float64)), 0.1)
+    root = white.back(torch.eye(white.factor.shape[1], dtype=torch.float64))
+    assert not white.triangular and torch.allclose(root @ root.T, torch.diag(torch.tensor([0.5, 1.0, 0.0, 0.0]).double()))
+    assert torch.allclose(white.left(torch.eye(4, dtype=torch.float64)), root.T)
