@@ -20,6 +20,8 @@ LEAVING = "COPPICE_LEAVING"
 """Environment variable of everything that runs on a node: a file that is there once the node is about to end."""
 ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
 CHECK_EVERY_S = 0.5
+GONE_S = 1.0
+"""How long a Ray may take to end that has nobody to say goodbye to."""
 WORKERS_A_CPU = 3
 """Processes of Ray's: those at work, those that end and those that start."""
 
@@ -160,6 +162,7 @@ def _stay(ray: RayProcess, cluster: Cluster, leave: Path, told: _Told, drain_s: 
             ray.stop(drain_s + STOP_S)  # it takes no more work, and ends when nothing runs any more
             return f"left ({told.signal or 'not needed any more'})"
         if address is None or cluster.address() != address:
+            ray.stop(GONE_S)
             return "the cluster is gone"
         time.sleep(CHECK_EVERY_S)
     raise RayFailed(f"the Ray of this node ended by itself with {ray.process.returncode}:\n{ray.told()}")
