@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import Rules, adapt
+from methods.adapt import adapt
 from methods.apply import apply
 from methods.catalog import build
 from methods.growth.cross_moment import add_cross_moment
@@ -15,6 +15,7 @@ from methods.growth.linearised import linearise
 from methods.growth.sweep import sweep
 from methods.measures.site import find_site
 from methods.method import Context
+from methods.rooms import Rules
 from methods.selection import All
 from tests.methods.growth.test_gradmax import Pool, double
 from tests.support.contracts import context, everything, same
