@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from slurm.client import Client
 from slurm.rayprocess import STOP_S, RayFailed, RayProcess, Start, running
+from slurm.told import Told
 
 LEAVING = "COPPICE_LEAVING"
 """Environment variable of everything that runs on a node: a file that is there once the node is about to end."""
-ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
 CHECK_EVERY_S = 0.5
 GONE_S = 1.0
 """How long a Ray may take to end that has nobody to say goodbye to."""
@@ -127,7 +125,7 @@ class Glide:
         Raises:
             RayFailed: the node did not come up, or its Ray ended by itself.
         """
-        told = _Told()
+        told = Told()
         name = node_name(self.key, number, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
         leave = leave_file(self.folder, name)
         cluster = Cluster(self.folder)
@@ -153,7 +151,7 @@ class Glide:
         return Start(options, {**self.environment, **drain}, False, WORKERS_A_CPU * given.cpus + 10, seed, disk)
 
 
-def _stay(ray: RayProcess, cluster: Cluster, leave: Path, told: _Told, drain_s: float) -> str:
+def _stay(ray: RayProcess, cluster: Cluster, leave: Path, told: Told, drain_s: float) -> str:
     address = cluster.address()
     while ray.running:
         if told.signal:
@@ -177,14 +175,3 @@ def leave_file(folder: Path, name: str) -> Path:
     """A file that is there once a node is about to end, or must."""
     return folder / f"{name}.leave"
 
-
-class _Told:
-    """Takes note of the signals before a time limit, a preemption or a cancellation."""
-
-    def __init__(self) -> None:
-        self.signal = ""
-        for number in ENDING:
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name

@@ -18,7 +18,6 @@ from tests.support.slurm.processes import remove_tree, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 0, "cpus": 2, "poll_s": 0.5}}
-BODY = "tests.support.bodies:Truncating"
 QUICK = {"period_ms": "1000", "timeout_ms": "2000", "failure_threshold": "3"}
 """How soon Ray gives up a node that has fallen silent."""
 
@@ -62,8 +61,9 @@ def nothing_is_left(slurm: Cluster, spec: CampaignSpec) -> bool:
 
 def test_a_campaign_in_a_pool_has_the_results_of_a_local_one(slurm: Cluster, short_tmp: Path, tmp_path: Path) -> None:
     """Meanwhile a node is told that its time is up: its trials finish their epochs and go on elsewhere."""
-    arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 1.0}
-    spec = in_pool(campaign(tmp_path / "pool", arguments, search={"trials": 12, "sampler": "random"}, body=BODY))
+    arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 0.5}
+    spec = campaign(tmp_path / "pool", arguments, training={"epochs": 9}, search={"trials": 12, "sampler": "random"})
+    spec = in_pool(spec)
     with driving(spec) as process:
         wait_for("the head", lambda: left_behind(spec), 60)
         wait_for_epochs(spec, 3, 1)
@@ -85,7 +85,7 @@ def test_nothing_is_lost_whatever_happens_to_the_nodes(machines: Cluster, short_
     """A node loses power, the job of the other one is cancelled by hand, then the driver is killed; all in one campaign."""
     arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 0.8}
     spec = campaign(
-        tmp_path / "pool", arguments, training={"epochs": 8}, search={"trials": 6, "sampler": "random"}, body=BODY,
+        tmp_path / "pool", arguments, training={"epochs": 8}, search={"trials": 6, "sampler": "random"},
         resources={"gpus": 1, "cpus": 2},
     )  # fmt: skip
     spec = in_pool(spec, gpus=3, cpus=5)  # nodes have four GPUs: those of the pool are different ones

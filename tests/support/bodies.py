@@ -37,6 +37,9 @@ class Quadratic:
 
     @classmethod
     def open(cls, spec: TrialSpec, folder: Path) -> Quadratic:
+        """Takes back the epochs after its checkpoint: it may have been killed between the two."""
+        state = folder / "state.json"
+        TrialFolder(folder).truncate_events(json.loads(state.read_bytes())["epoch"] if state.exists() else -1)
         return cls(spec, folder)
 
     @property
@@ -72,16 +75,6 @@ class Quadratic:
     def _event(self, kind: str, **content: Any) -> None:
         self.folder.append_event(
             {"type": kind, "trial": self.folder.name, "time": time.time(), "epoch": self.epoch, "step": self.epoch, **content})
-
-
-class Truncating(Quadratic):
-    """Takes back the epochs after its checkpoint when it goes on, as a body must that may be killed between the two."""
-
-    @classmethod
-    def open(cls, spec: TrialSpec, folder: Path) -> Quadratic:
-        state = folder / "state.json"
-        TrialFolder(folder).truncate_events(json.loads(state.read_bytes())["epoch"] if state.exists() else -1)
-        return cls(spec, folder)
 
 
 class Vandal(Quadratic):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import fence
@@ -14,6 +12,7 @@ from orchestrator.campaign.body import Runner, accompany
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import read_events
 from slurm.task import this_task
+from slurm.told import Told
 
 if TYPE_CHECKING:
     from orchestrator.ranks import ProcessRanks
@@ -22,7 +21,6 @@ STOP = "stop"
 """A file in a trial's folder: while it is there, the trial's job ends after the epoch."""
 MEETING = "ranks.json"
 """A file in a trial's folder: where rank 0 of its job listens."""
-ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class TrialJob:
         if ended in FINAL:  # its node was lost before Slurm heard of the end, and the job was requeued
             return ended
         token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
-        told = _Told()
+        told = Told()
         task = this_task()
         if task.size == 1:
             return self._claimed(folder, token, told, None)
@@ -58,7 +56,7 @@ class TrialJob:
                 return "accompanied"
             return self._claimed(folder, token, told, ranks)
 
-    def _claimed(self, folder: Path, token: fence.Token, told: _Told, ranks: ProcessRanks | None) -> str:
+    def _claimed(self, folder: Path, token: fence.Token, told: Told, ranks: ProcessRanks | None) -> str:
         try:
             fence.claim(folder, token)
             return self._run(folder, told, ranks)
@@ -67,7 +65,7 @@ class TrialJob:
         finally:
             fence.release(folder)
 
-    def _run(self, folder: Path, told: _Told, ranks: ProcessRanks | None) -> str:
+    def _run(self, folder: Path, told: Told, ranks: ProcessRanks | None) -> str:
         runner = Runner(self.task, _seed, ranks)
         try:
             while True:
@@ -82,18 +80,6 @@ class TrialJob:
                     return "failed" if result["failed"] else "finished"
         finally:
             runner.end()
-
-
-class _Told:
-    """Takes note of the signals before a time limit, a preemption or a cancellation; the epoch under way is finished first."""
-
-    def __init__(self) -> None:
-        self.signal = ""
-        for number in ENDING:
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
 
 
 def _seed(seed: int) -> None:
