@@ -11,10 +11,11 @@ import ray
 from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.campaign.body import MEETING, accompany
+
 if TYPE_CHECKING:
     from orchestrator.ranks import ProcessRanks
 
-MEETING = "ranks.json"
 LEAVE_S = 10.0
 """How long the others may take to end by themselves."""
 
@@ -24,7 +25,6 @@ class Peer:
 
     def accompany(self, task: dict[str, Any], token: str, rank: int, size: int) -> None:
         """Do what rank 0 does until it ends."""
-        from orchestrator.campaign.body import accompany
         from orchestrator.campaign.process import ProcessState
         from orchestrator.ranks import joined
 
@@ -59,7 +59,11 @@ class Crew:
             self._others.append(kind.remote())
             self._ends.append(self._others[-1].accompany.remote(task, token, rank, len(bundles)))
         address = ray.util.get_node_ip_address()
-        self.ranks = self._held.enter_context(joined(Path(task["folder"]) / MEETING, token, 0, len(bundles), address))
+        try:
+            self.ranks = self._held.enter_context(joined(Path(task["folder"]) / MEETING, token, 0, len(bundles), address))
+        except BaseException:
+            self.leave()
+            raise
 
     def leave(self) -> None:
         """Let the others go; rank 0 has said that they may."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import fence
-from orchestrator.campaign.body import Runner, accompany
+from orchestrator.campaign.body import MEETING, Runner, accompany
 from orchestrator.status import FINAL, state_of
 from orchestrator.store import read_events
 from slurm.task import this_task
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 STOP = "stop"
 """A file in a trial's folder: while it is there, the trial's job ends after the epoch."""
-MEETING = "ranks.json"
-"""A file in a trial's folder: where rank 0 of its job listens."""
 
 
 @dataclass(frozen=True)
