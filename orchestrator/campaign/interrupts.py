@@ -28,6 +28,10 @@ class Interrupt(tune.Stopper):
         self._cancelled, self._ask_at = cancelled, 0.0
         self._receive: Callable[[int, FrameType | None], None] | None = None
 
+    def __reduce__(self) -> tuple[type[Interrupt], tuple[()]]:
+        """Ray Tune writes it down and nobody reads it again; the handlers that were there before cannot be written."""
+        return Interrupt, ()
+
     def __call__(self, trial_id: str, result: dict) -> bool:
         """No single trial is stopped."""
         return False
