@@ -20,7 +20,7 @@ def test_it_can_be_written_down_while_it_listens_whatever_listened_before() -> N
 
     before = signal.signal(signal.SIGTERM, earlier)
     try:
-        interrupt = Interrupt(lambda: lock.locked())
+        interrupt = Interrupt(lock.locked)
         with interrupt.listening():
             assert cloudpickle.loads(cloudpickle.dumps(interrupt)).signal is None
             os.kill(os.getpid(), signal.SIGTERM)
