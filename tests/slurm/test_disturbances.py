@@ -45,6 +45,7 @@ GROWING = {
         {"prune": {"when": {"periodic": {"every": 15}}, "how": "magnitude", "amount": 0.1, "minimum": 4}},
     ],
     "search": {"trials": 3, "sampler": "random"},
+    "body": "tests.support.bodies:Unhurried",
 }
 
 
@@ -257,8 +258,11 @@ def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster,
     assert told(spec) == told(local) and {e.state for e in entries(spec)} == {"stopped"}
 
 
-def test_networks_that_grow_go_on_from_where_they_were_told_to_end(slurm: Cluster, tmp_path: Path) -> None:
+def test_networks_that_grow_go_on_from_where_they_were_told_to_end(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One is signalled between two checkpoints and writes one, one is cancelled and falls back, one is requeued."""
+    monkeypatch.setenv("UNHURRIED_S", "0.3")
     spec = in_jobs(CampaignSpec.model_validate(GROWING | {"root": tmp_path / "jobs"}))
     with driving(spec) as process:
         wait_for_epochs(spec, 3, 3)
@@ -272,6 +276,7 @@ def test_networks_that_grow_go_on_from_where_they_were_told_to_end(slurm: Cluste
     assert resumed[0] and resumed[0][0] % 20, "the checkpoint that the signal asked for"
     assert any(e["type"] == "structural" and e["epoch"] > resumed[0][0] for e in events[0])
     slurm_still(slurm)
+    monkeypatch.delenv("UNHURRIED_S")
     local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})
     assert run(local).state == "finished"
     assert told(spec) == told(local)

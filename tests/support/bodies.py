@@ -154,3 +154,11 @@ class LooksForTheWrapper(Trial):
         for gradient, parameter in zip(wanted, module.parameters(), strict=True):
             assert parameter.grad is not None and torch.equal(gradient, parameter.grad), "the gradient is not this rank's own"
         return metrics
+
+
+class Unhurried(Trial):
+    """Takes as many seconds more for an epoch as the environment says."""
+
+    def step(self) -> dict[str, float]:
+        time.sleep(float(os.environ.get("UNHURRIED_S", "0")))
+        return super().step()
