@@ -15,12 +15,14 @@ class Task:
         size: tasks of the job.
         local: its number on its node.
         address: of the node that the job was started from, which is the first task's.
+        cpus: cores of this task.
     """
 
     rank: int
     size: int
     local: int
     address: str
+    cpus: int
 
 
 def this_task() -> Task:
@@ -30,4 +32,5 @@ def this_task() -> Task:
         return int(os.environ.get(name, default))
 
     address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    return Task(number("SLURM_PROCID", 0), number("SLURM_NTASKS", 1), number("SLURM_LOCALID", 0), address)
+    rank, size, local = number("SLURM_PROCID", 0), number("SLURM_NTASKS", 1), number("SLURM_LOCALID", 0)
+    return Task(rank, size, local, address, number("SLURM_CPUS_PER_TASK", 1))

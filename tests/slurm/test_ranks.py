@@ -29,7 +29,7 @@ def campaign(root: Path, placement: dict[str, Any], **changes: Any) -> CampaignS
             {"prune": {"when": {"periodic": {"every": 3}}, "where": "global", "how": "taylor", "amount": 0.2, "minimum": 2}},
         ],
         "search": {"trials": 1, "sampler": "random", "metric": "val_loss", "mode": "min"},
-        "resources": {"nodes": 2, "gpus": 2, "cpus_per_gpu": 1},
+        "resources": {"nodes": 2, "gpus": 2, "cpus_per_gpu": 2},  # as many threads everywhere: others round in another way
         "placement": placement,
     }  # fmt: skip
     return CampaignSpec.model_validate({**content, **changes})
@@ -42,7 +42,7 @@ def told(folder: Path) -> list[str]:
 
 
 JOB = {"job": {"site": "generic", "poll_s": 0.5}}
-POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 2, "cpus": 2, "poll_s": 0.5}}
+POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 2, "cpus": 4, "poll_s": 0.5}}
 
 
 def trial(placement: dict[str, Any], root: Path) -> Path:
@@ -53,7 +53,7 @@ def trial(placement: dict[str, Any], root: Path) -> Path:
 
 
 def test_two_nodes_with_two_gpus_each_grow_and_prune_as_four_ranks_here(machines: Cluster, tmp_path: Path) -> None:
-    here = trial({"local": {"cpus": 4, "gpus": 4}}, tmp_path / "local")
+    here = trial({"local": {"cpus": 8, "gpus": 4}}, tmp_path / "local")
     assert {json.loads(line)["kind"] for line in told(here) if '"structural"' in line} == {"grow", "prune"}
     for name, placement in (("job", JOB), ("pool", POOL)):
         there = trial(placement, tmp_path / name)

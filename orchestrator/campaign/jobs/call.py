@@ -43,6 +43,8 @@ class TrialJob:
         token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
         told = Told()
         task = this_task()
+        # as many threads as cores, as in Ray's workers; with others sums are rounded in another way
+        os.environ.setdefault("OMP_NUM_THREADS", str(task.cpus))
         if task.size == 1:
             return self._claimed(folder, token, told, None)
         from orchestrator.ranks import joined, use_gpu
