@@ -52,7 +52,8 @@ def at_site(site: str, account: str | None) -> At:
     def at(spec: CampaignSpec) -> CampaignSpec:
         name = "job" if spec.placement.name == "local" else spec.placement.name
         given = {} if spec.placement.name == "local" else spec.placement.arguments
-        arguments = {"site": site, "dashboard": True, **({"account": account} if account else {}), **given}
+        watched = {"dashboard": True} if name == "job" else {}  # a pool's nodes would answer whoever asks for metrics
+        arguments = {"site": site, **watched, **({"account": account} if account else {}), **given}
         return spec.model_copy(update={"placement": Named(name=name, arguments=arguments), "root": spec.root.absolute()})
 
     return at
