@@ -87,9 +87,9 @@ def memory_mb() -> float:
 
 def driver(state: Path, count: int) -> tuple[float, float, float, float]:
     """Run the campaign; returns MB a trial, CPU seconds, minutes, Slurm calls a minute."""
-    from orchestrator.campaign import run
-    from orchestrator.campaign.placement import a_ray
-    from orchestrator.config import CampaignSpec
+    from coppice.orchestrator.campaign import run
+    from coppice.orchestrator.config.models import CampaignSpec
+    from coppice.orchestrator.placement.ray_session import a_ray
 
     spec = CampaignSpec.model_validate({
         "name": "many", "root": state,
@@ -135,7 +135,7 @@ ray.init(num_cpus=64, include_dashboard=False, log_to_driver=False)
 @ray.remote(num_cpus=1)
 class Watcher:
     def __init__(self):
-        import orchestrator.campaign.trainable
+        import coppice.orchestrator.placement.local.trainable
     def memory(self):
         text = Path("/proc/self/smaps_rollup").read_text().splitlines()
         usage = __import__("resource").getrusage(0)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.campaign.placement import local
-from orchestrator.config import CampaignSpec, TrialSpec
-from orchestrator.store import TrialFolder
+from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.orchestrator.placement.local.placement import local
 
 
 class Nothing:
@@ -64,7 +64,7 @@ def bare(num_trials: int, root: Path, reuse: bool) -> None:
 
 
 def campaign(num_trials: int, root: Path) -> None:
-    from orchestrator.campaign import run
+    from coppice.orchestrator.campaign import run
 
     outcome = run(
         CampaignSpec.model_validate(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from methods.network import Network
-from methods.networks.resnet import resnet
-from orchestrator import checkpoint as checkpoints
-from orchestrator.config import TrainingSpec
-from orchestrator.setup import Staging, capture
-from orchestrator.tasks.catalog import load_dataset
-from orchestrator.tasks.losses import loss_for
-from orchestrator.training import Trainer
+from coppice.methods.network import Network
+from coppice.methods.networks.resnet import resnet
+from coppice.orchestrator.config.models import TrainingSpec
+from coppice.orchestrator.folder import checkpoint as checkpoints
+from coppice.orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.losses import loss_for
+from coppice.orchestrator.trial.checkpointing import Staging, capture
+from coppice.orchestrator.trial.trainer import Trainer
 
 ROUNDS = 9
 
@@ -26,7 +26,8 @@ ROUNDS = 9
 def trainer() -> Trainer:
     arguments = {"num_classes": 10, "in_channels": 1, "depth": 18}
     data = load_dataset("digits", None, limit_train=64)
-    network = Network(resnet(**arguments), "methods.networks.resnet:resnet", arguments, (torch.zeros(2, *data.input_shape),))
+    examples = (torch.zeros(2, *data.input_shape),)
+    network = Network(resnet(**arguments), "coppice.methods.networks.resnet:resnet", arguments, examples)
     spec = TrainingSpec.model_validate({"epochs": 1, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.01, "momentum": 0.9}}})
     made = Trainer(network, data, loss_for(data, None), spec, 0)
     made.train_epoch(1, [], lambda: None)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.graph import Atom, Element, Graph, elements, trace
-from methods.graph.expr import unit_map
-from methods.networks.resnet import resnet
-from methods.networks.vgg import vgg11
-from methods.surgery.resize import narrowing, resize
+from coppice.methods.graph import Atom, Element, Graph, elements, trace
+from coppice.methods.graph.expr import unit_map
+from coppice.methods.networks.resnet import resnet
+from coppice.methods.networks.vgg import vgg11
+from coppice.methods.surgery.resize import narrowing, resize
 
 ROUNDS, PRUNING_ROUNDS = 21, 7
 

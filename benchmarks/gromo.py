@@ -28,11 +28,11 @@ from gromo.modules.growing_module import GrowingModule
 from gromo.modules.linear_growing_module import LinearGrowingModule
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.growth.gradmax import GradMax
-from methods.growth.tiny import Tiny
-from methods.method import Context, Method
-from methods.network import Network
+from coppice.methods.apply import apply
+from coppice.methods.growth.gradmax import GradMax
+from coppice.methods.growth.tiny.method import Tiny
+from coppice.methods.method import Context, Method
+from coppice.methods.network import Network
 
 ROUNDS, UNITS = {"mlp": 11, "conv": 3}, 8
 MLP, CONV = (784, 128, 128, 10), (3, 32, 32, 32)

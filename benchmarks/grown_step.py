@@ -9,11 +9,11 @@ import time
 import torch
 from torch import nn
 
-from methods.apply import apply
-from methods.network import Network
-from methods.networks.resnet import resnet
-from methods.plan import GrowPlan
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.networks.resnet import resnet
+from coppice.methods.plan import GrowPlan
+from coppice.methods.surgery.followers import OptimizerFollower
 
 ROUNDS = 31
 
@@ -30,7 +30,7 @@ def main() -> None:
     torch.manual_seed(0)
     half = {"num_classes": 10, "in_channels": 3, "depth": 20, "width": 0.5}
     inputs, targets = torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
-    grown = Network(resnet(**half), "methods.networks.resnet:resnet", half, (inputs[:2],))
+    grown = Network(resnet(**half), "coppice.methods.networks.resnet:resnet", half, (inputs[:2],))
     optimizer = torch.optim.SGD(grown.module.parameters(), 0.01, momentum=0.9)
     step(grown.module, optimizer, inputs, targets)
     for name in [e.name for e in grown.elements() if e.level == "channel" and e.permissible]:

@@ -16,15 +16,15 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from methods.adapt import adapt
-from methods.event import Event
-from methods.growth.gradmax import GradMax
-from methods.growth.tiny import Tiny
-from methods.method import Context
-from methods.network import Network
-from methods.networks.vgg import vgg11
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.event import Event
+from coppice.methods.growth.gradmax import GradMax
+from coppice.methods.growth.tiny.method import Tiny
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.networks.vgg import vgg11
+from coppice.methods.selection import All
 
 BATCH, FRACTION = 128, 0.125
 MIB = 2**20
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{'network':10s} {'method':9s} {'elements':>8s} {'forward, MiB':>13s} {'event, MiB':>11s} {'ratio':>6s}  (goal < 1)")
     for name, method in (("gradmax", GradMax()), ("tiny", Tiny(line_search=False))):
         module = vgg11(10)
-        network = Network(module, "methods.networks.vgg:vgg11", {"num_classes": 10}, (inputs[:2],))
+        network = Network(module, "coppice.methods.networks.vgg:vgg11", {"num_classes": 10}, (inputs[:2],))
         ctx = Context(network, lambda n: [(inputs, targets)] * n, torch.nn.functional.cross_entropy, torch.Generator())
         _, forward = peak(partial(module, inputs))
         network.elements()

@@ -25,9 +25,9 @@ from typing import Any
 if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     del sys.path[0]  # else this file would hide the package of its name
 
-from methods.catalog import GROWTH, PRUNING, resolve
-from orchestrator.config import TrialSpec
-from orchestrator.trial import Trial
+from coppice.methods.catalog import GROWTH, PRUNING, resolve
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.trial.trial import Trial
 
 EPOCHS = 14
 GROW_WHEN = {"periodic": {"every": 2, "from": 2, "until": 8}}
@@ -135,14 +135,14 @@ def timed(act: Any, spent: list[float]) -> Any:
 
 
 def _first_reason(folder: Path) -> str:
-    from orchestrator.store import read_events
+    from coppice.orchestrator.folder.events import read_events
 
     reasons = [e["reason"] for e in read_events(folder / "events.jsonl") if e["type"] == "skipped"]
     return reasons[0][:60] if reasons else ""
 
 
 def parameters_of(task: dict[str, Any]) -> float:
-    from orchestrator.setup import build_network, build_task
+    from coppice.orchestrator.trial.building import build_network, build_task
 
     spec = TrialSpec.model_validate({"task": task, "training": {"epochs": 1}})
     return float(build_network(spec, build_task(spec)[0]).num_parameters())

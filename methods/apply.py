@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from methods.check import check
-from methods.event import Event
-from methods.graph.values import Element
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
-from methods.surgery.carry_out import carry_out
-from methods.surgery.changes import Follower
-from methods.surgery.followers import check_followed
+from coppice.methods.event import Event
+from coppice.methods.graph.values import Element
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from coppice.methods.surgery.carry_out import carry_out
+from coppice.methods.surgery.changes import Follower
+from coppice.methods.surgery.check import check
+from coppice.methods.surgery.followers import check_followed
 
 KINDS = {GrowPlan: "grow", PrunePlan: "prune", InsertPlan: "insert", RemovePlan: "remove", MaskPlan: "mask"}
 

@@ -8,48 +8,48 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from methods.growth.cascade import Cascade
-from methods.growth.controller import Controller, ControllerPruning
-from methods.growth.deepen import Deepen
-from methods.growth.firefly import Firefly
-from methods.growth.gradmax import GradMax
-from methods.growth.gradmax_opt import GradMaxOpt
-from methods.growth.half_layer import HalfLayer
-from methods.growth.nest import Nest
-from methods.growth.net2wider import Net2Wider
-from methods.growth.north import North
-from methods.growth.random import Random
-from methods.growth.residual_fitting import ResidualFitting
-from methods.growth.senn import Senn
-from methods.growth.senn_depth import SennDepth
-from methods.growth.size_weight import SizeWeight, SizeWeightPruning
-from methods.growth.sparse import NestConnections, RigL, Set, Snfs
-from methods.growth.splitting import Splitting
-from methods.growth.tiny import Tiny
-from methods.growth.variance_transfer import VarianceTransfer
-from methods.method import Method
-from methods.parameters import Parameter
-from methods.pruning.condense import Condense
-from methods.pruning.dead_neurons import DeadNeurons
-from methods.pruning.differentiable import Differentiable
-from methods.pruning.fisher import Fisher
-from methods.pruning.fisher_weights import FisherWeights
-from methods.pruning.granet import GraNet
-from methods.pruning.lamp import Lamp
-from methods.pruning.magnitude import Magnitude
-from methods.pruning.magnitude_weights import MagnitudeWeights, RiglDrop
-from methods.pruning.movement import MovementWeights
-from methods.pruning.obs import OptimalBrainSurgeon
-from methods.pruning.one_synapse import OneSynapse
-from methods.pruning.polarization import Polarization
-from methods.pruning.random_units import RandomUnits
-from methods.pruning.random_weights import RandomWeights
-from methods.pruning.remove_blocks import RemoveBlocks
-from methods.pruning.slimming import Slimming
-from methods.pruning.snip import Snip
-from methods.pruning.synflow import SynFlow
-from methods.pruning.taylor import Taylor
-from methods.selection import (
+from coppice.methods.growth.cascade.method import Cascade
+from coppice.methods.growth.deepen import Deepen
+from coppice.methods.growth.firefly.method import Firefly
+from coppice.methods.growth.gated.controller import Controller, ControllerPruning
+from coppice.methods.growth.gated.size_weight import SizeWeight, SizeWeightPruning
+from coppice.methods.growth.gradmax import GradMax
+from coppice.methods.growth.gradmax_opt import GradMaxOpt
+from coppice.methods.growth.half_layer.method import HalfLayer
+from coppice.methods.growth.nest import Nest
+from coppice.methods.growth.net2wider import Net2Wider
+from coppice.methods.growth.north import North
+from coppice.methods.growth.random import Random
+from coppice.methods.growth.residual_fitting.method import ResidualFitting
+from coppice.methods.growth.senn.depth import SennDepth
+from coppice.methods.growth.senn.method import Senn
+from coppice.methods.growth.sparse.method import NestConnections, RigL, Set, Snfs
+from coppice.methods.growth.splitting.method import Splitting
+from coppice.methods.growth.tiny.method import Tiny
+from coppice.methods.growth.variance_transfer.method import VarianceTransfer
+from coppice.methods.method import Method
+from coppice.methods.parameters import Parameter
+from coppice.methods.pruning.condense import Condense
+from coppice.methods.pruning.dead_neurons import DeadNeurons
+from coppice.methods.pruning.differentiable import Differentiable
+from coppice.methods.pruning.fisher import Fisher
+from coppice.methods.pruning.fisher_weights import FisherWeights
+from coppice.methods.pruning.granet import GraNet
+from coppice.methods.pruning.lamp import Lamp
+from coppice.methods.pruning.magnitude import Magnitude
+from coppice.methods.pruning.magnitude_weights import MagnitudeWeights, RiglDrop
+from coppice.methods.pruning.movement import MovementWeights
+from coppice.methods.pruning.obs import OptimalBrainSurgeon
+from coppice.methods.pruning.one_synapse.method import OneSynapse
+from coppice.methods.pruning.polarization import Polarization
+from coppice.methods.pruning.random_units import RandomUnits
+from coppice.methods.pruning.random_weights import RandomWeights
+from coppice.methods.pruning.remove_blocks import RemoveBlocks
+from coppice.methods.pruning.slimming import Slimming
+from coppice.methods.pruning.snip import Snip
+from coppice.methods.pruning.synflow import SynFlow
+from coppice.methods.pruning.taylor import Taylor
+from coppice.methods.selection import (
     All,
     BestGain,
     BudgetOptimal,

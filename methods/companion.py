@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.network import Network
-from methods.surgery.changes import Follower, TensorChange
+from coppice.methods.network import Network
+from coppice.methods.surgery.changes import Follower, TensorChange
 
 
 class Companion(Follower):

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.companion import Companion
-from methods.graph.values import Element, Level
-from methods.network import LossFunction, Network
-from methods.parameters import Parameter, parameter
-from methods.plan import Plan
-from methods.ranks import ALONE, Ranks
+from coppice.methods.companion import Companion
+from coppice.methods.graph.values import Element, Level
+from coppice.methods.network import LossFunction, Network
+from coppice.methods.parameters import Parameter, parameter
+from coppice.methods.plan import Plan
+from coppice.methods.ranks import ALONE, Ranks
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 """(number of batches) -> that many (input, target) pairs of training data, the same ones for the same state."""

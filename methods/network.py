@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.connected import settle
-from methods.graph.elements import elements as find_elements
-from methods.graph.trace import trace
-from methods.graph.values import Element, Graph
+from coppice.methods.graph.connectivity import settle
+from coppice.methods.graph.elements import elements as find_elements
+from coppice.methods.graph.trace import trace
+from coppice.methods.graph.values import Element, Graph
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Network:
         factory: `package.module:attribute` that builds the unchanged module.
         arguments: JSON-able keyword arguments of the factory.
         example_inputs: what the forward takes; used for tracing and counting only.
-        edits: ordered, JSON-able record of inserted and removed modules (see `methods.architecture`).
+        edits: ordered, JSON-able record of inserted and removed modules (see `coppice.methods.record.architecture`).
         attributes: `module|name` -> value, for every Python attribute that a change has set.
         masks: tensor name -> bool mask (True keeps).
         lineage: JSON-able events that made the network what it is, oldest first.

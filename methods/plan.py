@@ -82,8 +82,8 @@ class InsertPlan:
 
     Attributes:
         element: name of the insertion point.
-        kind: a name of `methods.surgery.layers.KINDS` (`identity_linear`, `identity_conv`, `residual_linear`, `residual_conv`,
-            `duplicate`).
+        kind: a name of `coppice.methods.surgery.layers.KINDS` (`identity_linear`, `identity_conv`, `residual_linear`,
+            `residual_conv`, `duplicate`).
         arguments: JSON-able arguments of that kind.
         seed: of the random fills.
         values: name of a tensor inside the new module -> what it starts with, in place of what the kind says; where the network

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from methods.graph.values import AttributeEdit, Element, Exactness
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, RemovePlan
-from methods.surgery import layers
-from methods.surgery.carry_out import resize_all
-from methods.surgery.resize import narrowing, widening
-from methods.surgery.shrink import Shrinking, advance
+from coppice.methods.graph.values import AttributeEdit, Element, Exactness
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, RemovePlan
+from coppice.methods.surgery import layers
+from coppice.methods.surgery.carry_out import resize_all
+from coppice.methods.surgery.resize import narrowing, widening
+from coppice.methods.surgery.shrink import Shrinking, advance
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, that counts as equal (in float32)."""

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from slurm.client import Client
-from slurm.nodes import expand
-from slurm.site import Site
+from coppice.slurm.client import Client
+from coppice.slurm.nodes import expand
+from coppice.slurm.site import Site
 
 FIELDS = (
     "JobID", "State", "Reason", "Submit", "Start", "End", "ElapsedRaw", "NNodes", "AllocTRES", "NodeList", "TotalCPU",

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from slurm.site import GpuNodes, Queue, Site, SiteError
+from coppice.slurm.site import GpuNodes, Queue, Site, SiteError
 
 ACCOUNT = re.compile(r"[A-Za-z0-9_.@+-]+")
 

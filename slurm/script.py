@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slurm.site import Site, SiteError
-from slurm.submission import notice_s
+from coppice.slurm.site import Site, SiteError
+from coppice.slurm.submission import notice_s
 
 NOTICE_S = 300
 """How long before its time limit the driver is told to hand over, where the limit is long enough."""
@@ -18,7 +18,7 @@ def driver_script(site: Site, options: Mapping[str, str], name: str, log: Path, 
 
     Args:
         site: its prologue lines come first; they are whoever's who wrote the site file.
-        options: of sbatch, by long name (`slurm.request.options`).
+        options: of sbatch, by long name (`coppice.slurm.request.options`).
         name: of the job.
         log: where output goes; later jobs add to it.
         command: and its arguments.

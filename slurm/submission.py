@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slurm.client import SlurmError, refusal
-from slurm.site import Site
+from coppice.slurm.client import SlurmError, refusal
+from coppice.slurm.site import Site
 
 SIGNAL_DELAY_S = 120
 """How long before its time limit a job is signalled, where the limit is long enough."""
@@ -39,7 +39,7 @@ def parameters(site: Site, options: Mapping[str, str], name: str, parallel: int)
 
     Args:
         site: whose prologue, wckey and srun arguments apply.
-        options: of sbatch, by long name (`slurm.request.options`).
+        options: of sbatch, by long name (`coppice.slurm.request.options`).
         name: of the jobs.
         parallel: how many tasks of an array may run at a time.
     """

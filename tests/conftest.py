@@ -1,5 +1,5 @@
 """Ray reads its settings when it is imported, so they are made before any test module imports it."""
 
-from orchestrator.campaign.placement import prepare_environment
+from coppice.orchestrator.placement.ray_session import prepare_environment
 
 prepare_environment()

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from methods.graph.expr import Expr, Prod, Sum, atom_names, walk
-from methods.graph.values import AtomInfo, AttributeEdit, Graph, Occurrence
+from coppice.methods.graph.expr import Expr, Prod, Sum, atom_names, walk
+from coppice.methods.graph.values import AtomInfo, AttributeEdit, Graph, Occurrence
 
 _BUILTIN = ("groups", "num_groups", "num_heads")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from methods.graph.expr import Atom, Const, atom_names
-from methods.graph.values import Element, Exactness, Graph, Level, ModuleCall
+from coppice.methods.graph.expr import Atom, Const, atom_names
+from coppice.methods.graph.values import Element, Exactness, Graph, Level, ModuleCall
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 

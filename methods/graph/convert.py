@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
-from methods.graph.mode import Value, Watch
-from methods.graph.terms import Fix, Mul, Term, Var, norm, same, variables
-from methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, Occurrence, Role
+from coppice.methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
+from coppice.methods.graph.terms import Fix, Mul, Term, Var, norm, same, variables
+from coppice.methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, Occurrence, Role
+from coppice.methods.graph.watch import Value, Watch
 
 _PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")
 _MAKES = frozenset(("produce", "raw"))

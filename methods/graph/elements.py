@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.graph.attributes import attribute_edits
-from methods.graph.blocks import insertions, removals
-from methods.graph.expr import Atom, Prod, atom_names, walk
-from methods.graph.joint import Joints
-from methods.graph.trace import submodules, trace
-from methods.graph.values import AtomInfo, AttributeEdit, Element, Exactness, Graph, Level, Move
+from coppice.methods.graph.attributes import attribute_edits
+from coppice.methods.graph.blocks import insertions, removals
+from coppice.methods.graph.expr import Atom, Prod, atom_names, walk
+from coppice.methods.graph.joint import Joints
+from coppice.methods.graph.trace import submodules, trace
+from coppice.methods.graph.values import AtomInfo, AttributeEdit, Element, Exactness, Graph, Level, Move
 
 COMPENSATIONS = ("layernorm", "rmsnorm", "groupnorm", "attention_scale")
 _COUPLED = frozenset(("softmax", "reduced"))
@@ -22,7 +22,7 @@ _UNLISTED = ("kernel size", "one input channel in each group", "length of a norm
 
 
 def elements(module: nn.Module, example_inputs: tuple[Any, ...], *, graph: Graph | None = None) -> list[Element]:
-    """Everything in a network that may be grown or pruned, by algebra alone (`methods.probe` verifies by running).
+    """Everything in a network that may be grown or pruned, by algebra alone (`coppice.methods.probe` verifies by running).
 
     Args:
         module: any module.

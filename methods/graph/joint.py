@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from methods.graph.expr import Atom, Expr, Prod
-from methods.graph.values import AttributeEdit, Graph, Move
+from coppice.methods.graph.expr import Atom, Expr, Prod
+from coppice.methods.graph.values import AttributeEdit, Graph, Move
 
 Edits = Mapping[str, tuple[AttributeEdit, ...]]
 

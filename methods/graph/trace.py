@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
-from methods.graph.convert import Run, to_graph
-from methods.graph.mode import Value, Watch
-from methods.graph.terms import Fix
-from methods.graph.values import Graph
+from coppice.methods.graph.convert import Run, to_graph
+from coppice.methods.graph.terms import Fix
+from coppice.methods.graph.values import Graph
+from coppice.methods.graph.watch import Value, Watch
 
 _CANNOT_RUN_WITHOUT_DATA = (RuntimeError, TypeError, ValueError, AssertionError)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from methods.graph.terms import Cat, Fix, Mul, Term, Var, factors, norm, same, variables
+from coppice.methods.graph.terms import Cat, Fix, Mul, Term, Var, factors, norm, same, variables
 
 
 class Algebra:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from methods.graph.expr import Expr
+from coppice.methods.graph.expr import Expr
 
 Level = Literal["weight", "channel", "head", "group", "layer", "block", "insertion"]
 Exactness = Literal["exact", "compensated", "inexact", "no"]
@@ -141,7 +141,7 @@ class Element:
         moves: the atoms that move together with one unit; more than one means a joint move.
         attributes: Python attributes that follow.
         reason: why it is not permissible; None when it is.
-        kinds: what can be put at an insertion point (names of `methods.surgery.layers.KINDS`).
+        kinds: what can be put at an insertion point (names of `coppice.methods.surgery.layers.KINDS`).
         verified: True when the probe ran it and the result agreed, False when not, None when nobody ran it.
     """
 
@@ -170,7 +170,8 @@ class Element:
         guessed = [f"{a.module}.{a.name}".lstrip(".") for a in self.attributes if not a.certain]
         if self.verified or not guessed:
             return None
-        return f"only their value suggests that the attributes {', '.join(guessed)} follow its size; verify it with methods.probe"
+        names = ', '.join(guessed)
+        return f"only their value suggests that the attributes {names} follow its size; verify it with coppice.methods.probe"
 
     @property
     def joint(self) -> bool:

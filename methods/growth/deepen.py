@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.graph.values import Element
-from methods.method import Context, Measurement, Method, parameter
-from methods.network import Network
-from methods.plan import InsertPlan
-from methods.statistics import frozen_modes, require_finite
-from methods.surgery.layers import channel_statistics
+from coppice.methods.apply import apply
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.statistics import frozen_modes, require_finite
+from coppice.methods.method import Context, Measurement, Method, parameter
+from coppice.methods.network import Network
+from coppice.methods.plan import InsertPlan
+from coppice.methods.surgery.layers import channel_statistics
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.growth.exact import Exact
-from methods.growth.gradients import Moment, fan_out_gradients, grouped, moments, offered, sites_of
-from methods.growth.path import why_not_fan_in
-from methods.growth.singular import leading
-from methods.growth.sweep import layers_of
-from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, parameter
-from methods.plan import GrowPlan
-from methods.statistics import require_finite
+from coppice.methods.graph.values import Element
+from coppice.methods.growth.first_order.exact import Exact
+from coppice.methods.growth.first_order.gradients import Moment, fan_out_gradients, grouped, moments, offered, sites_of
+from coppice.methods.growth.first_order.path import why_not_fan_in
+from coppice.methods.growth.first_order.singular import leading
+from coppice.methods.growth.first_order.sweep import layers_of
+from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import GrowPlan
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from methods.graph.values import Element
-from methods.growth.cross_moment import fan_out_gradient, run_rows
-from methods.growth.exact import Exact
-from methods.growth.gradients import moments, offered, sites_of
-from methods.growth.singular import leading
-from methods.growth.sweep import View, layers_of, sweep
-from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, parameter
-from methods.plan import GrowPlan
-from methods.ranks import ALONE
-from methods.statistics import require_finite
+from coppice.methods.graph.values import Element
+from coppice.methods.growth.first_order.cross_moment import fan_out_gradient, run_rows
+from coppice.methods.growth.first_order.exact import Exact
+from coppice.methods.growth.first_order.gradients import moments, offered, sites_of
+from coppice.methods.growth.first_order.singular import leading
+from coppice.methods.growth.first_order.sweep import View, layers_of, sweep
+from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import GrowPlan
+from coppice.methods.ranks import ALONE
 
 SAME = 0.95
 """Cosine of the incoming weights from which on two units count as copies of each other."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.graph.values import Element
-from methods.growth.gradients import fan_out_gradients, offered, sites_of
-from methods.growth.sweep import View, layers_of, sweep
-from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, Method, parameter
-from methods.plan import GrowPlan
-from methods.statistics import NonFiniteStatistics, mean_loss, require_finite
+from coppice.methods.apply import apply
+from coppice.methods.graph.values import Element
+from coppice.methods.growth.first_order.gradients import fan_out_gradients, offered, sites_of
+from coppice.methods.growth.first_order.sweep import View, layers_of, sweep
+from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.statistics import NonFiniteStatistics, mean_loss, require_finite
+from coppice.methods.method import Context, Measurement, Method, parameter
+from coppice.methods.plan import GrowPlan
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.graph.values import Element
-from methods.method import Context, Measurement, Method, parameter
-from methods.plan import GrowPlan
+from coppice.methods.graph.values import Element
+from coppice.methods.method import Context, Measurement, Method, parameter
+from coppice.methods.plan import GrowPlan
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.companion import Companion
-from methods.graph.values import Element
-from methods.growth.covariance import inputs_of
-from methods.growth.cross_moment import run_rows
-from methods.growth.effective_rank import RankMemory, effective_ranks, unit_samples
-from methods.growth.exact import Exact
-from methods.growth.gradients import sites_of
-from methods.growth.sweep import View, layers_of, sweep
-from methods.measures.site import Site, find_site
-from methods.method import Context, Measurement, parameter
-from methods.network import Network
-from methods.plan import GrowPlan
+from coppice.methods.companion import Companion
+from coppice.methods.graph.values import Element
+from coppice.methods.growth.first_order.covariance import inputs_of
+from coppice.methods.growth.first_order.cross_moment import run_rows
+from coppice.methods.growth.first_order.effective_rank import RankMemory, effective_ranks, unit_samples
+from coppice.methods.growth.first_order.exact import Exact
+from coppice.methods.growth.first_order.gradients import sites_of
+from coppice.methods.growth.first_order.sweep import View, layers_of, sweep
+from coppice.methods.measures.site import Site, find_site
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan
 
 MOST_CANDIDATES = 1024
 """Of one element, for `init: select`."""

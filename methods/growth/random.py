@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.graph.values import Element
-from methods.growth.path import why_not_fan_in
-from methods.measures.site import find_site
-from methods.method import Context, Measurement, Method, parameter
-from methods.plan import GrowPlan
+from coppice.methods.graph.values import Element
+from coppice.methods.growth.first_order.path import why_not_fan_in
+from coppice.methods.measures.site import find_site
+from coppice.methods.method import Context, Measurement, Method, parameter
+from coppice.methods.plan import GrowPlan
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.connected import connected, could_exist
-from methods.graph.values import Element
-from methods.method import Context
-from methods.network import Network
-from methods.surgery.masks import mask_of
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.connectivity import connected, could_exist
+from coppice.methods.graph.values import Element
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.surgery.masks import mask_of
+from coppice.methods.surgery.tensors import get_tensor
 
 
 def weights_of(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:

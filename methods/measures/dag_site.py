@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.network import Network
-from methods.networks.dag import DAG
-from methods.plan import GrowPlan
+from coppice.methods.graph.values import Element
+from coppice.methods.network import Network
+from coppice.methods.networks.dag import DAG
+from coppice.methods.plan import GrowPlan
 
 
 @dataclass(frozen=True)
@@ -57,5 +57,5 @@ def dag_site(network: Network, element: Element) -> DagSite | str:
     owner, _, leaf = element.name.rpartition(".")
     module = network.module.get_submodule(owner) if element.level == "channel" else None
     if not isinstance(module, DAG) or leaf != "weight:0":
-        return f"{element.name} is not the neurons of a network of single connections (methods.networks.dag)"
+        return f"{element.name} is not the neurons of a network of single connections (coppice.methods.networks.dag)"
     return DagSite(module, f"{owner}." if owner else "")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element, Role
-from methods.measures.units import held
-from methods.method import Context
-from methods.network import Network
-from methods.statistics import frozen_modes
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.values import Element, Role
+from coppice.methods.measures.statistics import frozen_modes
+from coppice.methods.measures.units import held
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.surgery.tensors import get_tensor
 
 EVERY: tuple[Role, ...] = ("produce", "consume", "bias", "scale", "shift", "raw")
 """Roles of the tensors that a unit lives in and that are trained."""

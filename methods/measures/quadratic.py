@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.method import Context
-from methods.network import Network
-from methods.statistics import frozen_modes, require_finite
-from methods.surgery.masks import mask_of
+from coppice.methods.measures.statistics import frozen_modes, require_finite
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.surgery.masks import mask_of
 
 CHUNK_BYTES = 64 * 2**20
 """Memory for the Jacobians of the samples that are taken together."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.graph.expr import Atom, Const, Prod
-from methods.graph.values import Element, Occurrence
-from methods.network import Network
-from methods.statistics import frozen_modes
+from coppice.methods.graph.expr import Atom, Const, Prod
+from coppice.methods.graph.values import Element, Occurrence
+from coppice.methods.measures.statistics import frozen_modes
+from coppice.methods.network import Network
 
 _MIXING = frozenset(
     ("layernorm", "rmsnorm", "groupnorm", "gn_groups", "conv_groups", "attention_scale", "softmax", "reduced", "heads",

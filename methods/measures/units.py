@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from methods.graph.expr import unit_map
-from methods.graph.values import Element, Occurrence, Role
-from methods.network import Network
+from coppice.methods.graph.expr import unit_map
+from coppice.methods.graph.values import Element, Occurrence, Role
+from coppice.methods.network import Network
 
 
 def held(network: Network, element: Element, roles: Sequence[Role]) -> Iterator[tuple[Occurrence, Tensor]]:

@@ -8,16 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from methods.architecture import import_factory
+from coppice.methods.record.architecture import import_factory
 
 NETWORKS = {
-    "mlp": "methods.networks.mlp:mlp",
-    "dag": "methods.networks.dag:dag",
-    "vgg11": "methods.networks.vgg:vgg11",
-    "vgg13": "methods.networks.vgg:vgg13",
-    "vgg16": "methods.networks.vgg:vgg16",
-    "resnet": "methods.networks.resnet:resnet",
-    "wide_resnet": "methods.networks.wide_resnet:wide_resnet",
+    "mlp": "coppice.methods.networks.mlp:mlp",
+    "dag": "coppice.methods.networks.dag:dag",
+    "vgg11": "coppice.methods.networks.vgg:vgg11",
+    "vgg13": "coppice.methods.networks.vgg:vgg13",
+    "vgg16": "coppice.methods.networks.vgg:vgg16",
+    "resnet": "coppice.methods.networks.resnet:resnet",
+    "wide_resnet": "coppice.methods.networks.wide_resnet:wide_resnet",
 }
 
 

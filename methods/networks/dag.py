@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.networks.acyclic import admit, levels, placed, possible
+from coppice.methods.networks.acyclic import admit, levels, placed, possible
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -48,12 +48,12 @@ class DAG(nn.Module):
 
     Row i of `weight` [H, I + H] holds what feeds neuron i: I inputs, then the neurons; `out.weight` [O, I + H] likewise for the
     outputs. `connections` and `out.connections`, bool of the same shapes, say which of them exist; those that do not count as
-    zero and get no gradient. They follow the masks of a `methods.network.Network` (see `settle`), which count, store and change
+    zero and get no gradient. They follow the masks of a `Network` (see `settle`), which count, store and change
     them. The number of a neuron says nothing about its place in the graph: topological levels are found from the connections
     that exist, and all neurons of a level are evaluated at once.
 
     New neurons (channel `weight:0`) are connected with all inputs and all outputs, and with the other neurons as
-    `methods.networks.acyclic.placed` says: last unless the plan gives them outgoing weights to neurons.
+    `coppice.methods.networks.acyclic.placed` says: last unless the plan gives them outgoing weights to neurons.
     """
 
     connections: Tensor
@@ -117,7 +117,7 @@ class DAG(nn.Module):
 
     @torch.no_grad()
     def settle(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `methods.connected.Connected`: connections that would close a cycle are left out, in a fixed order."""
+        """See `Connected`: connections that would close a cycle are left out, in a fixed order."""
         wanted = masks.get("weight", self.connections).to(self.connections.device)
         outputs = masks.get("out.weight", self.out.connections).to(self.connections.device)
         for name, mask, weight in (("weight", wanted, self.weight), ("out.weight", outputs, self.out.weight)):
@@ -146,7 +146,7 @@ class DAG(nn.Module):
         return placed(base, wanted, self.weight[:, self.num_inputs :] != 0, old)
 
     def could_exist(self, name: str) -> Tensor | None:
-        """See `methods.connected.Connected`."""
+        """See `coppice.methods.graph.connectivity.Connected`."""
         if name == "out.weight":
             return ~self.out.connections
         if name != "weight":

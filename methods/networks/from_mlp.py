@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.network import Network
-from methods.networks.dag import dag
-from methods.networks.mlp import ACTIVATIONS, MLP
+from coppice.methods.network import Network
+from coppice.methods.networks.dag import dag
+from coppice.methods.networks.mlp import ACTIVATIONS, MLP
 
 
 @torch.no_grad()
@@ -17,7 +17,7 @@ def from_mlp(network: Network) -> Network:
     """The same function as a DAG, neuron by neuron and weight by weight; masked weights become absent connections.
 
     Args:
-        network: holds a `methods.networks.mlp.MLP` with at least one hidden layer.
+        network: holds a `coppice.methods.networks.mlp.MLP` with at least one hidden layer.
 
     Raises:
         ValueError: it holds something else, or normalises its layers.
@@ -26,8 +26,8 @@ def from_mlp(network: Network) -> Network:
     layers = [m for m in module.modules() if isinstance(m, nn.Linear)]
     if not isinstance(module, MLP) or len(layers) < 2 or any(isinstance(m, nn.BatchNorm1d) for m in module.modules()):
         raise ValueError(
-            "only an mlp with hidden layers and without batch norm, as methods.networks.mlp makes it, becomes a DAG, but got "
-            f"{type(module).__name__}; fold its batch norm into the layers before, or build a dag."
+            "only an mlp with hidden layers and without batch norm, as coppice.methods.networks.mlp makes it, becomes a DAG, "
+            f"but got {type(module).__name__}; fold its batch norm into the layers before, or build a dag."
         )
     kinds = {type(m) for m in module.hidden if not isinstance(m, nn.Linear)}
     activation = next((name for name, kind in ACTIVATIONS.items() if kinds == {kind}), None)
@@ -52,6 +52,7 @@ def from_mlp(network: Network) -> Network:
         if name in network.masks:
             into.connections[rows, column : column + fed] = network.masks[name]
         column, row = column + fed, row + width
+    lineage = list(network.lineage)
     return Network(
-        made.train(module.training), "methods.networks.dag:dag", arguments, network.example_inputs, lineage=list(network.lineage)
+        made.train(module.training), "coppice.methods.networks.dag:dag", arguments, network.example_inputs, lineage=lineage
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.networks.initial import he_initialise, scaled
+from coppice.methods.networks.initial import he_initialise, scaled
 
 IMAGENET_DEPTHS = {18: ("basic", (2, 2, 2, 2)), 34: ("basic", (3, 4, 6, 3)), 50: ("bottleneck", (3, 4, 6, 3))}
 """Depth -> kind of block and number of blocks in each stage."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.networks.initial import he_initialise, scaled
+from coppice.methods.networks.initial import he_initialise, scaled
 
 STAGES = {
     11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),

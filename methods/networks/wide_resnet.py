@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.networks.initial import he_initialise, scaled
+from coppice.methods.networks.initial import he_initialise, scaled
 
 
 class PreActivationBlock(nn.Module):

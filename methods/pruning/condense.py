@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.method import Context, Measurement, parameter
-from methods.plan import PrunePlan
-from methods.pruning.merging import fan
-from methods.pruning.units import UnitPruning
+from coppice.methods.graph.values import Element
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import PrunePlan
+from coppice.methods.pruning.bases.merging import fan
+from coppice.methods.pruning.bases.units import UnitPruning
 
 KEPT = 2.0
 """Score of units that others are merged into; those of the others are 1 - how alike they are, at most 1."""

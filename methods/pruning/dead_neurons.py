@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.measures.dag_site import DagSite, dag_site
-from methods.method import Context, Measurement, Method
-from methods.networks.dag import DAG, FUNCTIONS
-from methods.plan import PrunePlan
-from methods.statistics import require_finite
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.dag_site import DagSite, dag_site
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, Method
+from coppice.methods.networks.dag import DAG, FUNCTIONS
+from coppice.methods.plan import PrunePlan
 
 
 @dataclass(frozen=True)

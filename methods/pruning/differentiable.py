@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from methods.companion import Companion
-from methods.graph.values import Element
-from methods.method import Context, Measurement, parameter
-from methods.network import Network
-from methods.pruning.unit_gates import UnitGates, gated_parts, norms
-from methods.pruning.units import UnitPruning
-from methods.statistics import require_finite
-from methods.surgery.tensors import get_tensor
+from coppice.methods.companion import Companion
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.network import Network
+from coppice.methods.pruning.bases.units import UnitPruning
+from coppice.methods.pruning.gates.unit_gates import UnitGates, gated_parts, norms
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

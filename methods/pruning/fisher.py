@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element, Role
-from methods.measures.per_sample import EVERY, Part, sample_gradients
-from methods.method import Context, Measurement, parameter
-from methods.plan import PrunePlan
-from methods.pruning.factors import sample_factors
-from methods.pruning.taylor import SensitivityPruning
-from methods.statistics import require_finite
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.values import Element, Role
+from coppice.methods.measures.per_sample import EVERY, Part, sample_gradients
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import PrunePlan
+from coppice.methods.pruning.bases.factors import sample_factors
+from coppice.methods.pruning.taylor import SensitivityPruning
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

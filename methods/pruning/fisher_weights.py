@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.measures.connections import weights_of
-from methods.measures.per_sample import sample_gradients
-from methods.method import Context, Measurement, parameter
-from methods.plan import MaskPlan
-from methods.pruning.weights import WeightPruning
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.connections import weights_of
+from coppice.methods.measures.per_sample import sample_gradients
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import MaskPlan
+from coppice.methods.pruning.bases.weights import WeightPruning
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from methods.graph.values import Element
-from methods.measures.connections import exchange, no_dense_gradient, noisy, wanted, weights_of
-from methods.measures.per_sample import mean_gradients
-from methods.method import Context, Measurement, parameter
-from methods.plan import MaskPlan
-from methods.pruning.magnitude_weights import MagnitudeWeights
-from methods.pruning.weights import without
-from methods.statistics import require_finite
-from methods.surgery.masks import mask_of
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.connections import exchange, no_dense_gradient, noisy, wanted, weights_of
+from coppice.methods.measures.per_sample import mean_gradients
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import MaskPlan
+from coppice.methods.pruning.bases.weights import without
+from coppice.methods.pruning.magnitude_weights import MagnitudeWeights
+from coppice.methods.surgery.masks import mask_of
 
 
 @dataclass(frozen=True)

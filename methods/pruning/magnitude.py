@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.graph.values import Element
-from methods.measures.units import held, sum_per_unit
-from methods.method import Context, Measurement, parameter
-from methods.pruning.units import UnitPruning
-from methods.statistics import require_finite
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.measures.units import held, sum_per_unit
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.pruning.bases.units import UnitPruning
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.measures.connections import noisy, weights_of
-from methods.method import Context, parameter
-from methods.pruning.weights import WeightPruning
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.connections import noisy, weights_of
+from coppice.methods.method import Context, parameter
+from coppice.methods.pruning.bases.weights import WeightPruning
 
 
 @dataclass(frozen=True)

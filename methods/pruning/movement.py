@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.accumulated import Accumulated
-from methods.companion import Companion
-from methods.graph.values import Element
-from methods.method import Context
-from methods.network import Network
-from methods.pruning.weights import WeightPruning
+from coppice.methods.companion import Companion
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.step_sums import Accumulated
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.pruning.bases.weights import WeightPruning
 
 
 class Movement(Accumulated):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
-from methods.method import Context, Measurement, Method, parameter
-from methods.plan import MaskPlan
-from methods.pruning.weights import without
-from methods.surgery.masks import mask_of
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
+from coppice.methods.method import Context, Measurement, Method, parameter
+from coppice.methods.plan import MaskPlan
+from coppice.methods.pruning.bases.weights import without
+from coppice.methods.surgery.masks import mask_of
+from coppice.methods.surgery.tensors import get_tensor
 
 
 class Surgeon:
@@ -50,7 +50,7 @@ class OptimalBrainSurgeon(Method):
     zero where weights are chosen and moved, as in the paper, and counted in the predicted loss. Advises as many as go before
     one costs more than `tolerance` times the loss, at most the fraction `most`.
 
-    Plans of one measurement build on each other, in the order in which they are asked for, as `methods.adapt` carries them out;
+    Plans of one measurement build on each other, in the order in which they are asked for, as `adapt` carries them out;
     where one of them is rolled back, the others move weights as if it had not been.
     """
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.graph.values import Element
-from methods.measures.units import held
-from methods.method import Context, Measurement
-from methods.pruning.units import UnitPruning
-from methods.statistics import require_finite
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.measures.units import held
+from coppice.methods.method import Context, Measurement
+from coppice.methods.pruning.bases.units import UnitPruning
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.measures.connections import weights_of
-from methods.method import Context
-from methods.pruning.weights import WeightPruning
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.connections import weights_of
+from coppice.methods.method import Context
+from coppice.methods.pruning.bases.weights import WeightPruning
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.companion import Companion
-from methods.graph.values import Element
-from methods.method import Context, Measurement, Method, parameter
-from methods.network import Network
-from methods.plan import RemovePlan
-from methods.pruning.block_gates import BlockGates, gate_tensors, why_no_gate
-from methods.statistics import Seen, mean_loss, observe, require_finite
-from methods.surgery.tensors import get_tensor
+from coppice.methods.companion import Companion
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.statistics import Seen, mean_loss, observe, require_finite
+from coppice.methods.method import Context, Measurement, Method, parameter
+from coppice.methods.network import Network
+from coppice.methods.plan import RemovePlan
+from coppice.methods.pruning.gates.block_gates import BlockGates, gate_tensors, why_no_gate
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.companion import Companion
-from methods.graph.values import Element
-from methods.method import Context, Measurement, parameter
-from methods.network import Network
-from methods.pruning.scales import ScalePenalty, ScalePruning
-from methods.surgery.tensors import get_tensor
+from coppice.methods.companion import Companion
+from coppice.methods.graph.values import Element
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.network import Network
+from coppice.methods.pruning.bases.scales import ScalePenalty, ScalePruning
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

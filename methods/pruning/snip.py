@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from methods.graph.values import Element
-from methods.measures.connections import weights_of
-from methods.measures.per_sample import mean_gradients
-from methods.method import Context, parameter
-from methods.pruning.weights import WeightPruning
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.connections import weights_of
+from coppice.methods.measures.per_sample import mean_gradients
+from coppice.methods.method import Context, parameter
+from coppice.methods.pruning.bases.weights import WeightPruning
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from methods.graph.values import Element
-from methods.method import Context, parameter
-from methods.network import Network
-from methods.pruning.weights import WeightPruning
-from methods.statistics import frozen_modes, require_finite
-from methods.surgery.masks import mask_of
+from coppice.methods.graph.values import Element
+from coppice.methods.measures.statistics import frozen_modes, require_finite
+from coppice.methods.method import Context, parameter
+from coppice.methods.network import Network
+from coppice.methods.pruning.bases.weights import WeightPruning
+from coppice.methods.surgery.masks import mask_of
 
 LINEAR = frozenset(
     (

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.graph.values import Element, Role
-from methods.measures.per_sample import EVERY, Part, mean_gradients, parts, products
-from methods.method import Context, Measurement, parameter
-from methods.plan import PrunePlan
-from methods.pruning.factors import sample_factors
-from methods.pruning.units import UnitPruning
-from methods.statistics import require_finite
+from coppice.methods.graph.values import Element, Role
+from coppice.methods.measures.per_sample import EVERY, Part, mean_gradients, parts, products
+from coppice.methods.measures.statistics import require_finite
+from coppice.methods.method import Context, Measurement, parameter
+from coppice.methods.plan import PrunePlan
+from coppice.methods.pruning.bases.factors import sample_factors
+from coppice.methods.pruning.bases.units import UnitPruning
 
 
 @dataclass(frozen=True)

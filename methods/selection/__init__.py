@@ -1,8 +1,8 @@
 """Where, and how many: selections turn scores into choices. One file a family."""
 
-from methods.selection.best import BestGain, LargestScore
-from methods.selection.budget import BudgetOptimal
-from methods.selection.counting import (
+from coppice.methods.selection.best import BestGain, LargestScore
+from coppice.methods.selection.budget import BudgetOptimal
+from coppice.methods.selection.counting import (
     Budget,
     asked,
     at_most,
@@ -14,10 +14,10 @@ from methods.selection.counting import (
     take,
     wanted,
 )
-from methods.selection.each import All, Learned, RandomElement, RoundRobin
-from methods.selection.ranking import GlobalRanking
-from methods.selection.values import Candidate, Choice, Limit, Selection
-from methods.selection.weights import ErdosRenyi, Uniform
+from coppice.methods.selection.each import All, Learned, RandomElement, RoundRobin
+from coppice.methods.selection.ranking import GlobalRanking
+from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
+from coppice.methods.selection.weights import ErdosRenyi, Uniform
 
 __all__ = [
     "All",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from methods.amount import Amount
-from methods.parameters import parameter
-from methods.selection.counting import Budget, possible_counts, take, wanted
-from methods.selection.each import RoundRobin
-from methods.selection.values import Candidate, Choice, Limit, Selection
+from coppice.methods.parameters import parameter
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import Budget, possible_counts, take, wanted
+from coppice.methods.selection.each import RoundRobin
+from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from scipy.optimize import linprog
 
-from methods.amount import Amount
-from methods.parameters import parameter
-from methods.selection.counting import SIZED, asked, at_most, base, is_count, possible_counts, take
-from methods.selection.ranking import Steps
-from methods.selection.values import Candidate, Choice, Limit, Selection
+from coppice.methods.parameters import parameter
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import SIZED, asked, at_most, base, is_count, possible_counts, take
+from coppice.methods.selection.ranking import Steps
+from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
 MOST_STEPS = 1000
 """Steps of one candidate in the programme: more units than that are taken in larger steps."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from methods.amount import Amount
-from methods.selection.values import Candidate, Choice, Limit
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.values import Candidate, Choice, Limit
 
 SIZED = ("channel", "head", "group")
 """Levels whose sizes can be made a multiple of something."""

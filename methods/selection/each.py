@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from methods.amount import Amount
-from methods.parameters import parameter
-from methods.selection.counting import Budget, possible_counts, take, wanted
-from methods.selection.values import Candidate, Choice, Limit, Selection
+from coppice.methods.parameters import parameter
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import Budget, possible_counts, take, wanted
+from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.amount import Amount
-from methods.parameters import parameter
-from methods.selection.counting import asked, at_most, base, is_count, possible_counts, take
-from methods.selection.each import All
-from methods.selection.values import Candidate, Choice, Limit, Selection
+from coppice.methods.parameters import parameter
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import asked, at_most, base, is_count, possible_counts, take
+from coppice.methods.selection.each import All
+from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
 
 @dataclass(frozen=True)

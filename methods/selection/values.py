@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods.amount import Amount
-from methods.graph.values import Element
+from coppice.methods.graph.values import Element
+from coppice.methods.selection.amount import Amount
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Candidate:
 
     Attributes:
         element: which.
-        scores: see `methods.method.Measurement.scores`; empty when the method does not predict.
+        scores: see `coppice.methods.method.Measurement.scores`; empty when the method does not predict.
         room: how many units may be added (limit) or removed (size - minimum), a multiple of the quantum.
         seed_size: size in the network before any change, the base of `fraction of the seed network`.
         parameters_per_unit: parameters that one unit adds or removes.

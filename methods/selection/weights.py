@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.amount import Amount
-from methods.parameters import parameter
-from methods.selection.counting import Budget, asked, at_most, base, is_count, offered, possible_counts, take
-from methods.selection.values import Candidate, Choice, Limit, Selection
+from coppice.methods.parameters import parameter
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import Budget, asked, at_most, base, is_count, offered, possible_counts, take
+from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
 ROUNDING = 1e-9
 """Weights by which a number may miss a whole one through rounding of floating-point numbers."""

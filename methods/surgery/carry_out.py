@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from methods.connected import settle
-from methods.graph.expr import unit_map
-from methods.graph.values import Element, Graph, Occurrence
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
-from methods.surgery import layers
-from methods.surgery.changes import Follower, TensorChange
-from methods.surgery.masks import apply_masks, mask_of, resized_mask
-from methods.surgery.normalised import normalised_consumers
-from methods.surgery.resize import Resize, narrowing, resize, widening
-from methods.surgery.tensors import get_tensor, set_tensor
+from coppice.methods.graph.connectivity import settle
+from coppice.methods.graph.expr import unit_map
+from coppice.methods.graph.values import Element, Graph, Occurrence
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from coppice.methods.surgery import layers
+from coppice.methods.surgery.changes import Follower, TensorChange
+from coppice.methods.surgery.masks import apply_masks, mask_of, resized_mask
+from coppice.methods.surgery.normalised import normalised_consumers
+from coppice.methods.surgery.resize import Resize, narrowing, resize, widening
+from coppice.methods.surgery.tensors import get_tensor, set_tensor
 
 
 def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> None:

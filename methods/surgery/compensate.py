@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.graph.expr import Const, Prod, index_map, resized
-from methods.graph.values import Element, Graph, Occurrence
-from methods.plan import GrowPlan
-from methods.surgery.fill import seed_for
-from methods.surgery.tensors import get_tensor, set_tensor
+from coppice.methods.graph.expr import Const, Prod, index_map, resized
+from coppice.methods.graph.values import Element, Graph, Occurrence
+from coppice.methods.plan import GrowPlan
+from coppice.methods.surgery.fill import seed_for
+from coppice.methods.surgery.tensors import get_tensor, set_tensor
 
 Attributes = dict[str, int | float]
 EPSILONS = frozenset(("eps", "epsilon", "variance_epsilon"))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.graph.expr import NEW, index_map
-from methods.graph.values import Element, Graph
-from methods.plan import GrowPlan
-from methods.surgery.changes import TensorChange
+from coppice.methods.graph.expr import NEW, index_map
+from coppice.methods.graph.values import Element, Graph
+from coppice.methods.plan import GrowPlan
+from coppice.methods.surgery.changes import TensorChange
 
 CONSTANTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0, "raw": 0.0}
 """Fill of new entries by role, where neither the plan's values nor copies say otherwise."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.surgery.changes import Follower, TensorChange
-from methods.surgery.tensors import owner
+from coppice.methods.surgery.changes import Follower, TensorChange
+from coppice.methods.surgery.tensors import owner
 
 SECOND_MOMENTS = frozenset(
     ["exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "exp_inf", "sum", "step_size", "variance", "row_var", "col_var"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.surgery.inserted import Residual, take_away_behind
+from coppice.methods.surgery.inserted import Residual, take_away_behind
 
 KINDS = {
     "identity_linear": "Linear with the identity as its weight, behind ReLU followed by another ReLU (Net2Deeper)",

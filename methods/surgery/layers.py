@@ -2,7 +2,7 @@
 
 No name of an existing tensor changes, so keys of checkpoints, optimizer states and elements stay valid. What is put behind a
 module becomes its child `grown_<n>` and runs on its output: an `nn.Sequential` runs its last child anyway, any other module
-gets a forward hook that knows the child's name only (see `methods.surgery.inserted`). Both survive deep copies, `state_dict`,
+gets a forward hook that knows the child's name only (see `inserted`). Both survive deep copies, `state_dict`,
 `.to`, `train`/`eval` and functional calls, and a trace sees the new module like any other, so that it can grow and shrink in
 turn. A hook that must see the module's own output, without what was put behind it, is registered with `prepend=True`.
 
@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.network import Network
-from methods.plan import InsertPlan, RemovePlan
-from methods.surgery.inserted import PassThrough, Zero, put_behind, put_behind_names, take_away_behind
-from methods.surgery.kinds import KINDS, check_arguments, initialise, initialise_ends, make
-from methods.surgery.tensors import get_tensor, owner, tied_names
+from coppice.methods.network import Network
+from coppice.methods.plan import InsertPlan, RemovePlan
+from coppice.methods.surgery.inserted import PassThrough, Zero, put_behind, put_behind_names, take_away_behind
+from coppice.methods.surgery.kinds import KINDS, check_arguments, initialise, initialise_ends, make
+from coppice.methods.surgery.tensors import get_tensor, owner, tied_names
 
 __all__ = ["KINDS", "branch_ends", "channel_statistics", "insert", "remove", "replay"]
 

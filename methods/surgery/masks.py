@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.network import Network
-from methods.surgery.tensors import get_tensor
+from coppice.methods.network import Network
+from coppice.methods.surgery.tensors import get_tensor
 
 
 def mask_of(network: Network, name: str) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from methods.network import Network
-from methods.surgery.compensate import is_norm
+from coppice.methods.network import Network
+from coppice.methods.surgery.compensate import is_norm
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from methods.graph.expr import NEW, atom_names, index_map, resized
-from methods.graph.values import Element, Graph
-from methods.plan import GrowPlan
-from methods.surgery.changes import TensorChange
-from methods.surgery.compensate import compensate
-from methods.surgery.fill import Fill
-from methods.surgery.tensors import get_tensor, owner, set_tensor
+from coppice.methods.graph.expr import NEW, atom_names, index_map, resized
+from coppice.methods.graph.values import Element, Graph
+from coppice.methods.plan import GrowPlan
+from coppice.methods.surgery.changes import TensorChange
+from coppice.methods.surgery.compensate import compensate
+from coppice.methods.surgery.fill import Fill
+from coppice.methods.surgery.tensors import get_tensor, owner, set_tensor
 
 
 @dataclass(frozen=True)

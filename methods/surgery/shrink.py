@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from methods.graph.expr import unit_map
-from methods.network import Network
-from methods.surgery.tensors import get_tensor
+from coppice.methods.graph.expr import unit_map
+from coppice.methods.network import Network
+from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass(frozen=True)

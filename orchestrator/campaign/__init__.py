@@ -1,7 +1,7 @@
 """Campaigns: many trials, searched."""
 
-from orchestrator.campaign.lock import load_spec
-from orchestrator.campaign.running import Outcome, run
-from orchestrator.status import StatusBoard, TrialStatus, status
+from coppice.orchestrator.campaign.run import Outcome, run
+from coppice.orchestrator.folder.lock import load_spec
+from coppice.orchestrator.operations.status import StatusBoard, TrialStatus, status
 
 __all__ = ["Outcome", "StatusBoard", "TrialStatus", "load_spec", "run", "status"]

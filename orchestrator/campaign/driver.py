@@ -9,18 +9,18 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator.campaign.jobs.board import JobsDie, Replaced
-from orchestrator.campaign.ledger import Ledger
-from orchestrator.campaign.lock import create, load_spec
-from orchestrator.campaign.running import Progress, run
-from orchestrator.config import CampaignSpec
-from orchestrator.jobqueue import cancelled
-from orchestrator.store import CampaignFolder, write_atomic, write_json
-from slurm.client import Client, SlurmError
-from slurm.request import Request, options
-from slurm.script import driver_script
-from slurm.site import Site
-from slurm.succession import NOT_DONE, Succession
+from coppice.orchestrator.campaign.run import Progress, run
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.files import write_atomic, write_json
+from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
+from coppice.orchestrator.folder.lock import create, load_spec
+from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.placement.supervisor import JobsDie, Replaced
+from coppice.slurm.client import Client, SlurmError
+from coppice.slurm.job.succession import NOT_DONE, Succession
+from coppice.slurm.request import Request, options
+from coppice.slurm.script import driver_script
+from coppice.slurm.site import Site
 
 IDLE_DRIVERS = 3
 """After so many drivers in a row that brought nothing on, there is no further one."""
@@ -32,7 +32,7 @@ PREDECESSOR_S = 600.0
 
 def script_text(spec: CampaignSpec, folder: CampaignFolder, site: Site, request: Request) -> str:
     """The sbatch script of the driver."""
-    command = [sys.executable, "-m", "orchestrator", "drive", str(folder.path)]
+    command = [sys.executable, "-m", "coppice", "drive", str(folder.path)]
     name = f"coppice-driver-{spec.name}-{folder.identity()}"
     return driver_script(site, options(site, request), name, folder.jobs / "driver.log", command)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.status import StatusBoard, TrialStatus
+from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 
 MOST_OF_THE_TIME = 0.05
 """Looking at many trials takes at most about this part of the driver's time."""

@@ -11,10 +11,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from orchestrator.cli.output import messages
-from orchestrator.cli.statuses import counts, leader, status_table
-from orchestrator.report.numbers import metric_value, plural, whole
-from orchestrator.status import FINAL, TrialStatus
+from coppice.orchestrator.cli.output import messages
+from coppice.orchestrator.cli.tables import counts, leader, status_table
+from coppice.orchestrator.folder.events import FINAL
+from coppice.orchestrator.operations.status import TrialStatus
+from coppice.orchestrator.report.numbers import metric_value, plural, whole
 
 LEAST_S = 0.5
 """Redraw at most this often."""

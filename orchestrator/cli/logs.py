@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.output import console
-from orchestrator.cli.watching import Folder
+from coppice.orchestrator.cli.output import console
+from coppice.orchestrator.cli.status import Folder
 
 if TYPE_CHECKING:
-    from orchestrator.joblogs import Piece
+    from coppice.orchestrator.operations.job_logs import Piece
 
 POLL_S = 0.5
 
@@ -33,8 +33,8 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="The events as they are, one JSON object a line.")] = False,
 ) -> None:
     """Show the events of one trial and what its jobs printed, oldest first, each job under a heading."""
-    from orchestrator.joblogs import TrialLog
-    from orchestrator.store import CampaignFolder
+    from coppice.orchestrator.folder.layout import CampaignFolder
+    from coppice.orchestrator.operations.job_logs import TrialLog
 
     campaign = CampaignFolder(folder)
     known = [t.name for t in campaign.trials()]
@@ -78,7 +78,7 @@ def describe(event: Mapping[str, Any]) -> str:
 
 
 def _metrics(event: Mapping[str, Any]) -> str:
-    from orchestrator.report.numbers import metric_value, short, whole
+    from coppice.orchestrator.report.numbers import metric_value, short, whole
 
     names = [n for n in event if n.startswith(("train_", "val_", "test_"))]
     values = [f"{n} {metric_value(n, event[n])}" for n in names]
@@ -86,7 +86,7 @@ def _metrics(event: Mapping[str, Any]) -> str:
 
 
 def _structural(event: Mapping[str, Any]) -> str:
-    from orchestrator.report.numbers import whole
+    from coppice.orchestrator.report.numbers import whole
 
     size = f" {event['size_before']} -> {event['size_after']}" if event.get("size_before") is not None else ""
     words = f"{event.get('kind')} {event.get('element')}{size}, {whole(event.get('parameters_after'))} parameters"

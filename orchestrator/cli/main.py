@@ -8,20 +8,40 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import (
-    collecting,
-    dashboards,
-    describing,
-    doctoring,
-    efficiency,
-    logs,
-    planning,
-    queueing,
-    running,
-    submitting,
-    watching,
+from coppice.orchestrator.cli import (
+    best as collecting,
 )  # fmt: skip
-from orchestrator.cli.output import BAD_INPUT, EXPECTED, is_ours, message_of, say
+from coppice.orchestrator.cli import (
+    dashboard as dashboards,
+)
+from coppice.orchestrator.cli import (
+    doctor as doctoring,
+)
+from coppice.orchestrator.cli import (
+    elements as describing,
+)
+from coppice.orchestrator.cli import (
+    logs,
+)
+from coppice.orchestrator.cli import (
+    plan as planning,
+)
+from coppice.orchestrator.cli import (
+    queue as queueing,
+)
+from coppice.orchestrator.cli import (
+    run as running,
+)
+from coppice.orchestrator.cli import (
+    status as watching,
+)
+from coppice.orchestrator.cli import (
+    submit as submitting,
+)
+from coppice.orchestrator.cli import (
+    top as efficiency,
+)
+from coppice.orchestrator.cli.output import BAD_INPUT, EXPECTED, is_ours, message_of, say
 
 HELP = """Trains networks that grow and prune themselves, and searches over when, where and how.
 
@@ -42,7 +62,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"coppice {version('coppice')}")
+        typer.echo(f"coppice {version('coppice-nn')}")
         raise typer.Exit
 
 

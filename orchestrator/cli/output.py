@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 OK, TRIALS_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3
-OURS = ("orchestrator", "methods", "scheduler", "slurm")
+OURS = ("coppice",)
 EXPECTED = (ValueError, KeyError, ImportError, OSError, RuntimeError)
 """Types that our own errors have; see `is_ours`."""
 

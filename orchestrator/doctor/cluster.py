@@ -7,10 +7,10 @@ import re
 import shutil
 from collections.abc import Mapping
 
-from orchestrator.doctor.finding import Finding, ok, problem, warning
-from slurm.client import Client, SlurmError
-from slurm.request import Request, options
-from slurm.site import Site, SiteError
+from coppice.orchestrator.doctor.finding import Finding, ok, problem, warning
+from coppice.slurm.client import Client, SlurmError
+from coppice.slurm.request import Request, options
+from coppice.slurm.site import Site, SiteError
 
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.doctor.finding import Finding, ok, output_of, problem, warning
-from orchestrator.store import exclusive
-from slurm.site import Scratch
+from coppice.orchestrator.doctor.finding import Finding, ok, output_of, problem, warning
+from coppice.orchestrator.folder.files import exclusive
+from coppice.slurm.site import Scratch
 
 DAY_S = 86400.0
 SOON_DAYS = 7

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.campaign.lock import PACKAGES
-from orchestrator.doctor.finding import Finding, ok, problem, warning
+from coppice.orchestrator.doctor.finding import Finding, ok, problem, warning
+from coppice.orchestrator.folder.lock import PACKAGES
 
 PORTS = 40
 """About so many a Ray takes."""

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.doctor import machine
-from orchestrator.doctor.finding import Finding, ok, problem, warning
-from orchestrator.store import read_json, write_json
-from slurm.client import Client, Job, SlurmError
-from slurm.reasons import explained
-from slurm.request import Request, options
-from slurm.site import Site, SiteError
-from slurm.submission import executor, hand_in, parameters
+from coppice.orchestrator.doctor import machine
+from coppice.orchestrator.doctor.finding import Finding, ok, problem, warning
+from coppice.orchestrator.folder.files import read_json, write_json
+from coppice.slurm.client import Client, Job, SlurmError
+from coppice.slurm.reasons import explained
+from coppice.slurm.request import Request, options
+from coppice.slurm.site import Site, SiteError
+from coppice.slurm.submission import executor, hand_in, parameters
 
 MINUTES = 10
 CLOCK_S = 2.0

@@ -12,9 +12,10 @@ def write_report(folder: Path) -> Path:
         FileNotFoundError: there is no campaign in the folder.
         ValueError: a file of the campaign is damaged; the message names it.
     """
-    from orchestrator.report.gather import gather
-    from orchestrator.report.page import render
-    from orchestrator.store import CampaignFolder, write_atomic
+    from coppice.orchestrator.folder.files import write_atomic
+    from coppice.orchestrator.folder.layout import CampaignFolder
+    from coppice.orchestrator.report.gather import gather
+    from coppice.orchestrator.report.page import render
 
     target = CampaignFolder(folder).report
     write_atomic(target, render(gather(folder)).encode())

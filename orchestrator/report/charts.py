@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from orchestrator.report.data import ReportData, TrialData
-from orchestrator.report.numbers import is_share, metric_name, metric_value, plural, short, whole
-from orchestrator.report.svg import Format, Frame, axes, drawing, polyline, spanning, tag, text, titled
+from coppice.orchestrator.report.data import ReportData, TrialData
+from coppice.orchestrator.report.numbers import is_share, metric_name, metric_value, plural, short, whole
+from coppice.orchestrator.report.svg import Format, Frame, axes, drawing, polyline, spanning, tag, text, titled
 
 
 def axis_label(metric: str) -> str:

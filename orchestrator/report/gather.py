@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.report.data import Change, ReportData, TrialData
-from orchestrator.status import TrialStatus, status
-from orchestrator.store import CampaignFolder, TrialFolder, read_events
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
+from coppice.orchestrator.operations.status import TrialStatus, status
+from coppice.orchestrator.report.data import Change, ReportData, TrialData
 
 
 def gather(folder: Path) -> ReportData:

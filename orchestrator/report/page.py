@@ -5,17 +5,17 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
-from orchestrator.report.charts import curves, scatter
-from orchestrator.report.data import ReportData, TrialData, options
-from orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, plural, short, whole
-from orchestrator.report.svg import polyline, tag, triangle
-from orchestrator.report.tables import changes_table, comparison_table, option_table, trials_table
-from orchestrator.report.trial_charts import size_over_time, widths
+from coppice.orchestrator.report.charts import curves, scatter
+from coppice.orchestrator.report.data import ReportData, TrialData, options
+from coppice.orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, plural, short, whole
+from coppice.orchestrator.report.svg import polyline, tag, triangle
+from coppice.orchestrator.report.tables import changes_table, comparison_table, option_table, trials_table
+from coppice.orchestrator.report.trial_charts import size_over_time, widths
 
 
 def render(data: ReportData) -> str:
     """The page, complete: style, script and drawings are inside it."""
-    read = files("orchestrator.report")
+    read = files("coppice.orchestrator.report")
     head = "".join((
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="generator" content="coppice"><link rel="icon" href="data:,">',

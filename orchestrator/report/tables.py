@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from orchestrator.report.data import OptionRow, ReportData, TrialData
-from orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, short, whole
-from orchestrator.report.svg import tag
+from coppice.orchestrator.report.data import OptionRow, ReportData, TrialData
+from coppice.orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, short, whole
+from coppice.orchestrator.report.svg import tag
 
 
 @dataclass(frozen=True)

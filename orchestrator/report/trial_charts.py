@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from html import escape
 
-from orchestrator.report.data import TrialData
-from orchestrator.report.numbers import plural, short
-from orchestrator.report.svg import Frame, axes, drawing, polyline, spanning, tag, titled, triangle
+from coppice.orchestrator.report.data import TrialData
+from coppice.orchestrator.report.numbers import plural, short
+from coppice.orchestrator.report.svg import Frame, axes, drawing, polyline, spanning, tag, titled, triangle
 
 
 def widths(trial: TrialData, most: int = 48) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from orchestrator.seeds import generator
-from orchestrator.tasks.dataset import Dataset
+from coppice.orchestrator.seeds import generator
+from coppice.orchestrator.tasks.dataset import Dataset
 
 Batch = tuple[Tensor, Tensor]
 

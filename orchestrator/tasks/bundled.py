@@ -8,10 +8,10 @@ import torch
 from sklearn import datasets
 from torch import Tensor
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.images import image_dataset
-from orchestrator.tasks.splits import divide
-from orchestrator.tasks.tables import TEST_FRACTION, TEST_SEED, VAL_FRACTION, table_dataset
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.splits import divide
+from coppice.orchestrator.tasks.tables import TEST_FRACTION, TEST_SEED, VAL_FRACTION, table_dataset
 
 
 def digits(data_dir: Path | None, seed: int, val_fraction: float = VAL_FRACTION, pad: int = 0) -> Dataset:

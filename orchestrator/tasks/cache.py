@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from orchestrator.tasks.dataset import Split
+from coppice.orchestrator.tasks.dataset import Split
 
 FORMAT = "1"
 _log = logging.getLogger(__name__)

@@ -6,25 +6,25 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tasks.dataset import Dataset
-from orchestrator.tasks.references import resolve
-from orchestrator.tasks.splits import limited
+from coppice.orchestrator.references import resolve
+from coppice.orchestrator.tasks.dataset import Dataset
+from coppice.orchestrator.tasks.splits import limited
 
 DATASETS = {
-    "digits": "orchestrator.tasks.bundled:digits",
-    "wine": "orchestrator.tasks.bundled:wine",
-    "breast_cancer": "orchestrator.tasks.bundled:breast_cancer",
-    "diabetes": "orchestrator.tasks.bundled:diabetes",
-    "photo": "orchestrator.tasks.photo:photo",
-    "bessel": "orchestrator.tasks.synthetic:bessel",
-    "teacher": "orchestrator.tasks.synthetic:teacher",
-    "spirals": "orchestrator.tasks.synthetic:spirals",
-    "mnist": "orchestrator.tasks.idx:mnist",
-    "fashion_mnist": "orchestrator.tasks.idx:fashion_mnist",
-    "idx": "orchestrator.tasks.idx:idx",
-    "cifar10": "orchestrator.tasks.cifar:cifar10",
-    "image_parquet": "orchestrator.tasks.parquet:image_parquet",
-    "tabular": "orchestrator.tasks.tabular:tabular",
+    "digits": "coppice.orchestrator.tasks.bundled:digits",
+    "wine": "coppice.orchestrator.tasks.bundled:wine",
+    "breast_cancer": "coppice.orchestrator.tasks.bundled:breast_cancer",
+    "diabetes": "coppice.orchestrator.tasks.bundled:diabetes",
+    "photo": "coppice.orchestrator.tasks.photo:photo",
+    "bessel": "coppice.orchestrator.tasks.synthetic:bessel",
+    "teacher": "coppice.orchestrator.tasks.synthetic:teacher",
+    "spirals": "coppice.orchestrator.tasks.synthetic:spirals",
+    "mnist": "coppice.orchestrator.tasks.idx:mnist",
+    "fashion_mnist": "coppice.orchestrator.tasks.idx:fashion_mnist",
+    "idx": "coppice.orchestrator.tasks.idx:idx",
+    "cifar10": "coppice.orchestrator.tasks.cifar:cifar10",
+    "image_parquet": "coppice.orchestrator.tasks.parquet:image_parquet",
+    "tabular": "coppice.orchestrator.tasks.tabular:tabular",
 }
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.files import Layout, missing, need_folder
-from orchestrator.tasks.images import image_dataset
-from orchestrator.tasks.parquet import find_parquet, parquet_splits
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.files import Layout, missing, need_folder
+from coppice.orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.parquet import find_parquet, parquet_splits
 
 ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
 NUM_PIXELS = 3 * 32 * 32

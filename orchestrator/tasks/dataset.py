@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from orchestrator.tasks.augment import Augment
+from coppice.orchestrator.tasks.augment import Augment
 
 Kind = Literal["classification", "regression"]
 SPLITS = ("train", "val", "test")

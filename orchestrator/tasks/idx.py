@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.files import Layout
-from orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.files import Layout
+from coppice.orchestrator.tasks.images import image_dataset
 
 UINT8 = 0x08
 STEMS = {

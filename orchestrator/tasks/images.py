@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orchestrator.tasks.augment import Augment
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.splits import divide
+from coppice.orchestrator.tasks.augment import Augment
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.splits import divide
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from methods.network import LossFunction
-from orchestrator.config import Named
-from orchestrator.tasks.dataset import Dataset
-from orchestrator.tasks.references import resolve
+from coppice.methods.network import LossFunction
+from coppice.orchestrator.config.models import Named
+from coppice.orchestrator.references import resolve
+from coppice.orchestrator.tasks.dataset import Dataset
 
 LOSSES = {
-    "cross_entropy": "orchestrator.tasks.losses:cross_entropy",
-    "mse": "orchestrator.tasks.losses:mse",
+    "cross_entropy": "coppice.orchestrator.tasks.losses:cross_entropy",
+    "mse": "coppice.orchestrator.tasks.losses:mse",
 }
 KINDS = {"cross_entropy": "classification", "mse": "regression"}
 

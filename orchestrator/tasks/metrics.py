@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.network import LossFunction
-from methods.ranks import ALONE, Ranks
-from orchestrator.tasks.batches import eval_batches
-from orchestrator.tasks.dataset import Dataset
+from coppice.methods.network import LossFunction
+from coppice.methods.ranks import ALONE, Ranks
+from coppice.orchestrator.tasks.batches import eval_batches
+from coppice.orchestrator.tasks.dataset import Dataset
 
 
 @torch.no_grad()

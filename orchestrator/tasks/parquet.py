@@ -16,10 +16,10 @@ import pyarrow.parquet
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from orchestrator.tasks.cache import cached
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.files import need_folder
-from orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.cache import cached
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.files import need_folder
+from coppice.orchestrator.tasks.images import image_dataset
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

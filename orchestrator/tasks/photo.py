@@ -9,10 +9,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from sklearn.datasets import load_sample_image
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.files import Layout
-from orchestrator.tasks.splits import divide
-from orchestrator.tasks.tables import TEST_SEED
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.files import Layout
+from coppice.orchestrator.tasks.splits import divide
+from coppice.orchestrator.tasks.tables import TEST_SEED
 
 BUNDLED = ("china", "flower")
 

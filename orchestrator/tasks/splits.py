@@ -7,8 +7,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from orchestrator.seeds import generator
-from orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.seeds import generator
+from coppice.orchestrator.tasks.dataset import Dataset, Split
 
 
 def divide(split: Split, fraction: float, seed: int, label: str) -> tuple[Split, Split]:

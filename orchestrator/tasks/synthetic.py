@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from orchestrator.seeds import generator
-from orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.seeds import generator
+from coppice.orchestrator.tasks.dataset import Dataset, Split
 
 
 def bessel(data_dir: Path | None, seed: int, num_samples: int = 1024, noise: float = 0.0) -> Dataset:

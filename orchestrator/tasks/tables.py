@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.splits import divide
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.splits import divide
 
 VAL_FRACTION = 0.2
 TEST_FRACTION = 0.2

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.files import Layout
-from orchestrator.tasks.tables import VAL_FRACTION, table_dataset
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.files import Layout
+from coppice.orchestrator.tasks.tables import VAL_FRACTION, table_dataset
 
 ORIGIN = "the UCI repository, saved by numpy.savez(file, X=..., y=...)"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from scheduler.trials.asha import Asha, build_asha
-from scheduler.trials.persistence import replay
+from coppice.scheduler.trials.asha import Asha, build_asha
+from coppice.scheduler.trials.persistence import replay
 
 __all__ = ["Asha", "TRIAL_SCHEDULERS", "build_trial_scheduler", "replay", "stop_at"]
 

@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scheduler.triggers.base import Progress, Trigger
-from scheduler.triggers.plateau import Plateau
-from scheduler.triggers.resources import Compute, Overfitting, Target
-from scheduler.triggers.schedule import Initial, Never, Periodic
-from scheduler.triggers.signals import Learned, Rank, Score, Splitting
-from scheduler.triggers.sparsity import Cosine, Cubic
+from coppice.scheduler.triggers.base import Progress, Trigger
+from coppice.scheduler.triggers.plateau import Plateau
+from coppice.scheduler.triggers.resources import Compute, Overfitting, Target
+from coppice.scheduler.triggers.schedule import Initial, Never, Periodic
+from coppice.scheduler.triggers.signals import Learned, Rank, Score, Splitting
+from coppice.scheduler.triggers.sparsity import Cosine, Cubic
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "never": Never,
@@ -46,7 +46,7 @@ def trigger_class(name: str) -> type[Trigger]:
         raise ValueError(f"a trigger must be one of {sorted(TRIGGERS)} or package.module:attribute, but got {name!r}.")
     found = getattr(importlib.import_module(module), attribute)
     if not (isinstance(found, type) and issubclass(found, Trigger)):
-        raise ValueError(f"{name!r} must be a subclass of scheduler.triggers.base.Trigger, but is {found!r}.")
+        raise ValueError(f"{name!r} must be a subclass of coppice.scheduler.triggers.base.Trigger, but is {found!r}.")
     return found
 
 

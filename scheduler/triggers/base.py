@@ -83,7 +83,8 @@ class Trigger(ABC):
     Class attributes:
         why: what it is good for, in a sentence.
         paper: where it comes from.
-        wants: names of `methods.signals.SIGNALS` that it looks at; they are measured after each epoch in which it may act.
+        wants: names of `coppice.methods.adaptation.signals.SIGNALS` that it looks at; they are measured after
+            each epoch in which it may act.
         remembers: whether it looks at what was measured earlier as well: then every epoch is measured.
         kinds: kinds of adaptations it is for.
         needs_advice: whether it is for methods only that say themselves how many units to change.

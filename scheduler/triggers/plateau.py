@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.triggers.base import Progress, Trigger, setting
+from coppice.scheduler.triggers.base import Progress, Trigger, setting
 
 
 @dataclass(frozen=True)

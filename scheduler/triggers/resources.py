@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scheduler.triggers.base import Progress, Trigger, setting
-from scheduler.triggers.sparsity import not_a_fraction
+from coppice.scheduler.triggers.base import Progress, Trigger, setting
+from coppice.scheduler.triggers.sparsity import not_a_fraction
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scheduler.triggers.base import Progress, Trigger, setting
+from coppice.scheduler.triggers.base import Progress, Trigger, setting
 
 
 def not_a_fraction(trigger: str, amount: float, of: str, why: str) -> str | None:

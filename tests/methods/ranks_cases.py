@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.adapt import AdaptResult, adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.check import PlanError
-from methods.growth.output_curvature import reachable
-from methods.method import Context, Measurement, Method
-from methods.plan import MaskPlan, Plan
-from methods.ranks import Ranks
-from methods.rooms import Rules, offers
-from methods.selection import All, GlobalRanking
-from methods.signals import measure_signals
-from methods.statistics import NonFiniteStatistics
+from coppice.methods.adaptation.adapt import AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Rules, offers
+from coppice.methods.adaptation.signals import measure_signals
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.senn.output_curvature import reachable
+from coppice.methods.measures.statistics import NonFiniteStatistics
+from coppice.methods.method import Context, Measurement, Method
+from coppice.methods.plan import MaskPlan, Plan
+from coppice.methods.ranks import Ranks
+from coppice.methods.selection import All, GlobalRanking
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.check import PlanError
 from tests.methods import variants
 from tests.methods.growth.test_regrow import sparse
 from tests.methods.growth.test_residual_fitting import TestContract as FittingContract

@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import GROWTH, build
-from methods.check import PlanError
-from methods.pending import PendingPlans
-from methods.plan import GrowPlan, MaskPlan, PrunePlan
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking, Limit, RoundRobin
-from methods.statistics import NonFiniteStatistics
-from methods.surgery.changes import TensorChange
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.pending_plans import PendingPlans
+from coppice.methods.apply import apply
+from coppice.methods.catalog import GROWTH, build
+from coppice.methods.measures.statistics import NonFiniteStatistics
+from coppice.methods.plan import GrowPlan, MaskPlan, PrunePlan
+from coppice.methods.selection import All, GlobalRanking, Limit, RoundRobin
+from coppice.methods.surgery.changes import TensorChange
+from coppice.methods.surgery.check import PlanError
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, mixed
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from methods.amount import Amount
+from coppice.methods.selection.amount import Amount
 
 
 @pytest.mark.parametrize(("written", "amount"), [

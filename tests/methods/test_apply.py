@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.check import PlanError
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, MaskPlan, PrunePlan, RemovePlan
-from methods.surgery.followers import EmaFollower, OptimizerFollower
-from methods.surgery.masks import apply_masks
-from methods.surgery.shrink import Shrinking, advance
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, PrunePlan, RemovePlan
+from coppice.methods.surgery.check import PlanError
+from coppice.methods.surgery.followers import EmaFollower, OptimizerFollower
+from coppice.methods.surgery.masks import apply_masks
+from coppice.methods.surgery.shrink import Shrinking, advance
 from tests.support.zoo import ZOO
 
 GROUPNORM = {("group_shuffle", "stem.weight:0/1"), ("group_shuffle", "conv1.weight:0/4")}

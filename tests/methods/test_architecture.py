@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.architecture import ArchitectureError, import_factory, rebuild, record, tensors_of
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, MaskPlan, PrunePlan, RemovePlan
-from methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, PrunePlan, RemovePlan
+from coppice.methods.record.architecture import ArchitectureError, import_factory, rebuild, record, tensors_of
+from coppice.methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
 
 ME = "tests.methods.test_architecture"
 

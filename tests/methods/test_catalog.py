@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from methods.catalog import TABLES, build, describe, resolve
-from methods.growth.random import Random
-from methods.pruning.magnitude import Magnitude
+from coppice.methods.catalog import TABLES, build, describe, resolve
+from coppice.methods.growth.random import Random
+from coppice.methods.pruning.magnitude import Magnitude
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def test_names_of_users_resolve():
         ("grow", "gradmaxx", {}, r"gradmax.*package.module:attribute"),
         ("grow", "magnitude", {}, "must be one of"),
         ("grow", "no.such.module:Thing", {}, "can be imported"),
-        ("grow", "methods.pruning.magnitude:Magnitude", {}, "grow subclass"),
-        ("selection", "methods.pruning.magnitude:Magnitude", {}, "selection subclass"),
+        ("grow", "coppice.methods.pruning.magnitude:Magnitude", {}, "grow subclass"),
+        ("selection", "coppice.methods.pruning.magnitude:Magnitude", {}, "selection subclass"),
         ("sideways", "random", {}, "kind must be one of"),
         ("grow", "random", {"sclae": 1}, "takes the parameters.*scale.*sclae"),
         ("grow", "random", {"scale": 1e9}, r"0.001 <= scale <= 10.0 must hold"),

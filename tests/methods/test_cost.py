@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from methods.apply import apply
-from methods.cost import flops, flops_per_unit, parameters_per_unit
-from methods.network import Network
-from methods.plan import GrowPlan
+from coppice.methods.apply import apply
+from coppice.methods.measures.cost import flops, flops_per_unit, parameters_per_unit
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan
 from tests.support.contracts import everything, mixed, same
 from tests.support.zoo import ZOO
 

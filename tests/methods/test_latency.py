@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from methods.adapt import adapt
-from methods.catalog import build
-from methods.latency import latency_per_unit
-from methods.rooms import Rules
-from methods.selection import BudgetOptimal
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.measures.latency import latency_per_unit
+from coppice.methods.selection import BudgetOptimal
 from tests.support.contracts import context, everything, mixed, same
 
 
@@ -105,7 +105,7 @@ def test_an_adaptation_measures_only_when_its_selection_asks(ctx, monkeypatch):
         asked.append((kind, [e.name for e in elements]))
         return {e.name: {"layers.0.weight:0": 5.0, "layers.1.weight:0": 0.25}[e.name] for e in elements}
 
-    monkeypatch.setattr("methods.rooms.latency_per_unit", told)
+    monkeypatch.setattr("coppice.methods.adaptation.candidates.latency_per_unit", told)
     grown = []
     for cost in ("latency", "flops"):
         trial = copy.deepcopy(ctx.network)

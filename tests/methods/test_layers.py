@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.check import PlanError
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, PrunePlan, RemovePlan
-from methods.surgery.followers import OptimizerFollower
-from methods.surgery.layers import KINDS, channel_statistics, insert
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, PrunePlan, RemovePlan
+from coppice.methods.surgery.check import PlanError
+from coppice.methods.surgery.followers import OptimizerFollower
+from coppice.methods.surgery.layers import KINDS, channel_statistics, insert
 
 
 class Block(nn.Module):

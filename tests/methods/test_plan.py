@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from methods.plan import (
+from coppice.methods.plan import (
     GrowPlan,
     InsertPlan,
     MaskPlan,

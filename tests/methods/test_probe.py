@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.graph.expr import Atom
-from methods.graph.values import AttributeEdit
-from methods.network import Network
-from methods.probe import probe
+from coppice.methods.graph.expr import Atom
+from coppice.methods.graph.values import AttributeEdit
+from coppice.methods.network import Network
+from coppice.methods.probe import probe
 from tests.support.zoo import ZOO
 
 INEXACT = {("group_shuffle", "stem.weight:0/1"), ("group_shuffle", "conv1.weight:0/4")}

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from methods.architecture import rebuild, record, tensors_of
-from methods.network import Network
+from coppice.methods.network import Network
+from coppice.methods.record.architecture import rebuild, record, tensors_of
 from tests.methods import walking
 from tests.support.zoo import ZOO
 from tests.support.zoo_more import MORE

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.agreed import same_plans
-from methods.catalog import GROWTH, PRUNING
-from methods.check import PlanError
-from methods.plan import GrowPlan
-from methods.ranks import ALONE, Ranks
+from coppice.methods.adaptation.consensus import same_plans
+from coppice.methods.catalog import GROWTH, PRUNING
+from coppice.methods.plan import GrowPlan
+from coppice.methods.ranks import ALONE, Ranks
+from coppice.methods.surgery.check import PlanError
 from tests.methods import ranks_cases
 from tests.methods.ranks_cases import METHODS, ROWS, batches, measured, plain, signals
 from tests.support.ranks import finished, start

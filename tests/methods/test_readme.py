@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from methods.networks.resnet import resnet
-from orchestrator.load import check
+from coppice.methods.networks.resnet import resnet
+from coppice.orchestrator.planning.load import check
 
 
 def test_the_python_block_runs() -> None:
@@ -15,7 +15,7 @@ def test_the_python_block_runs() -> None:
     model = resnet(num_classes=10, in_channels=3, depth=8)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     images = torch.randn(4, 3, 32, 32)
-    code = code.replace("mypackage.nets:build", "methods.networks.resnet:resnet")
+    code = code.replace("mypackage.nets:build", "coppice.methods.networks.resnet:resnet")
     before = sum(p.numel() for p in model.parameters())
     scope = {"torch": torch, "nn": nn, "model": model, "optimizer": optimizer, "images": images}
     exec(compile(code, "README.md", "exec"), scope)

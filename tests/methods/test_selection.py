@@ -5,18 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.amount import Amount
-from methods.catalog import SELECTIONS, build
-from methods.selection import (
-    All,
-    BestGain,
-    Candidate,
-    GlobalRanking,
-    Learned,
-    Limit,
-    RandomElement,
-    RoundRobin,
-)
+from coppice.methods.catalog import SELECTIONS, build
+from coppice.methods.selection import All, BestGain, Candidate, GlobalRanking, Learned, Limit, RandomElement, RoundRobin
+from coppice.methods.selection.amount import Amount
 from tests.support.selection_contract import SelectionContract, candidate, chosen
 
 VARIANTS = {

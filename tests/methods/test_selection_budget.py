@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from methods.amount import Amount
-from methods.selection import BestGain, BudgetOptimal, GlobalRanking, LargestScore, Limit
+from coppice.methods.selection import BestGain, BudgetOptimal, GlobalRanking, LargestScore, Limit
+from coppice.methods.selection.amount import Amount
 from tests.support.selection_contract import candidate, chosen
 
 

@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from methods.amount import Amount
-from methods.selection import (
+from coppice.methods.selection import (
     All,
     BestGain,
     Budget,
@@ -19,6 +18,7 @@ from methods.selection import (
     possible_counts,
     wanted,
 )
+from coppice.methods.selection.amount import Amount
 from tests.support.selection_contract import candidate
 
 

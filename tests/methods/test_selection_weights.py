@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from methods.amount import Amount
-from methods.catalog import build
-from methods.selection import Limit
-from methods.selection.weights import filled
+from coppice.methods.catalog import build
+from coppice.methods.selection import Limit
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.weights import filled
 from tests.support.selection_contract import SelectionContract, candidate
 
 VARIANTS = [

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.catalog import build
-from methods.growth.random import Random
-from methods.method import Measurement
-from methods.rooms import Rules
-from methods.signals import SIGNALS, measure_signals
-from methods.statistics import NonFiniteStatistics
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.signals import SIGNALS, measure_signals
+from coppice.methods.catalog import build
+from coppice.methods.growth.random import Random
+from coppice.methods.measures.statistics import NonFiniteStatistics
+from coppice.methods.method import Measurement
 from tests.support.contracts import context, everything, mixed, same
 
 

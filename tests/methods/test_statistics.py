@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.statistics import NonFiniteStatistics, channel_means, mean_loss, observe, require_finite
+from coppice.methods.measures.statistics import NonFiniteStatistics, channel_means, mean_loss, observe, require_finite
 from tests.support.contracts import context, everything, mixed, same
 
 
@@ -62,8 +62,8 @@ def test_what_is_not_finite_is_a_clear_error():
 
 
 def test_a_layer_shows_its_own_output_not_that_of_what_was_put_behind_it():
-    from methods.apply import apply
-    from methods.plan import InsertPlan
+    from coppice.methods.apply import apply
+    from coppice.methods.plan import InsertPlan
 
     class Held(nn.Module):
         def __init__(self) -> None:

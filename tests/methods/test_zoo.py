@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.adapt import adapt
-from methods.catalog import build
-from methods.method import Context
-from methods.network import Network
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.selection import All
 from tests.support.resizing import output
 from tests.support.zoo import ZOO
 

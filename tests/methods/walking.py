@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from methods.apply import apply
-from methods.architecture import rebuild, record, tensors_of
-from methods.graph.values import Element
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
-from methods.surgery.followers import OptimizerFollower
-from methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
-from methods.surgery.tensors import get_tensor, tied_names
+from coppice.methods.apply import apply
+from coppice.methods.graph.values import Element
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from coppice.methods.record.architecture import rebuild, record, tensors_of
+from coppice.methods.surgery.followers import OptimizerFollower
+from coppice.methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
+from coppice.methods.surgery.tensors import get_tensor, tied_names
 
 Tensors = dict[str, Tensor]
 OPTIMIZERS = {

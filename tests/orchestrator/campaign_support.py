@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaign.placement import local
-from orchestrator.config import CampaignSpec
-from orchestrator.status import TrialStatus, status
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.operations.status import TrialStatus, status
+from coppice.orchestrator.placement.local.placement import local
 
 BODY = "tests.support.bodies:Quadratic"
 DRIVER = """
 import sys
-from orchestrator.campaign import run
-from orchestrator.config import CampaignSpec
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.config.models import CampaignSpec
 if __name__ == "__main__":
     outcome = run(CampaignSpec.model_validate_json(sys.argv[1]))
     print(outcome.state, outcome.signal)

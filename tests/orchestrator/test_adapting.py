@@ -9,16 +9,16 @@ import pytest
 import torch
 import yaml
 
-from methods.graph.values import Element
-from methods.growth.random import Random
-from methods.method import Context, Measurement
-from methods.signals import SIGNALS
-from orchestrator.adapting import Adaptation
-from orchestrator.config import TrialSpec
-from orchestrator.load import check
-from orchestrator.store import read_events
-from orchestrator.trial import Trial
-from scheduler.triggers import TRIGGERS
+from coppice.methods.adaptation.signals import SIGNALS
+from coppice.methods.graph.values import Element
+from coppice.methods.growth.random import Random
+from coppice.methods.method import Context, Measurement
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.planning.load import check
+from coppice.orchestrator.trial.adaptation import Adaptation
+from coppice.orchestrator.trial.trial import Trial
+from coppice.scheduler.triggers import TRIGGERS
 from tests.orchestrator.test_trial import files, structural
 
 EPOCHS = 6

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.apply import apply
-from methods.graph.values import Element
-from methods.method import Context, Measurement
-from methods.plan import RemovePlan
-from methods.pruning.magnitude import Magnitude
-from orchestrator.config import TrialSpec
-from orchestrator.store import read_events
-from orchestrator.trial import Trial
+from coppice.methods.apply import apply
+from coppice.methods.graph.values import Element
+from coppice.methods.method import Context, Measurement
+from coppice.methods.plan import RemovePlan
+from coppice.methods.pruning.magnitude import Magnitude
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.trial.trial import Trial
 from tests.orchestrator.test_adapting import grow, prune, run, tree
 from tests.orchestrator.test_trial import files, structural
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaign import run, status
-from orchestrator.campaign.ledger import Ledger
-from orchestrator.results import best_trial
-from orchestrator.status import TrialStatus
-from orchestrator.store import CampaignFolder, read_events
+from coppice.orchestrator.campaign import run, status
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.operations.status import TrialStatus
+from coppice.orchestrator.report.results import best_trial
 from tests.orchestrator.campaign_support import campaign, ray
 
 __all__ = ["ray"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import run
-from orchestrator.store import CampaignFolder
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.folder.layout import CampaignFolder
 from tests.orchestrator.campaign_support import campaign, ray
 
 __all__ = ["ray"]

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import run, status
-from orchestrator.campaign.asking import Asker
-from orchestrator.campaign.ledger import Ledger
-from orchestrator.store import CampaignFolder, read_events
+from coppice.orchestrator.campaign import run, status
+from coppice.orchestrator.campaign.sampler import Asker
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import Ledger
 from tests.orchestrator.campaign_support import campaign, driver, ray, wait_for
 
 __all__ = ["ray"]
@@ -61,7 +62,7 @@ def test_interruption_does_not_change_what_is_sampled(tmp_path: Path) -> None:
 
 
 def test_rungs_are_the_same_after_an_interruption(tmp_path: Path) -> None:
-    from scheduler.trials import build_trial_scheduler, replay
+    from coppice.scheduler.trials import build_trial_scheduler, replay
 
     search = {"trials": 5, "sampler": "random", "max_concurrent": 1, "scheduler": ASHA}
     straight = campaign(tmp_path, name="straight", training={"epochs": 6}, search=search)

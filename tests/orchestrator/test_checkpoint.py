@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator import checkpoint as checkpoints
-from orchestrator.checkpoint import Checkpoint, CheckpointError
+from coppice.orchestrator.folder import checkpoint as checkpoints
+from coppice.orchestrator.folder.checkpoint import Checkpoint, CheckpointError
 
 
 def content(seed: int = 0, size: int = 8) -> Checkpoint:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.campaign import lock
-from orchestrator.cli.main import app
-from orchestrator.doctor import machine
-from orchestrator.doctor.cluster import minutes
-from orchestrator.doctor.folder import judged, paths, quotas
-from orchestrator.store import CampaignFolder
-from slurm.site import Scratch
+from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.doctor import machine
+from coppice.orchestrator.doctor.cluster import minutes
+from coppice.orchestrator.doctor.folder import judged, paths, quotas
+from coppice.orchestrator.folder import lock
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.slurm.site import Scratch
 from tests.orchestrator.campaign_support import campaign
 
 QUOTAS = """Disk quotas for user ada (uid 1000):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import checkpoint as checkpoints
-from orchestrator.config import TrialSpec
-from orchestrator.store import read_events
-from orchestrator.trial import Trial
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder import checkpoint as checkpoints
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.trial.trial import Trial
 
 SCORE = {"score": {"threshold": 0.03, "relative_to": "signal_eta", "least": 2.5e-3}}
 

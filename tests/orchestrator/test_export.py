@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from methods.apply import apply
-from methods.architecture import record, tensors_of
-from methods.network import Network
-from methods.plan import GrowPlan
-from orchestrator import checkpoint as checkpoints
-from orchestrator.checkpoint import Checkpoint
-from orchestrator.export import export
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan
+from coppice.methods.record.architecture import record, tensors_of
+from coppice.orchestrator.folder import checkpoint as checkpoints
+from coppice.orchestrator.folder.checkpoint import Checkpoint
+from coppice.orchestrator.report.export import export
 from tests.support.zoo import flatnet
 
 INPUT = (3, 32, 32)
@@ -75,7 +75,7 @@ def test_the_program_runs_without_our_code_for_any_batch(tmp_path: Path) -> None
     torch.save({"input": example, "output": network.module.eval()(example).detach()}, tmp_path / "expected.pt")
     code = lines_of(tmp_path / "out" / "README.md", 1)
     check = "expected = torch.load('../expected.pt')\ntorch.testing.assert_close(model(expected['input']), expected['output'])"
-    script = f"{code}\n{check}\nimport sys\nassert 'methods' not in sys.modules and 'orchestrator' not in sys.modules"
+    script = f"{code}\n{check}\nimport sys\nassert 'coppice' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "out", check=True, timeout=120)
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 
 from ray import cloudpickle
 
-from orchestrator.campaign.interrupts import Interrupt
+from coppice.orchestrator.campaign.interrupts import Interrupt
 
 
 def test_it_can_be_written_down_while_it_listens_whatever_listened_before() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.config import CampaignSpec, Named, TrialSpec
-from orchestrator.load import CampaignError, check, load_campaign, parse
+from coppice.orchestrator.config.models import CampaignSpec, Named, TrialSpec
+from coppice.orchestrator.planning.load import CampaignError, check, load_campaign, parse
 
 GOOD = """\
 name: good

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.load import check
+from coppice.orchestrator.planning.load import check
 
 ADAPTATIONS = """\
 name: x

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from ray import tune
 
-from orchestrator.campaign import run
-from orchestrator.campaign.ledger import Ledger
-from orchestrator.campaign.objects import ObjectManager, trials_as_objects
-from orchestrator.store import CampaignFolder
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.placement.ray_inprocess import ObjectManager, trials_as_objects
 from tests.orchestrator.campaign_support import campaign, ray
 
 __all__ = ["ray"]

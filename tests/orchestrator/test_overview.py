@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import lock
-from orchestrator.cli.statuses import grouped, hours_text
-from orchestrator.jobqueue import TrialJobs
-from orchestrator.overview import _under_way, overview
-from orchestrator.store import CampaignFolder
-from slurm.client import Client
+from coppice.orchestrator.cli.tables import grouped, hours_text
+from coppice.orchestrator.folder import lock
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.overview import _under_way, overview
+from coppice.orchestrator.operations.queue import TrialJobs
+from coppice.slurm.client import Client
 from tests.orchestrator.campaign_support import campaign
 from tests.orchestrator.cli.test_live import status
 

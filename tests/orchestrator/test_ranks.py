@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import TrialSpec
-from orchestrator.store import read_events
-from orchestrator.trial import Trial
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.trial.trial import Trial
 from tests.orchestrator.test_trial import files
 from tests.support.rank_processes import prepare, results, start
 from tests.support.slurm.processes import wait_for

@@ -7,12 +7,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.campaign.ledger import Asked, Ledger
-from orchestrator.campaign.lock import create
-from orchestrator.config import CampaignSpec, TrialSpec
-from orchestrator.results import best_trial, results, write_results
-from orchestrator.status import StatusBoard, status
-from orchestrator.store import CampaignFolder, exclusive
+from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.lock import create
+from coppice.orchestrator.folder.trials import Asked, Ledger
+from coppice.orchestrator.operations.status import StatusBoard, status
+from coppice.orchestrator.report.results import best_trial, results, write_results
 
 METRICS = {"val_loss": 0.5, "flops": 20.0, "seconds": 2.0}
 

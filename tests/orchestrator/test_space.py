@@ -5,8 +5,8 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.config import SearchSpec
-from orchestrator.space import Space, labels, make_sampler, problem_of
+from coppice.orchestrator.config.models import SearchSpec
+from coppice.orchestrator.config.space import Space, labels, make_sampler, problem_of
 
 TREE: dict[str, Any] = {
     "lr": {"loguniform": [1e-3, 1e-1]},

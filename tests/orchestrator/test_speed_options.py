@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from orchestrator.config import TrialSpec
-from orchestrator.trial import Trial
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.trial.trial import Trial
 from tests.orchestrator.test_trial import spec, structural
 
 EPOCHS = 11

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import (
-    CampaignFolder,
-    TrialFolder,
-    append_event,
-    exclusive,
-    read_events,
-    read_json,
-    write_atomic,
-    write_json,
-)
+from coppice.orchestrator.folder.events import append_event, read_events
+from coppice.orchestrator.folder.files import exclusive, read_json, write_atomic, write_json
+from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

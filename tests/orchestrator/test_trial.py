@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator import checkpoint as checkpoints
-from orchestrator.config import TrialSpec
-from orchestrator.store import read_events
-from orchestrator.training import NonFiniteLoss
-from orchestrator.trial import Trial
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder import checkpoint as checkpoints
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.trial.errors import NonFiniteLoss
+from coppice.orchestrator.trial.trial import Trial
 
 
 def spec(**changes: Any) -> TrialSpec:

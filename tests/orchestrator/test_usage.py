@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaign import lock
-from orchestrator.campaign.token import token_file, use_token
-from orchestrator.config import ResourcesSpec
-from orchestrator.joblogs import TrialLog
-from orchestrator.store import CampaignFolder
-from orchestrator.usage import _usage, runs_from_events, usage_of
-from slurm.accounts import Run
-from slurm.client import Client
-from slurm.journal import Attempt, Journal
+from coppice.orchestrator.config.models import ResourcesSpec
+from coppice.orchestrator.folder import lock
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.job_logs import TrialLog
+from coppice.orchestrator.operations.usage import _usage, runs_from_events, usage_of
+from coppice.orchestrator.placement.ray_token import token_file, use_token
+from coppice.slurm.accounts import Run
+from coppice.slurm.broker.journal import Attempt, Journal
+from coppice.slurm.client import Client
 from tests.orchestrator.campaign_support import campaign
 from tests.orchestrator.cli.test_describing import output
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.campaign.address import Address, read_address
-from orchestrator.config import CampaignSpec
-from orchestrator.store import CampaignFolder
-from orchestrator.tunnel import tunnel
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.dashboard_address import Address, read_address
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.tunnel import tunnel
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.orchestrator.cli.test_describing import output
 from tests.support.slurm.processes import descendants, wait_for
@@ -30,7 +30,8 @@ def growing(root: Path) -> CampaignSpec:
     """Real trials, which go on for as long as anybody looks."""
     grow = {"grow": {"when": {"periodic": {"every": 1}}, "how": "random", "amount": 1, "limit": {"width": 3}}}
     return campaign(
-        root, name="watched", body="orchestrator.trial:Trial", adaptations=[grow], search={"trials": 1, "sampler": "random"},
+        root, name="watched", body="coppice.orchestrator.trial.trial:Trial", adaptations=[grow],
+        search={"trials": 1, "sampler": "random"},
         task={"dataset": "digits", "dataset_args": {"limit_train": 100}, "network": "mlp"},
         training={"epochs": 100_000, "batch_size": 50, "checkpoint_every": 1000},
         placement={"local": {"cpus": 1, "dashboard": True}},
@@ -150,7 +151,7 @@ def test_what_others_wrote_does_not_reach_a_shell() -> None:
 
 
 def test_a_campaign_that_does_not_run_says_so(tmp_path: Path) -> None:
-    from orchestrator.campaign import lock
+    from coppice.orchestrator.folder import lock
 
     spec = campaign(tmp_path)
     lock.create(CampaignFolder(tmp_path / "c"), spec)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.campaign import load_spec
-from orchestrator.campaign.ledger import Ledger
-from orchestrator.config import CampaignSpec
-from orchestrator.store import CampaignFolder, TrialFolder
+from coppice.orchestrator.campaign import load_spec
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
+from coppice.orchestrator.folder.trials import Ledger
 from tests.support.chained import RAN, accuracy, link
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
@@ -28,7 +28,7 @@ placement: {{job: {{site: "{site}", poll_s: 0.5, {more}}}}}
 
 
 def coppice(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *arguments]
+    command = [sys.executable, "-m", "coppice", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from slurm.broker import Broker
-from slurm.client import Client, Job, SlurmError, SlurmUnreachable
-from slurm.journal import Journal
-from slurm.site import Site
-from slurm.work import Work
+from coppice.slurm.broker.broker import Broker
+from coppice.slurm.broker.journal import Journal
+from coppice.slurm.broker.work import Work
+from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
+from coppice.slurm.site import Site
 
 SBATCH = """#!/bin/sh
 n=$(sed -n 's/.*--array=0-\\([0-9]*\\)%.*/\\1/p' "$1"); n=$((${{n:-0}} + 1))

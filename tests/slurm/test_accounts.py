@@ -2,10 +2,10 @@
 
 import pytest
 
-from slurm.accounts import Node, Run, _read, billed_hours, duration_s, tres
-from slurm.nodes import expand
-from slurm.reasons import explained
-from slurm.site import Site
+from coppice.slurm.accounts import Node, Run, _read, billed_hours, duration_s, tres
+from coppice.slurm.nodes import expand
+from coppice.slurm.reasons import explained
+from coppice.slurm.site import Site
 
 ROWS = """\
 12_0|REQUEUED|None|@08:00:00|@08:10:00|@08:20:00|600|1|cpu=8,gres/gpu=2,gres/gpu:a=2|n1|00:40:00|

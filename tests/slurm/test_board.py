@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import fence
-from orchestrator.campaign.jobs.badnodes import AVOID_S
-from orchestrator.campaign.jobs.board import Board, JobsDie, Replaced
-from orchestrator.campaign.jobs.call import STOP, TrialJob
-from orchestrator.jobqueue import CANCELLED
-from orchestrator.status import state_of
-from orchestrator.store import TrialFolder, append_event, read_events, write_json
-from slurm.request import Request
+from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder.events import append_event, read_events, state_of
+from coppice.orchestrator.folder.files import write_json
+from coppice.orchestrator.folder.layout import CANCELLED, STOP, TrialFolder
+from coppice.orchestrator.placement.jobs.supervisor import Board
+from coppice.orchestrator.placement.jobs.trial_job import TrialJob
+from coppice.orchestrator.placement.supervisor import JobsDie, Replaced
+from coppice.slurm.broker.bad_nodes import AVOID_S
+from coppice.slurm.request import Request
 from tests.slurm.stand_ins import Stage
 
 

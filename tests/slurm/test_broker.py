@@ -2,8 +2,8 @@
 
 import pytest
 
-from slurm.client import Job, SlurmError
-from slurm.work import Work
+from coppice.slurm.broker.work import Work
+from coppice.slurm.client import Job, SlurmError
 from tests.slurm.stand_ins import Stage
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.client import Client, Job, SlurmError, SlurmUnreachable
+from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.campaign import lock, run
-from orchestrator.cli.main import app
-from orchestrator.config import CampaignSpec
-from orchestrator.jobqueue import cancel
-from orchestrator.store import CampaignFolder
-from slurm.client import Client
-from slurm.journal import Attempt, Journal
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder import lock
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.queue import cancel
+from coppice.slurm.broker.journal import Attempt, Journal
+from coppice.slurm.client import Client
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.orchestrator.cli.test_describing import output
 from tests.slurm.test_client import submit
@@ -51,7 +52,7 @@ def test_a_campaign_is_followed_from_its_folder_alone(slurm: Cluster, tmp_path: 
         assert row(text, "t0002").split()[1] == "queued" and "The driver runs" in text
         assert "t0002: JobArrayTaskLimit: as many jobs of the campaign run as may" in text
         process.kill()
-    log = [sys.executable, "-m", "orchestrator", "logs", "-f", str(folder.path), "t0000"]
+    log = [sys.executable, "-m", "coppice", "logs", "-f", str(folder.path), "t0000"]
     with subprocess.Popen(log, stdout=subprocess.PIPE, text=True) as following:
         try:
             assert "No driver runs. Go on with: coppice resume" in output("status", str(folder.path))

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import run
-from orchestrator.campaign.jobs.board import JobsDie
-from orchestrator.config import CampaignSpec, Named
-from orchestrator.store import CampaignFolder, read_events
-from slurm.broker import Broker
-from slurm.client import Client, Job
-from slurm.journal import Journal
-from slurm.site import Site
-from slurm.work import Work
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.placement.supervisor import JobsDie
+from coppice.slurm.broker.broker import Broker
+from coppice.slurm.broker.journal import Journal
+from coppice.slurm.broker.work import Work
+from coppice.slurm.client import Client, Job
+from coppice.slurm.site import Site
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.slurm.disturbing import Submitted, coppice, left_running, live, node_of, nothing_ran_twice, ran, undisturbed
 from tests.slurm.test_cluster import _written_down as written_down
@@ -51,7 +52,7 @@ GROWING = {
 
 def driver_process(submitted: Submitted) -> int:
     """The process of the driver, as this machine sees it."""
-    words = [b"orchestrator", b"drive", str(submitted.folder.path).encode()]
+    words = [b"coppice", b"drive", str(submitted.folder.path).encode()]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         if path.read_bytes().split(b"\0")[2:5] == words:
             return int(path.parent.name)
@@ -152,7 +153,7 @@ def test_a_second_driver_is_refused_or_where_locks_do_not_reach_takes_over(
         wait_for_epochs(spec, 3, 1)
         with pytest.raises(BlockingIOError, match=f"process {first.pid} on "):
             run(spec, resume=True)
-        monkeypatch.setattr("orchestrator.store._lock", lambda descriptor: True)
+        monkeypatch.setattr("coppice.orchestrator.folder.files._lock", lambda descriptor: True)
         assert run(spec, resume=True).state == "finished"
         assert first.wait(60) != 0
     monkeypatch.undo()

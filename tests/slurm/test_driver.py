@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import driver
-from orchestrator.campaign.driver import IDLE_DRIVERS, SOON_S, drive
-from orchestrator.campaign.interrupts import Interrupt
-from orchestrator.campaign.jobs.board import JobsDie
-from orchestrator.campaign.lock import create
-from orchestrator.campaign.running import Outcome
-from orchestrator.jobqueue import CANCELLED
-from orchestrator.store import CampaignFolder
-from slurm.client import Job
-from slurm.succession import NOT_DONE
+from coppice.orchestrator.campaign import driver
+from coppice.orchestrator.campaign.driver import IDLE_DRIVERS, SOON_S, drive
+from coppice.orchestrator.campaign.interrupts import Interrupt
+from coppice.orchestrator.campaign.run import Outcome
+from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
+from coppice.orchestrator.folder.lock import create
+from coppice.orchestrator.placement.supervisor import JobsDie
+from coppice.slurm.client import Job
+from coppice.slurm.job.succession import NOT_DONE
 from tests.orchestrator.campaign_support import campaign
 from tests.slurm.stand_ins import FakeClient
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaign import run
-from orchestrator.campaign.ledger import Entry, Ledger
-from orchestrator.config import CampaignSpec, Named
-from orchestrator.store import CampaignFolder
-from slurm.journal import Journal
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import Entry, Ledger
+from coppice.slurm.broker.journal import Journal
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for

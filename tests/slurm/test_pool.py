@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaign import run
-from orchestrator.config import CampaignSpec, Named
-from orchestrator.store import CampaignFolder, read_events
-from slurm.journal import Journal
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.slurm.broker.journal import Journal
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.slurm.test_job_placement import entries, same_but_for_jobs, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
@@ -106,7 +107,7 @@ def test_nothing_is_lost_whatever_happens_to_the_nodes(machines: Cluster, short_
 def test_a_trial_may_take_several_nodes_of_the_pool(machines: Cluster, short_tmp: Path, tmp_path: Path) -> None:
     spec = campaign(
         tmp_path / "pool", {"hidden": [8]}, training={"epochs": 2, "device": "cpu"}, search={"trials": 1},
-        body="orchestrator.trial:Trial", resources={"gpus": 1, "nodes": 2},
+        body="coppice.orchestrator.trial.trial:Trial", resources={"gpus": 1, "nodes": 2},
     )  # fmt: skip
     spec = in_pool(spec, gpus=1, cpus=9)  # nodes have 16 cores: those of the pool are different ones
     assert run(spec).state == "finished"

@@ -12,22 +12,24 @@ from typing import Any
 
 import pytest
 
-from orchestrator import fence
-from orchestrator.campaign.jobs.board import JobsDie, Replaced
-from orchestrator.campaign.placement import check_placement
-from orchestrator.campaign.pool.board import GIVE_BACK_AFTER_S, PoolBoard
-from orchestrator.campaign.pool.nodes import Nodes
-from orchestrator.campaign.pool.shape import shape_of
-from orchestrator.campaign.pool.workers import Ended, Fleet
-from orchestrator.config import Named, ResourcesSpec
-from orchestrator.store import TrialFolder, read_events, write_json
-from slurm.broker import Broker
-from slurm.client import Job
-from slurm.glide import Allocation, Cluster, leave_file
-from slurm.journal import Attempt
-from slurm.ports import NoPorts, reserved
-from slurm.rayprocess import RayFailed, Start, running
-from slurm.work import Tracked, Work
+from coppice.orchestrator.config.models import Named, ResourcesSpec
+from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.files import write_json
+from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.orchestrator.placement.catalog import check_placement
+from coppice.orchestrator.placement.pool.nodes import Nodes
+from coppice.orchestrator.placement.pool.sizing import shape_of
+from coppice.orchestrator.placement.pool.supervisor import GIVE_BACK_AFTER_S, PoolBoard
+from coppice.orchestrator.placement.pool.workers import Ended, Fleet
+from coppice.orchestrator.placement.supervisor import JobsDie, Replaced
+from coppice.slurm.broker.broker import Broker
+from coppice.slurm.broker.journal import Attempt
+from coppice.slurm.broker.work import Tracked, Work
+from coppice.slurm.client import Job
+from coppice.slurm.ray.node import Allocation, Cluster, leave_file
+from coppice.slurm.ray.ports import NoPorts, reserved
+from coppice.slurm.ray.process import RayFailed, Start, running
 
 GPUS = {"site": "lichtenberg2", "account": "p1"}
 
@@ -43,7 +45,7 @@ def test_blocks_of_ports_do_not_meet_and_avoid_what_is_taken() -> None:
 
 
 def test_ports_that_another_process_has_reserved_are_not_taken() -> None:
-    text = "from slurm.ports import reserved\nwith reserved(30, 7) as r: print(r.start, flush=True); input()"
+    text = "from coppice.slurm.ray.ports import reserved\nwith reserved(30, 7) as r: print(r.start, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import run
-from orchestrator.jobqueue import cancel, hold, jobs_of, retry
-from orchestrator.store import CampaignFolder
-from slurm.client import Client
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.queue import cancel, hold, jobs_of, retry
+from coppice.slurm.client import Client
 from tests.orchestrator.campaign_support import campaign, driving
 from tests.orchestrator.cli.test_describing import output
 from tests.slurm.test_job_placement import entries, in_jobs, same_but_for_jobs, wait_for_epochs

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaign import run
-from orchestrator.config import CampaignSpec
-from orchestrator.store import read_events
+from coppice.orchestrator.campaign import run
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.events import read_events
 from tests.orchestrator.campaign_support import driving
 from tests.orchestrator.test_trial import files
 from tests.support.slurm.cluster import Cluster

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm.request import Request, options
-from slurm.site import SiteError, known_sites, load_site
+from coppice.slurm.request import Request, options
+from coppice.slurm.site import SiteError, known_sites, load_site
 
 
 @pytest.mark.parametrize("name", known_sites())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.campaign import load_spec
-from orchestrator.store import CampaignFolder
-from slurm.script import driver_script
-from slurm.site import SiteError, load_site
+from coppice.orchestrator.campaign import load_spec
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.slurm.script import driver_script
+from coppice.slurm.site import SiteError, load_site
 from tests.slurm.test_job_placement import same_but_for_jobs, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
@@ -27,7 +27,7 @@ placement: {{job: {{site: generic, poll_s: 0.5}}}}
 
 def coppice(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "coppice", *arguments], capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.config import TrialSpec
-from orchestrator.store import TrialFolder, write_json
-from orchestrator.trial import Trial
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.files import write_json
+from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.orchestrator.trial.trial import Trial
 
 GLOBAL: list[str] = []
 """Something that a module keeps: must be empty in every trial."""

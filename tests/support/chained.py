@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator import fence
-from orchestrator.config import TrialSpec
-from orchestrator.store import TrialFolder, write_json
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder.files import write_json
+from coppice.orchestrator.folder.layout import TrialFolder
 
 RAN = "ran.jsonl"
 """What every attempt has done, in the trial's folder: nobody cuts off lines that others wrote."""

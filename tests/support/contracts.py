@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import AdaptResult, adapt
-from methods.amount import Amount
-from methods.method import Context, Method
-from methods.network import Network
-from methods.plan import Plan, plan_from_bytes, plan_to_bytes, plan_to_json
-from methods.rooms import Rules
-from methods.selection import All, Selection
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.method import Context, Method
+from coppice.methods.network import Network
+from coppice.methods.plan import Plan, plan_from_bytes, plan_to_bytes, plan_to_json
+from coppice.methods.selection import All, Selection
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.followers import OptimizerFollower
 
 
 class Mixed(nn.Module):

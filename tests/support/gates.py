@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from methods.adapt import AdaptResult, adapt
-from methods.amount import Amount
-from methods.growth.size_companion import GateCompanion
-from methods.method import Context, Method
-from methods.plan import Plan
-from methods.rooms import Rules
-from methods.selection import All, Selection
-from methods.surgery.changes import Follower
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.growth.gated.companion import GateCompanion
+from coppice.methods.method import Context, Method
+from coppice.methods.plan import Plan
+from coppice.methods.selection import All, Selection
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.changes import Follower
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import GrowthContract, MethodContract, PruningContract, context, everything, mixed
 
 ADVISED = Amount(0, "advised")

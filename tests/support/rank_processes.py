@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.config import TrialSpec
-from orchestrator.store import TrialFolder, write_json
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.files import write_json
+from coppice.orchestrator.folder.layout import TrialFolder
 
 TASK = """
 import sys, json
-from orchestrator.campaign.jobs.call import TrialJob
+from coppice.orchestrator.placement.jobs.trial_job import TrialJob
 print(TrialJob(json.loads(sys.argv[1]))(int(sys.argv[2])), flush=True)
 """
 
@@ -19,7 +20,7 @@ print(TrialJob(json.loads(sys.argv[1]))(int(sys.argv[2])), flush=True)
 def prepare(spec: TrialSpec, folder: Path) -> dict[str, object]:
     """The trial's folder, and the task that its job runs."""
     write_json(TrialFolder(folder).params, {"spec": json.loads(spec.model_dump_json())})
-    return {"folder": str(folder), "body": "orchestrator.trial:Trial", "metrics": ["val_loss"], "mode": "min"}
+    return {"folder": str(folder), "body": "coppice.orchestrator.trial.trial:Trial", "metrics": ["val_loss"], "mode": "min"}
 
 
 def start(task: dict[str, object], size: int, attempt: int = 1) -> list[subprocess.Popen[str]]:

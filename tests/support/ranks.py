@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from methods.ranks import Ranks
+from coppice.methods.ranks import Ranks
 
 WAIT = timedelta(seconds=120)
 """How long one rank waits for the other before it says that they do not call the same functions."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.graph import AttributeEdit, Graph
-from methods.graph.expr import NEW, atom_names, index_map, resized
+from coppice.methods.graph import AttributeEdit, Graph
+from coppice.methods.graph.expr import NEW, atom_names, index_map, resized
 
 PRODUCING = ("produce", "bias", "raw", "shift", "mean")
 

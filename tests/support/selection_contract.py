@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from methods.amount import Amount
-from methods.graph.values import Element
-from methods.selection import Candidate, Limit, Selection, offered
-from methods.selection.counting import SIZED
+from coppice.methods.graph.values import Element
+from coppice.methods.selection import Candidate, Limit, Selection, offered
+from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import SIZED
 
 AMOUNTS = (
     Amount(0.1), Amount(0.25), Amount(0.5), Amount(1.0), Amount(3), Amount(2.0), Amount(100), Amount(0.5, "seed"),

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.method import Context
-from methods.network import Network
-from methods.networks.dag import dag
-from methods.surgery.masks import apply_masks, mask_gradients
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.networks.dag import dag
+from coppice.methods.surgery.masks import apply_masks, mask_gradients
 
 
 def regression(neurons: tuple[int, ...] = (3,), seed: int = 0, dtype: torch.dtype = torch.float64, skip: bool = True) -> Context:
@@ -18,7 +18,7 @@ def regression(neurons: tuple[int, ...] = (3,), seed: int = 0, dtype: torch.dtyp
         module = dag(**arguments).to(dtype)
         x = torch.rand(120, 2, dtype=dtype) * 4 - 2
         y = torch.sin(2 * x[:, :1]) * x[:, 1:]
-    network = Network(module, "methods.networks.dag:dag", arguments, (x[:2],))
+    network = Network(module, "coppice.methods.networks.dag:dag", arguments, (x[:2],))
     ctx = Context(network, lambda count: [(x, y)] * count, F.mse_loss, torch.Generator().manual_seed(seed))
     train(ctx, 30)
     return ctx
@@ -55,6 +55,6 @@ def classification(dtype: torch.dtype, seed: int) -> Context:
         torch.manual_seed(0)
         arguments = {"in_features": 192, "out_features": 4, "hidden": [3, 2]}
         example = torch.randn(2, 3, 8, 8, dtype=dtype)
-        network = Network(dag(**arguments).to(dtype), "methods.networks.dag:dag", arguments, (example,))
+        network = Network(dag(**arguments).to(dtype), "coppice.methods.networks.dag:dag", arguments, (example,))
         inputs, targets = torch.randn(8, 3, 8, 8, dtype=dtype), torch.randint(4, (8,))
     return Context(network, lambda count: [(inputs, targets)] * count, F.cross_entropy, torch.Generator().manual_seed(seed))

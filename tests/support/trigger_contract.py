@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.triggers import Progress, Trigger, build_trigger
+from coppice.scheduler.triggers import Progress, Trigger, build_trigger
 
 EPOCHS = 20
 SIGNALS: dict[str, dict[str, float]] = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from methods.graph.mode import Handler
-from methods.graph.rules import contraction, convolution, indexing, normalisation, pieces, pointwise, reduction, shape
-from methods.graph.rules.common import freeze_all
-from methods.graph.rules.pointwise import FACTORIES, factory, pointwise_rule
+from coppice.methods.graph.rules import contraction, convolution, indexing, normalisation, pieces, pointwise, reduction, shape
+from coppice.methods.graph.rules.common import freeze_all
+from coppice.methods.graph.rules.pointwise import FACTORIES, factory, pointwise_rule
+from coppice.methods.graph.watch import Handler
 
 RULES: dict[str, Handler] = {
     **contraction.RULES,

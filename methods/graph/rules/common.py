@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.graph.mode import Value, Watch
-from methods.graph.terms import Fix, Term, norm
+from coppice.methods.graph.terms import Fix, Term, norm
+from coppice.methods.graph.watch import Value, Watch
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from methods.graph.mode import Handler, Value, Watch
-from methods.graph.rules.common import Args, Kwargs, argument, broadcast, fixed, run
-from methods.graph.terms import Fix, Mul
+from coppice.methods.graph.rules.common import Args, Kwargs, argument, broadcast, fixed, run
+from coppice.methods.graph.terms import Fix, Mul
+from coppice.methods.graph.watch import Handler, Value, Watch
 
 
 def contract(watch: Watch, left: Value, left_dim: int, right: Value, right_dim: int) -> None:

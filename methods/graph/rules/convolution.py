@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from methods.graph.mode import Handler, Value, Watch
-from methods.graph.rules.common import Args, Kwargs, fixed
-from methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
+from coppice.methods.graph.rules.common import Args, Kwargs, fixed
+from coppice.methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
+from coppice.methods.graph.watch import Handler, Value, Watch
 
 
 def _conv_shape(x: Tensor, weight: Tensor, args: Args) -> list[int]:

@@ -8,17 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.graph.mode import Handler, Value, Watch
-from methods.graph.rules.common import (
-    SPATIAL,
-    Args,
-    Kwargs,
-    freeze_axes,
-    rearranged,
-    run,
-    tensors,
-)
-from methods.graph.terms import Fix, norm
+from coppice.methods.graph.rules.common import SPATIAL, Args, Kwargs, freeze_axes, rearranged, run, tensors
+from coppice.methods.graph.terms import Fix, norm
+from coppice.methods.graph.watch import Handler, Value, Watch
 
 
 def _indexed(indices: Sequence[Tensor | None]) -> list[int]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from methods.graph.mode import Handler, Value, Watch
-from methods.graph.rules.common import Args, Kwargs, fixed, run, tensors
-from methods.graph.terms import ONE, Mul, Term, Var, norm
+from coppice.methods.graph.rules.common import Args, Kwargs, fixed, run, tensors
+from coppice.methods.graph.terms import ONE, Mul, Term, Var, norm
+from coppice.methods.graph.watch import Handler, Value, Watch
 
 _BATCH_NORM_ROLES = ("scale", "shift", "mean", "var")
 

@@ -8,18 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from methods.graph.mode import Handler, Source, Value, Watch
-from methods.graph.rules.common import (
-    SPATIAL,
-    Args,
-    Kwargs,
-    argument,
-    fixed,
-    rearranged,
-    run,
-    same_label,
-)
-from methods.graph.terms import Cat, Fix, Mul, Term, norm
+from coppice.methods.graph.rules.common import SPATIAL, Args, Kwargs, argument, fixed, rearranged, run, same_label
+from coppice.methods.graph.terms import Cat, Fix, Mul, Term, norm
+from coppice.methods.graph.watch import Handler, Source, Value, Watch
 
 
 def cat(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.graph.mode import CONSTANT, Handler, Source, Value, Watch
-from methods.graph.rules.common import Args, Kwargs, broadcast, fixed, run, same_label, tensors
-from methods.graph.terms import Fix, Term, Var, norm
+from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, fixed, run, same_label, tensors
+from coppice.methods.graph.terms import Fix, Term, Var, norm
+from coppice.methods.graph.watch import CONSTANT, Handler, Source, Value, Watch
 
 FACTORIES = frozenset(
     ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_full", "new_empty", "randn", "rand", "empty_permuted")

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from methods.graph.mode import Handler, Watch
-from methods.graph.rules.common import Args, Kwargs, argument, fixed, run, tensors
-from methods.graph.terms import ONE, Fix, Term, norm
+from coppice.methods.graph.rules.common import Args, Kwargs, argument, fixed, run, tensors
+from coppice.methods.graph.terms import ONE, Fix, Term, norm
+from coppice.methods.graph.watch import Handler, Watch
 
 
 def reduce(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:

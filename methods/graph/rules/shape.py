@@ -6,20 +6,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from methods.graph.mode import Handler, Watch
-from methods.graph.rules.common import (
-    SPATIAL,
-    Args,
-    Kwargs,
-    argument,
-    fixed,
-    freeze_all,
-    freeze_axes,
-    rearranged,
-    run,
-)
-from methods.graph.source import sizes_follow
-from methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
+from coppice.methods.graph.rules.common import SPATIAL, Args, Kwargs, argument, fixed, freeze_all, freeze_axes, rearranged, run
+from coppice.methods.graph.source import sizes_follow
+from coppice.methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
+from coppice.methods.graph.watch import Handler, Watch
 
 Mapping = tuple[tuple[int, ...], ...]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.graph import AttributeEdit, Element, Move, elements
-from methods.graph.expr import Atom
+from coppice.methods.graph import AttributeEdit, Element, Move, elements
+from coppice.methods.graph.expr import Atom
 from tests.support import zoo, zoo_more, zoo_patterns
 
 EVERY = {**zoo.ZOO, **zoo_more.MORE, **zoo_patterns.PATTERNS}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.graph import AttributeEdit, Element, Graph, elements, trace
+from coppice.methods.graph import AttributeEdit, Element, Graph, elements, trace
 from tests.support.resizing import output, randomised, resize, zeroed
 from tests.support.zoo import ZOO
 from tests.support.zoo_more import MORE

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.graph import Graph, trace
+from coppice.methods.graph import Graph, trace
 from tests.support import zoo, zoo_more, zoo_patterns
 
 EVERY = {**zoo.ZOO, **zoo_more.MORE, **zoo_patterns.PATTERNS}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.graph import Graph, trace
+from coppice.methods.graph import Graph, trace
 from tests.support.zoo import ZOO
 from tests.support.zoo_more import MORE
 from tests.support.zoo_patterns import Made
@@ -86,7 +86,7 @@ def test_tied_tensors_are_one() -> None:
 @pytest.mark.parametrize("name", ["vit_gqa", "group_shuffle"])
 def test_names_are_the_same_in_another_process(name: str) -> None:
     code = (
-        "import json, sys; from tests.support.zoo import ZOO; from methods.graph import elements\n"
+        "import json, sys; from tests.support.zoo import ZOO; from coppice.methods.graph import elements\n"
         f"factory, inputs = ZOO[{name!r}]; print(json.dumps([[e.name, e.size, e.reason] for e in elements(factory(), inputs())]))"
     )
     seen = {

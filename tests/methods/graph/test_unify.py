@@ -2,8 +2,8 @@
 
 import pytest
 
-from methods.graph.terms import Cat, Fix, Mul, Term, Var, norm, same, variables
-from methods.graph.unify import Algebra
+from coppice.methods.graph.terms import Cat, Fix, Mul, Term, Var, norm, same, variables
+from coppice.methods.graph.unify import Algebra
 
 
 def algebra() -> Algebra:

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.adapt import AdaptResult, adapt
-from methods.amount import Amount
-from methods.catalog import GROWTH, build
-from methods.companion import Companion
-from methods.method import Context, Method
-from methods.network import Network
-from methods.networks.vgg import vgg11
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import GROWTH, build
+from coppice.methods.companion import Companion
+from coppice.methods.method import Context, Method
+from coppice.methods.network import Network
+from coppice.methods.networks.vgg import vgg11
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.followers import OptimizerFollower
 
 EPOCHS, BATCH, RATE = 5, 64, 0.02
 FRACTION = 0.25
@@ -98,7 +98,7 @@ def trained() -> Trial:
         torch.manual_seed(0)
         module = vgg11(10, width=0.125)
     optimizer = torch.optim.SGD(module.parameters(), RATE, momentum=0.9, weight_decay=5e-4)
-    network = Network(module, "methods.networks.vgg:vgg11", {"num_classes": 10, "width": 0.125}, (images[:2],))
+    network = Network(module, "coppice.methods.networks.vgg:vgg11", {"num_classes": 10, "width": 0.125}, (images[:2],))
     trial = Trial(network, optimizer, images, torch.tensor(digits.target[:640]), torch.Generator().manual_seed(0))
     for _ in range(EPOCHS - 1):
         list(trial.epoch())

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.adapt import adapt
-from methods.catalog import build
-from methods.growth.cascade_pool import Pool
-from methods.measures.dag_site import DagSite, dag_site
-from methods.method import Context
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.growth.cascade.candidate_pool import Pool
+from coppice.methods.measures.dag_site import DagSite, dag_site
+from coppice.methods.method import Context
+from coppice.methods.selection import All
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import GrowthContract, mixed
 from tests.support.single_connections import classification, loss_of, regression, train
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from methods.catalog import GROWTH, build
+from coppice.methods.catalog import GROWTH, build
 from tests.methods import variants
 from tests.support.contracts import GrowthContract
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.catalog import build
-from methods.growth.controller import Controller, ControllerPruning
-from methods.growth.gates import ControllerGate
+from coppice.methods.catalog import build
+from coppice.methods.growth.gated.controller import Controller, ControllerPruning
+from coppice.methods.growth.gated.gates import ControllerGate
 from tests.support.gates import GatedGrowthContract, GatedPruningContract, act, gated, regression, step
 
 ELEMENT = "0.weight:0"

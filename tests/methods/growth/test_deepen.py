@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.rooms import Rules
-from methods.selection import All, BestGain
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.selection import All, BestGain
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import context, mixed
 
 

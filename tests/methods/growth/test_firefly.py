@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.growth.candidates import Draws
-from methods.growth.firefly import Firefly
-from methods.growth.kept import growth, offered_block, offered_units, statistics
-from methods.growth.overgrown import OverGrown
-from methods.growth.random import Random
-from methods.measures.site import find_site
-from methods.method import Context
-from methods.plan import InsertPlan
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking
-from methods.statistics import mean_loss
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.growth.firefly.candidates import Draws
+from coppice.methods.growth.firefly.method import Firefly
+from coppice.methods.growth.firefly.offers import growth, offered_block, offered_units, statistics
+from coppice.methods.growth.firefly.supernet import OverGrown
+from coppice.methods.growth.random import Random
+from coppice.methods.measures.site import find_site
+from coppice.methods.measures.statistics import mean_loss
+from coppice.methods.method import Context
+from coppice.methods.plan import InsertPlan
+from coppice.methods.selection import All, GlobalRanking
 from tests.support.contracts import context, everything, mixed, randomised, same
 
 LAYERS = ("block.conv1.weight:0", "conv.weight:0", "fc1.weight:0")

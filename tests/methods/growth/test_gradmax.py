@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.catalog import build
-from methods.measures.site import find_site
-from methods.method import Context
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.measures.site import find_site
+from coppice.methods.method import Context
 from tests.support.contracts import context
 
 SHAPES = [

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.catalog import build
-from methods.growth.gradmax_opt import SAME, _gains, _slope
-from methods.growth.sweep import sweep
-from methods.measures.site import find_site
+from coppice.methods.catalog import build
+from coppice.methods.growth.first_order.sweep import sweep
+from coppice.methods.growth.gradmax_opt import SAME, _gains, _slope
+from coppice.methods.measures.site import find_site
 from tests.methods.growth.test_gradmax import Pool, double, grown_gradients
 
 NAME = "0.weight:0"

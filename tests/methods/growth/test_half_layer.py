@@ -5,16 +5,16 @@ import copy
 import pytest
 import torch
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.half_layer import Trial, random_neuron
-from methods.growth.half_layer_schur import selected
-from methods.measures.dag_site import DagSite, Neuron, dag_site
-from methods.measures.quadratic import Flat, gauss_newton
-from methods.method import Context
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.half_layer.method import Trial, random_neuron
+from coppice.methods.growth.half_layer.schur import selected
+from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site
+from coppice.methods.measures.quadratic import Flat, gauss_newton
+from coppice.methods.method import Context
+from coppice.methods.selection import All
 from tests.support.contracts import GrowthContract, mixed
 from tests.support.single_connections import classification, loss_of, regression
 

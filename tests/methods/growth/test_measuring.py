@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.growth import gradients, sweep
-from methods.growth.linearised import linearise
-from methods.growth.path import Paths
-from methods.growth.singular import leading
-from methods.growth.unfold import unfolded, unfolded_back
-from methods.measures.site import find_site, through
-from methods.rooms import Rules
-from methods.selection import All
-from methods.statistics import frozen_modes
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.growth.first_order import gradients, sweep
+from coppice.methods.growth.first_order.linearised import linearise
+from coppice.methods.growth.first_order.path import Paths
+from coppice.methods.growth.first_order.singular import leading
+from coppice.methods.growth.first_order.unfold import unfolded, unfolded_back
+from coppice.methods.measures.site import find_site, through
+from coppice.methods.measures.statistics import frozen_modes
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.methods.growth.test_gradmax import Pool, double
 from tests.support.contracts import everything, mixed, same
 
@@ -151,7 +151,7 @@ def test_pieces_of_a_batch_blocks_and_groups_give_the_same_as_the_whole(name, mo
         if small:
             monkeypatch.setattr(sweep, "CHUNK_BYTES", 1)
             monkeypatch.setattr(gradients, "GROUP_BYTES", 1)
-            monkeypatch.setattr("methods.growth.cross_moment.BLOCK_BYTES", 1)
+            monkeypatch.setattr("coppice.methods.growth.first_order.cross_moment.BLOCK_BYTES", 1)
         ctx = mixed(torch.float64)
         elements = [e for e in accepted(ctx, method) if e.name != "conv.weight:0"]
         found.append(method.measure(ctx, elements, {e.name: 3 for e in elements}).scores)

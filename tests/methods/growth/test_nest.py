@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import build
-from methods.measures.site import find_site
-from methods.rooms import Rules
-from methods.selection import All
-from methods.statistics import mean_loss
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.measures.site import find_site
+from coppice.methods.measures.statistics import mean_loss
+from coppice.methods.selection import All
 from tests.support.contracts import context
 
 

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.effective_rank import RankMemory, effective_rank, effective_ranks
-from methods.growth.north import orthonormal_rows
-from methods.measures.site import find_site
-from methods.rooms import Rules
-from methods.selection import All
-from methods.signals import SIGNALS, measure_signals
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.signals import SIGNALS, measure_signals
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.first_order.effective_rank import RankMemory, effective_rank, effective_ranks
+from coppice.methods.growth.north import orthonormal_rows
+from coppice.methods.measures.site import find_site
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import context, mixed
 
 

@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.measures.connections import exchange
-from methods.networks.dag import dag
-from methods.plan import MaskPlan
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking, Limit
-from methods.surgery.followers import OptimizerFollower
-from methods.surgery.masks import apply_masks, mask_gradients
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.measures.connections import exchange
+from coppice.methods.networks.dag import dag
+from coppice.methods.plan import MaskPlan
+from coppice.methods.selection import All, GlobalRanking, Limit
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.followers import OptimizerFollower
+from coppice.methods.surgery.masks import apply_masks, mask_gradients
 from tests.methods.pruning.test_movement import moved
 from tests.support.contracts import GrowthContract, PruningContract, context, mixed
 

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.dense_momentum import DenseMomentum
-from methods.measures.connections import exchange
-from methods.plan import GrowPlan, MaskPlan
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking
-from methods.surgery.masks import mask_gradients
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.sparse.dense_momentum import DenseMomentum
+from coppice.methods.measures.connections import exchange
+from coppice.methods.plan import GrowPlan, MaskPlan
+from coppice.methods.selection import All, GlobalRanking
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.masks import mask_gradients
 from tests.methods.growth.test_regrow import GRADIENT, WEIGHT, linear, sparse
 from tests.methods.pruning.test_movement import moved
 from tests.support.contracts import context, mixed

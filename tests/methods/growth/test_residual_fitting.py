@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.growth.chain import Chain, find_chain
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.growth.residual_fitting.chain import Chain, find_chain
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import GrowthContract, context, mixed
 
 ADVISED = Amount(0, "advised")

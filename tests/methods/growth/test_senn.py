@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.gradients import sites_of
-from methods.growth.kfac import Settings, score_layers
-from methods.growth.output_curvature import Curvature, reachable
-from methods.growth.senn import Senn, additions
-from methods.growth.senn_depth import SennDepth
-from methods.growth.senn_search import choose, draw, improve, moments
-from methods.method import Context
-from methods.plan import GrowPlan
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.first_order.gradients import sites_of
+from coppice.methods.growth.senn.depth import SennDepth
+from coppice.methods.growth.senn.kfac import Settings, score_layers
+from coppice.methods.growth.senn.method import Senn, additions
+from coppice.methods.growth.senn.output_curvature import Curvature, reachable
+from coppice.methods.growth.senn.search import choose, draw, improve, moments
+from coppice.methods.method import Context
+from coppice.methods.plan import GrowPlan
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import context
 
 EXACT = Settings(num_batches=1, draws=0, damping=0.0, ridge=1e-12)

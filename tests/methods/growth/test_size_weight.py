@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.size_companion import GateCompanion
-from methods.growth.size_weight import SizeWeight, SizeWeightPruning
-from methods.method import Context
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, PrunePlan
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.gated.companion import GateCompanion
+from coppice.methods.growth.gated.size_weight import SizeWeight, SizeWeightPruning
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, PrunePlan
+from coppice.methods.selection import All
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, everything, same
 from tests.support.gates import (
     ADVISED,

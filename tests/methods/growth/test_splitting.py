@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.growth.curvature import Curvature, exact_ends, fast_ends
-from methods.growth.smooth import BETA, SmoothReLU
-from methods.growth.splitting import Splitting
-from methods.measures.site import find_site
-from methods.method import Context
-from methods.rooms import Rules
-from methods.selection import All
-from methods.statistics import mean_loss
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.growth.splitting.curvature import Curvature, exact_ends, fast_ends
+from coppice.methods.growth.splitting.method import Splitting
+from coppice.methods.growth.splitting.smooth import BETA, SmoothReLU
+from coppice.methods.measures.site import find_site
+from coppice.methods.measures.statistics import mean_loss
+from coppice.methods.method import Context
+from coppice.methods.selection import All
 from tests.support.contracts import context, mixed, randomised
 
 

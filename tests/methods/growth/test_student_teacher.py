@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.apply import apply
-from methods.catalog import build
-from methods.plan import GrowPlan
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.plan import GrowPlan
 from tests.support.contracts import context
 
 NAME = "first.weight:0"

@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.cross_moment import add_cross_moment
-from methods.growth.linearised import linearise
-from methods.growth.sweep import sweep
-from methods.measures.site import find_site
-from methods.method import Context
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.first_order.cross_moment import add_cross_moment
+from coppice.methods.growth.first_order.linearised import linearise
+from coppice.methods.growth.first_order.sweep import sweep
+from coppice.methods.measures.site import find_site
+from coppice.methods.method import Context
+from coppice.methods.selection import All
 from tests.methods.growth.test_gradmax import Pool, double
 from tests.support.contracts import context, everything, same
 

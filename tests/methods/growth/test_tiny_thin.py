@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.growth.bottleneck import Bottleneck, Demands
-from methods.growth.covariance import Moments
-from methods.growth.thin import Thin
-from methods.growth.whitening import Whitening
-from methods.measures.site import find_site
-from methods.method import Context
+from coppice.methods.growth.first_order.covariance import Moments
+from coppice.methods.growth.tiny.bottleneck import Bottleneck, Demands
+from coppice.methods.growth.tiny.thin_factors import Thin
+from coppice.methods.growth.tiny.whitening import Whitening
+from coppice.methods.measures.site import find_site
+from coppice.methods.method import Context
 from tests.methods.growth.test_gradmax import Pool, double
 
 N = 4

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import build
-from methods.growth.stage_rates import StageRates
-from methods.plan import GrowPlan, PrunePlan
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.growth.variance_transfer.stage_rates import StageRates
+from coppice.methods.plan import GrowPlan, PrunePlan
+from coppice.methods.selection import All
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, mixed
 
 

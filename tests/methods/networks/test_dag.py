@@ -9,24 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.architecture import build, rebuild, record, tensors_of
-from methods.catalog import build as build_method
-from methods.connected import could_exist
-from methods.method import Context
-from methods.network import Network
-from methods.networks.catalog import arguments_for, network_reference
-from methods.networks.dag import DAG, dag
-from methods.networks.from_mlp import from_mlp
-from methods.networks.mlp import mlp
-from methods.plan import GrowPlan, MaskPlan, PrunePlan
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.followers import EmaFollower, OptimizerFollower
-from methods.surgery.masks import apply_masks
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build as build_method
+from coppice.methods.graph.connectivity import could_exist
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.networks.catalog import arguments_for, network_reference
+from coppice.methods.networks.dag import DAG, dag
+from coppice.methods.networks.from_mlp import from_mlp
+from coppice.methods.networks.mlp import mlp
+from coppice.methods.plan import GrowPlan, MaskPlan, PrunePlan
+from coppice.methods.record.architecture import build, rebuild, record, tensors_of
+from coppice.methods.selection import All
+from coppice.methods.surgery.followers import EmaFollower, OptimizerFollower
+from coppice.methods.surgery.masks import apply_masks
 
-FACTORY = "methods.networks.dag:dag"
+FACTORY = "coppice.methods.networks.dag:dag"
 
 
 def random_dag(inputs: int, outputs: int, neurons: int, seed: int, density: float = 0.4, activation: str = "tanh") -> Network:
@@ -97,7 +97,7 @@ def test_equal_to_neuron_by_neuron_evaluation(seed, activation):
 def test_an_mlp_becomes_a_dag_of_the_same_function(activation):
     module = mlp(5, 3, (6, 4, 7), activation).double()
     x = torch.randn(9, 5, dtype=torch.float64)
-    sparse = Network(module, "methods.networks.mlp:mlp", {}, (x,))
+    sparse = Network(module, "coppice.methods.networks.mlp:mlp", {}, (x,))
     apply(sparse, MaskPlan({"hidden.2.weight": torch.rand(4, 6) > 0.3}))
     made = from_mlp(sparse)
     assert torch.allclose(made.module(x), module(x), rtol=1e-12, atol=1e-12)

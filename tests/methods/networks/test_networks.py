@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from methods.architecture import ArchitectureError, import_factory
-from methods.graph.elements import elements
-from methods.networks.catalog import NETWORKS, arguments_for, network_reference
-from methods.networks.mlp import ACTIVATIONS, mlp
-from methods.networks.resnet import resnet
-from methods.networks.vgg import vgg11, vgg13, vgg16
-from methods.networks.wide_resnet import wide_resnet
+from coppice.methods.graph.elements import elements
+from coppice.methods.networks.catalog import NETWORKS, arguments_for, network_reference
+from coppice.methods.networks.mlp import ACTIVATIONS, mlp
+from coppice.methods.networks.resnet import resnet
+from coppice.methods.networks.vgg import vgg11, vgg13, vgg16
+from coppice.methods.networks.wide_resnet import wide_resnet
+from coppice.methods.record.architecture import ArchitectureError, import_factory
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -175,7 +175,7 @@ def test_arguments_that_cannot_be_say_why(name: str, shape: Any, given: Any, err
 
 def test_a_reference_of_your_own_is_kept() -> None:
     assert network_reference("mine.networks:build") == "mine.networks:build"
-    assert network_reference("vgg11") == "methods.networks.vgg:vgg11"
+    assert network_reference("vgg11") == "coppice.methods.networks.vgg:vgg11"
     with pytest.raises(KeyError, match="unknown network 'mine:'"):
         network_reference("mine:")
 

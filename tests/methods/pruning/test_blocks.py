@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.plan import RemovePlan
-from methods.pruning.remove_blocks import cosines
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.plan import RemovePlan
+from coppice.methods.pruning.remove_blocks import cosines
+from coppice.methods.selection import All, GlobalRanking
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import Block, context, mixed
 
 NAMES = [f"blocks.{i}" for i in range(3)]

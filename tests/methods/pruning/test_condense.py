@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.pruning.condense import KEPT, scores_of
-from methods.pruning.merging import fan
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.pruning.bases.merging import fan
+from coppice.methods.pruning.condense import KEPT, scores_of
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import context, mixed, randomised
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from methods.catalog import PRUNING, build
+from coppice.methods.catalog import PRUNING, build
 from tests.methods import variants
 from tests.support.contracts import PruningContract
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.method import Context
-from methods.plan import MaskPlan
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.method import Context
+from coppice.methods.plan import MaskPlan
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import PruningContract, mixed
 from tests.support.single_connections import classification, regression
 

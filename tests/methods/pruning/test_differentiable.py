@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.apply import apply
-from methods.catalog import build
-from methods.plan import GrowPlan, PrunePlan
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.followers import OptimizerFollower
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.plan import GrowPlan, PrunePlan
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.followers import OptimizerFollower
 from tests.support.contracts import context, mixed
 
 

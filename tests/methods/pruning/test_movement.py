@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.apply import apply
-from methods.catalog import build
-from methods.plan import GrowPlan
-from methods.pruning.movement import Movement
-from methods.rooms import Rules
-from methods.selection import All
-from methods.surgery.masks import apply_masks, mask_gradients
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.plan import GrowPlan
+from coppice.methods.pruning.movement import Movement
+from coppice.methods.selection import All
+from coppice.methods.surgery.masks import apply_masks, mask_gradients
 from tests.support.contracts import PruningContract, context, mixed
 
 

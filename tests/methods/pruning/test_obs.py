@@ -7,17 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
-from methods.method import Context
-from methods.network import Network
-from methods.networks.dag import dag
-from methods.plan import MaskPlan
-from methods.pruning.obs import Surgeon
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
+from coppice.methods.method import Context
+from coppice.methods.network import Network
+from coppice.methods.networks.dag import dag
+from coppice.methods.plan import MaskPlan
+from coppice.methods.pruning.obs import Surgeon
+from coppice.methods.selection import All, GlobalRanking
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import context, mixed
 
 
@@ -59,7 +59,7 @@ def trained(steps: int = 10, noise: float = 0.03) -> Context:
 
     for _ in range(steps):
         optimizer.step(closure)
-    network = Network(module, "methods.networks.dag:dag", {}, (x[:2],))
+    network = Network(module, "coppice.methods.networks.dag:dag", {}, (x[:2],))
     return Context(network, lambda count: [(x, y)] * count, F.mse_loss, torch.Generator())
 
 

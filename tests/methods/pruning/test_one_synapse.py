@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.method import Context
-from methods.pruning.one_synapse import OneSynapse
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.method import Context
+from coppice.methods.pruning.one_synapse.method import OneSynapse
+from coppice.methods.selection import All, GlobalRanking
+from coppice.methods.selection.amount import Amount
 from tests.support.single_connections import loss_of, regression, train
 
 ADVISED = Amount(0, "advised")

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.amount import Amount
-from methods.catalog import build
-from methods.pruning.polarization import fraction_between, valley
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.pruning.polarization import fraction_between, valley
+from coppice.methods.selection import All
+from coppice.methods.selection.amount import Amount
 from tests.support.contracts import context, mixed
 
 SPARSE = ("stem_norm.weight", "block.norm1.weight", "block.norm2.weight")

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.catalog import build
-from methods.measures import per_sample
-from methods.pruning import factors
-from methods.rooms import Rules
-from methods.selection import All
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.measures import per_sample
+from coppice.methods.pruning.bases import factors
+from coppice.methods.selection import All
 from tests.support.contracts import context, mixed
 
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.adapt import adapt
-from methods.catalog import build
-from methods.pruning.lamp import lamp
-from methods.pruning.synflow import synaptic_flow
-from methods.rooms import Rules
-from methods.selection import All, GlobalRanking
+from coppice.methods.adaptation.adapt import adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.catalog import build
+from coppice.methods.pruning.lamp import lamp
+from coppice.methods.pruning.synflow import synaptic_flow
+from coppice.methods.selection import All, GlobalRanking
 from tests.support.contracts import context, mixed
 
 NONE_MUST_STAY = Rules(minimum=0)

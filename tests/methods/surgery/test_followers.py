@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from methods.apply import apply
-from methods.network import Network
-from methods.plan import GrowPlan, InsertPlan, PrunePlan, RemovePlan
-from methods.surgery.followers import EmaFollower, OptimizerFollower, check_followed
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, InsertPlan, PrunePlan, RemovePlan
+from coppice.methods.surgery.followers import EmaFollower, OptimizerFollower, check_followed
 from tests.support.zoo import image, resnet
 
 SECOND = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "variance", "row_var", "col_var", "sum"}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from methods.apply import apply
-from methods.network import Network
-from methods.plan import MaskPlan
-from methods.surgery.followers import SECOND_MOMENTS, EmaFollower, OptimizerFollower
-from methods.surgery.masks import apply_masks, mask_gradients, mask_of
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import MaskPlan
+from coppice.methods.surgery.followers import SECOND_MOMENTS, EmaFollower, OptimizerFollower
+from coppice.methods.surgery.masks import apply_masks, mask_gradients, mask_of
 from tests.methods.surgery.test_followers import OPTIMIZERS
 
 NAME = "0.weight"

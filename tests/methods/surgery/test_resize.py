@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.apply import apply
-from methods.network import Network
-from methods.plan import GrowPlan, PrunePlan
-from methods.surgery.carry_out import resize_all
-from methods.surgery.resize import narrowing, widening
-from methods.surgery.shrink import Shrinking, advance
+from coppice.methods.apply import apply
+from coppice.methods.network import Network
+from coppice.methods.plan import GrowPlan, PrunePlan
+from coppice.methods.surgery.carry_out import resize_all
+from coppice.methods.surgery.resize import narrowing, widening
+from coppice.methods.surgery.shrink import Shrinking, advance
 from tests.support.zoo import layerscale, lstm, resnet, shared, tied_lm, vit_sep
 
 
@@ -293,7 +293,7 @@ def test_copies_that_move_away_and_new_units_come_in_one_plan():
 
 
 def test_offsets_follow_what_grew_before_in_the_same_step():
-    from methods.pending import PendingPlans
+    from coppice.methods.adaptation.pending_plans import PendingPlans
 
     torch.manual_seed(0)
     n = network(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)), 2, 3)

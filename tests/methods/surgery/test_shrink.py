@@ -4,8 +4,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from methods.network import Network
-from methods.surgery.shrink import Shrinking, advance
+from coppice.methods.network import Network
+from coppice.methods.surgery.shrink import Shrinking, advance
 from tests.support.zoo import image, resnet
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.cli.live import Progress
-from orchestrator.status import TrialStatus
+from coppice.orchestrator.cli.live import Progress
+from coppice.orchestrator.operations.status import TrialStatus
 
 
 def status(name: str, state: str, best: float | None = None, **more: Any) -> TrialStatus:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.output import command, is_ours, message_of
+from coppice.orchestrator.cli.output import command, is_ours, message_of
 from tests.support.folders import campaign_folder
 
 HEAVY = ("torch", "ray", "optuna", "pyarrow", "sklearn", "pydantic")
 
 
 def coppice(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *(str(a) for a in arguments)]
+    command = [sys.executable, "-m", "coppice", *(str(a) for a in arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120)
 
 
@@ -27,7 +27,7 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys, orchestrator.cli.main; print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys, coppice.orchestrator.cli.main; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -61,8 +61,8 @@ def test_commands_to_copy_hold_no_surprise() -> None:
 
 
 def test_only_errors_raised_on_purpose_by_our_code_lose_their_traceback() -> None:
-    from orchestrator.report.gather import _change as read_numbers
-    from orchestrator.report.gather import gather
+    from coppice.orchestrator.report.gather import _change as read_numbers
+    from coppice.orchestrator.report.gather import gather
 
     with pytest.raises(FileNotFoundError) as ours:
         gather(Path("/nowhere"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.submitting import at_site
-from orchestrator.load import check
+from coppice.orchestrator.cli.submit import at_site
+from coppice.orchestrator.planning.load import check
 from tests.orchestrator.cli.test_describing import output
 
 FILE = """

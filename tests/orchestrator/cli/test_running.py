@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli.main import app
-from orchestrator.status import status
+from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.operations.status import status
 
 CAMPAIGN = """
 name: small
@@ -33,7 +33,7 @@ def write(folder: Path, epochs: int = 3, lrs: str = "0.05") -> Path:
 
 def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[3])
-    command = [sys.executable, "-m", "orchestrator", *(str(a) for a in arguments)]
+    command = [sys.executable, "-m", "coppice", *(str(a) for a in arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     return subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.report.data import ReportData, TrialData, options
-from orchestrator.report.gather import gather
+from coppice.orchestrator.report.data import ReportData, TrialData, options
+from coppice.orchestrator.report.gather import gather
 from tests.support.folders import campaign_folder
 
 

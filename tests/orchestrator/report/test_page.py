@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.report import write_report
-from orchestrator.report.data import Change, ReportData, TrialData
-from orchestrator.report.gather import gather
-from orchestrator.report.page import render
+from coppice.orchestrator.report import write_report
+from coppice.orchestrator.report.data import Change, ReportData, TrialData
+from coppice.orchestrator.report.gather import gather
+from coppice.orchestrator.report.page import render
 from tests.support.browser import dump
 from tests.support.folders import campaign_folder
 

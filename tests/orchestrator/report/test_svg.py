@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, plural, short, whole
-from orchestrator.report.svg import Frame, Scale, axes, drawing, log_ticks, nice_ticks, spanning, tag, text
+from coppice.orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, plural, short, whole
+from coppice.orchestrator.report.svg import Frame, Scale, axes, drawing, log_ticks, nice_ticks, spanning, tag, text
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.9, 0.93), (3, 1234), (-5, 5), (1e-6, 2e-6), (1e12, 9e12), (0, 60)])

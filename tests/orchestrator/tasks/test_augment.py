@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.tasks.augment import Augment
+from coppice.orchestrator.tasks.augment import Augment
 
 
 def one_by_one(images: Tensor, choices: Tensor, pad: int) -> Tensor:

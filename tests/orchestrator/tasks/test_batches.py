@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from orchestrator.tasks.augment import Augment
-from orchestrator.tasks.batches import eval_batches, num_batches, statistics_batches, train_batches
-from orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.augment import Augment
+from coppice.orchestrator.tasks.batches import eval_batches, num_batches, statistics_batches, train_batches
+from coppice.orchestrator.tasks.dataset import Dataset, Split
 
 
 def numbered(num: int, augment: Augment | None = None) -> Dataset:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from sklearn import datasets as bundled
 
-from orchestrator.tasks.catalog import DATASETS, load_dataset
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.references import resolve
-from orchestrator.tasks.synthetic import bessel_sum
+from coppice.orchestrator.references import resolve
+from coppice.orchestrator.tasks.catalog import DATASETS, load_dataset
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.synthetic import bessel_sum
 
 WITHOUT_FILES = {
     "digits": (1797, (1, 8, 8), 10),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.tasks.catalog import load_dataset
-from orchestrator.tasks.cifar import read_binary_batch, read_python_batch
-from orchestrator.tasks.dataset import Split
+from coppice.orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.cifar import read_binary_batch, read_python_batch
+from coppice.orchestrator.tasks.dataset import Split
 
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.dataset import Dataset, Split
 
 GOOD = Split(torch.rand(4, 2), torch.tensor([0, 1, 1, 0]))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.catalog import load_dataset
 
 DRAWS = np.random.default_rng(0)
 X, Y = DRAWS.normal(5, 3, (50, 4)), DRAWS.normal(100, 7, 50)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.tasks.catalog import load_dataset
-from orchestrator.tasks.idx import read_idx
+from coppice.orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.idx import read_idx
 
 DRAWS = torch.Generator().manual_seed(0)
 IMAGES = torch.randint(0, 256, (60, 6, 5), dtype=torch.uint8, generator=DRAWS)

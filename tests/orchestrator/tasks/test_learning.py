@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from methods.networks.catalog import arguments_for
-from methods.networks.mlp import mlp
-from methods.networks.resnet import resnet
-from orchestrator.tasks.batches import train_batches
-from orchestrator.tasks.catalog import load_dataset
-from orchestrator.tasks.losses import loss_for
-from orchestrator.tasks.metrics import evaluate
+from coppice.methods.networks.catalog import arguments_for
+from coppice.methods.networks.mlp import mlp
+from coppice.methods.networks.resnet import resnet
+from coppice.orchestrator.tasks.batches import train_batches
+from coppice.orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.losses import loss_for
+from coppice.orchestrator.tasks.metrics import evaluate
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from sklearn.metrics import r2_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator.config import Named
-from orchestrator.tasks.catalog import load_dataset
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.losses import loss_for
-from orchestrator.tasks.metrics import evaluate
+from coppice.orchestrator.config.models import Named
+from coppice.orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.losses import loss_for
+from coppice.orchestrator.tasks.metrics import evaluate
 
 WINE, DIABETES = load_dataset("wine"), load_dataset("diabetes")
 

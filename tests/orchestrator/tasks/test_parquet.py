@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from orchestrator.tasks import parquet
-from orchestrator.tasks.augment import Augment
-from orchestrator.tasks.catalog import load_dataset
-from orchestrator.tasks.dataset import Split
+from coppice.orchestrator.tasks import parquet
+from coppice.orchestrator.tasks.augment import Augment
+from coppice.orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.dataset import Split
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.tasks.catalog import load_dataset
+from coppice.orchestrator.tasks.catalog import load_dataset
 
 FOLDER = os.environ.get("COPPICE_DATA")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="COPPICE_DATA names no folder with published data sets")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from orchestrator.tasks.dataset import Dataset, Split
-from orchestrator.tasks.splits import divide, limit, limited
+from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.splits import divide, limit, limited
 
 
 def classes(*counts: int) -> Split:

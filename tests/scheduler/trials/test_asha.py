@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from scheduler.trials import build_trial_scheduler, replay, stop_at
-from scheduler.trials.asha import Asha, build_asha
-from scheduler.trials.persistence import PastTrial
+from coppice.scheduler.trials import build_trial_scheduler, replay, stop_at
+from coppice.scheduler.trials.asha import Asha, build_asha
+from coppice.scheduler.trials.persistence import PastTrial
 
 
 def asha(**arguments: Any) -> Asha:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from scheduler.triggers import Progress, build_trigger
+from coppice.scheduler.triggers import Progress, build_trigger
 from tests.support.trigger_contract import TriggerContract, acts, flat, flat_history
 
 

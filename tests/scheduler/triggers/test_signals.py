@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.triggers import Progress, build_trigger
+from coppice.scheduler.triggers import Progress, build_trigger
 from tests.support.trigger_contract import TriggerContract, flat_history
 
 

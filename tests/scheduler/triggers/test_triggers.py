@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.triggers import TRIGGERS, Progress, build_trigger
+from coppice.scheduler.triggers import TRIGGERS, Progress, build_trigger
 from tests.scheduler.triggers import test_resources, test_schedules, test_signals
 from tests.support.trigger_contract import TriggerContract, acts
 
@@ -43,7 +43,7 @@ def test_bad_names_and_arguments_are_explained(name: str, arguments: dict, said:
 
 
 def test_own_triggers_are_found_by_reference() -> None:
-    assert build_trigger("scheduler.triggers.schedule:Periodic", {"every": 2}) == build_trigger("periodic", {"every": 2})
+    assert build_trigger("coppice.scheduler.triggers.schedule:Periodic", {"every": 2}) == build_trigger("periodic", {"every": 2})
 
 
 def test_every_trigger_of_the_table_is_tested() -> None:

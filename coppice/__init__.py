@@ -1,0 +1,1 @@
+"""Coppice: neural networks that grow and prune themselves while they train."""

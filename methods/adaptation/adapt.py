@@ -1,0 +1,193 @@
+"""One act of an adaptation: candidates, measurement, choice, plans, changes; and for what was not done, the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from coppice.methods.adaptation.candidates import Rules, candidates_of, headroom, offers
+from coppice.methods.adaptation.consensus import same_choices, same_draws, same_plans
+from coppice.methods.adaptation.pending_plans import PendingPlans
+from coppice.methods.adaptation.reuse import Measured
+from coppice.methods.apply import apply
+from coppice.methods.event import Event
+from coppice.methods.measures.cost import flops
+from coppice.methods.measures.statistics import NonFiniteStatistics
+from coppice.methods.method import Context, Measurement, Method
+from coppice.methods.network import Network
+from coppice.methods.plan import Plan
+from coppice.methods.selection import Candidate, Choice, Limit, Selection, offered, wanted
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.changes import Follower
+from coppice.methods.surgery.check import PlanError
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What happened: events of changes, and reasons for what was skipped."""
+
+    events: tuple[Event, ...]
+    skipped: tuple[str, ...]
+
+
+def adapt(
+    context: Context,
+    method: Method,
+    selection: Selection,
+    amount: Amount | float,
+    rules: Rules,
+    followers: Sequence[Follower] = (),
+    turn: int = 0,
+    defer: Callable[[Plan], bool] | None = None,
+    measured: Measured | None = None,
+) -> AdaptResult:
+    """Let one adaptation act once.
+
+    Where several ranks train the network, all call this alike: each measures its share of the data, and all carry out what rank 0
+    has chosen, planned and accepted. Order is deterministic: candidates in the order of the network's elements, changes in the
+    order of the selection.
+
+    Args:
+        context: the network and the data to measure on.
+        method: how.
+        selection: where and how many.
+        amount: how many; a number is `Amount(number)`.
+        rules: what may be touched.
+        followers: what `apply` resizes with the network.
+        turn: how often this adaptation has acted before.
+        defer: is offered every plan; returns True for one that it will carry out later itself.
+        measured: what the method measured since weights were last trained; used where it still holds.
+    """
+    amount = amount if isinstance(amount, Amount) else Amount(amount)
+    skipped: list[str] = []
+    rooms, ranks = offers(context, method, rules, skipped), context.ranks
+    if not rooms:
+        return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
+    try:
+        fits = measured is not None and measured.holds(context.network, rooms)
+        fits = ranks.count(int(fits)) == ranks.size
+        measurement = (measured if measured and fits else Measured.take(context, method, rooms)).measurement
+    except NonFiniteStatistics as error:
+        return AdaptResult((), (ranks.opinion(f"{method.kind} skipped: {error}"),))
+    candidates = candidates_of(context, method, rooms, measurement, rules, selection.needs_latency)
+    choices = same_choices(ranks, selection.choose(method.kind, candidates, amount, headroom(context, method, rules), turn))
+    if not choices:
+        skipped += [f"{e.name}: {_name(method)} has nothing to offer" for e, _ in rooms if e.name not in measurement.scores]
+        return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
+    same_draws(context)
+    plans, unplanned = same_plans(ranks, *_plans(context, method, choices, measurement))
+    kept = [p for p in plans if defer is None or not defer(p)]
+    events, went_away = _apply_all(context, method, kept, followers, rules.limit)
+    told = [*_short_of(method, selection, candidates, choices, amount), *unplanned, *went_away]
+    return AdaptResult(tuple(events), tuple(ranks.opinion(told)))
+
+
+def _plans(context: Context, method: Method, choices: Sequence[Choice], measurement: Measurement) -> tuple[list[Plan], list[str]]:
+    """A plan for every choice, and why there is none for some."""
+    plans, unplanned = [], []
+    for c in choices:
+        try:
+            plans.append(method.plan(context, context.network.element(c.element), c.units, measurement))
+        except (PlanError, NonFiniteStatistics) as error:
+            unplanned.append(f"{c.element}: {error}")
+    return plans, unplanned
+
+
+def _short_of(
+    method: Method, selection: Selection, candidates: Sequence[Candidate], choices: Sequence[Choice], amount: Amount
+) -> list[str]:
+    """Which elements grow by less than the amount asks, because the method offers no more units."""
+    if method.kind != "grow" or amount.of not in ("now", "seed") or not selection.by_element:
+        return []
+    taken, told = {c.element: len(c.units) for c in choices}, []
+    for c in candidates:
+        count, name = taken.get(c.element.name, 0), c.element.name
+        asked = wanted("grow", replace(c, scores=c.scores[:0]), amount)
+        if count and len(c.scores) < c.room and count == offered("grow", c) < asked:
+            told.append(f"{name}: {count} units instead of {asked}, as {_name(method)} has no more to offer")
+    return told
+
+
+def _apply_all(
+    context: Context, method: Method, plans: Sequence[Plan], followers: Sequence[Follower], limit: Limit
+) -> tuple[list[Event], list[str]]:
+    """Carry out plans for the same network one after the other.
+
+    Those that would break the limit, or the method's promise to keep the function, are rolled back.
+    """
+
+    def accept(event: Event) -> bool:
+        kept = not _broken(context.network, method, event) and _within(context.network, method.kind, limit, event)
+        return context.ranks.opinion(kept)
+
+    pending = PendingPlans(plans)
+    events, went_away = [], []
+    while (plan := pending.next()) is not None:
+        try:
+            event = apply(context.network, plan, [*followers, pending], _certify(context), accept)
+        except PlanError as error:
+            went_away.append(f"{plan.element} does not fit any more after an earlier change of the same step: {error}")
+            continue
+        if event.accepted:
+            events.append(event)
+        else:
+            limited = f"with the changes before it, it would break the limit {_told(limit)}"
+            why = _broken(context.network, method, event) or limited
+            went_away.append(f"{event.element}: {why}; rolled back")
+    return events, went_away
+
+
+PROMISED = 1e-3
+"""Largest relative change of the function by a plan that promises none, where rounding is smaller."""
+
+
+def _broken(network: Network, method: Method, event: Event) -> str | None:
+    """Why an event is not what its method promised; None when it is."""
+    change, scale = event.function_change, event.function_scale
+    if not method.promises() or change is None or scale is None:
+        return None
+    rounding = max((16 * torch.finfo(p.dtype).eps for p in network.module.parameters() if p.is_floating_point()), default=0.0)
+    if change <= max(PROMISED, rounding) * max(scale, 1e-30):
+        return None
+    return f"{_name(method)} promises to keep the function, but it would change by {change:.3g} (outputs up to {scale:.3g})"
+
+
+def _within(network: Network, kind: str, limit: Limit, event: Event) -> bool:
+    """Whether the changed network keeps the limit: growth may not exceed it, pruning may not go below it."""
+    sign = 1.0 if kind == "grow" else -1.0
+    if limit.parameters is not None and sign * event.parameters_after > sign * limit.parameters:
+        return False
+    return limit.flops is None or sign * flops(network.module, network.example_inputs) <= sign * limit.flops
+
+
+def _told(limit: Limit) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in vars(limit).items() if value is not None) or "none"
+
+
+def _name(method: Method) -> str:
+    return type(method).__name__
+
+
+def _certify(context: Context) -> Tensor:
+    return next(iter(context.batches(1)))[0]
+
+
+def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: Amount, rules: Rules) -> str:
+    sizes = sum(c.element.size for c in candidates)
+    return (
+        f"nothing to {method.kind}: amount {_said(amount)} over {len(candidates)} elements with {sizes} units rounds to 0, or "
+        f"the limit {_told(rules.limit)} is reached (selection {type(selection).__name__}); raise the amount or the limit"
+    )
+
+
+def _said(amount: Amount) -> str:
+    return f"{amount.value:g}" if amount.of == "now" else amount.of if amount.of == "advised" else f"{amount.of} {amount.value:g}"
+
+
+def _summary(skipped: Sequence[str], most: int = 5) -> list[str]:
+    """The first few reasons, and how many more there are."""
+    rest = len(skipped) - most
+    return [*skipped[:most], *([f"... and {rest} more elements"] if rest > 0 else [])]

@@ -1,0 +1,172 @@
+"""The dispatch mode that watches a forward: every tensor carries the terms of its dimensions and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from coppice.methods.graph.source import caller, user_frame, written_attributes, written_numbers
+from coppice.methods.graph.terms import Fix, Term, Var, norm
+from coppice.methods.graph.unify import Algebra
+
+Source = tuple[str, tuple[tuple[int, ...], ...]]
+"""A parameter or buffer that a tensor is made of, and for each dimension of the tensor the dimensions of that parameter."""
+
+_IDENTITY = tuple(tuple((i,) for i in range(rank)) for rank in range(8))
+CONSTANT = "a constant that the forward makes"
+
+
+class Value:
+    """What is known of one tensor of the forward.
+
+    Attributes:
+        dims: the term of each dimension.
+        bit: a bit of its own, for the sets below.
+        deps: bits of all values it was computed from.
+        adds: bits of the values that it is a sum of (with others).
+        zero: a unit whose producers are zero is zero in it.
+        sources: the parameters that it is nothing but a rearrangement or product of; empty for activations.
+        squares: the value whose square it is (or the mean of that, or its inverse root), while an RMS norm may follow.
+    """
+
+    __slots__ = ("adds", "bit", "deps", "dims", "sources", "squares", "tensor", "zero")
+
+    def __init__(self, tensor: Tensor, dims: Sequence[Term], bit: int) -> None:
+        self.tensor = tensor
+        self.dims = dims
+        self.bit = bit
+        self.deps = 0
+        self.adds = bit
+        self.zero = False
+        self.sources: tuple[Source, ...] = ()
+        self.squares: tuple[str, int] | None = None
+
+
+Handler = Callable[["Watch", Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Runs one operator and labels what it returns."""
+
+
+class Watch(TorchDispatchMode):
+    """Labels every tensor of a forward.
+
+    Args:
+        meta: tensors hold no data; constants made in the forward are moved to the meta device too.
+    """
+
+    def __init__(self, meta: bool) -> None:
+        super().__init__()
+        self.meta = meta
+        self.values: dict[int, Value] = {}
+        self.algebra = Algebra(self.describe)
+        self.roles: dict[tuple[str, int], set[str]] = {}
+        self.seen: set[str] = set()
+        self.nonnegative = 0
+        self.sums: dict[int, int] = {}
+        self._given: dict[tuple[int, str], Term] = {}
+        self.ties: list[tuple[Term, Term]] = []
+        self.pending: dict[int, Term] = {}
+        self.attributes: list[tuple[nn.Module, str, Term]] = []
+        self.unknown: set[str] = set()
+        self.operator = ""
+        self.nothing = torch.empty((0,), device="meta")
+        self._next_bit = 1
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No guard against compilation around each operator: nothing is compiled while a mode is active."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Hand the operator to its rule."""
+        from coppice.methods.graph.rules import handler
+
+        return handler(func)(self, func, args, kwargs or {})
+
+    def describe(self) -> str:
+        """Which operator is running, and from where in the user's code."""
+        return f"{self.operator} at {caller()}"
+
+    def written_sizes(self, pieces: Sequence[Term], sizes: Sequence[int]) -> None:
+        """Freeze the dimensions that a view, cut or factory gets by a number in the user's code.
+
+        Where the size is an attribute of a module, remember that it is.
+        """
+        frame = None if all(type(piece) is Fix for piece in pieces) else user_frame()
+        if frame is None:
+            return
+        numbers = written_numbers(frame)
+        for piece, size in zip(pieces, sizes, strict=True):
+            if size in numbers and not isinstance(norm(piece), Fix):
+                self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
+        for position, owner, name in written_attributes(frame, tuple(sizes)):
+            piece = pieces[position]
+            known = self._given.setdefault((id(owner), name), piece)
+            if known is not piece:
+                self.ties.append((known, piece))
+            self.attributes.append((owner, name, piece))
+
+    def written_bounds(self, bounds: set[int]) -> bool:
+        """Whether one of the bounds of a slice is a number in the user's code."""
+        frame = user_frame()
+        return frame is not None and not bounds.isdisjoint(written_numbers(frame))
+
+    def added(self, value: Value, other: Value) -> None:
+        """Note that `value` was added to `other`."""
+        self.sums[value.bit] = self.sums.get(value.bit, 0) | other.bit
+
+    def put(self, tensor: Tensor, dims: Sequence[Term], inputs: Iterable[Value] = (), zero: bool = False) -> Value:
+        """Label a tensor that was computed from `inputs`."""
+        bit = self._next_bit
+        self._next_bit = bit << 1
+        value = Value(tensor, dims, bit)
+        deps = 0
+        for other in inputs:
+            deps |= other.deps | other.bit
+        value.deps = deps
+        value.zero = zero
+        self.values[id(tensor)] = value
+        return value
+
+    def value(self, tensor: Tensor) -> Value:
+        """The value of a tensor; one that was never seen is a constant."""
+        value = self.values.get(id(tensor))
+        return value if value is not None else self.put(tensor, [Fix(n, CONSTANT) for n in tensor.shape])
+
+    def parameter(self, name: str, tensor: Tensor) -> list[Term]:
+        """Label a parameter or buffer: every dimension may change, for all that is known."""
+        dims: list[Term] = [Var(n) for n in tensor.shape]
+        value = self.put(tensor, dims, zero=True)
+        value.sources = ((name, _IDENTITY[len(dims)] if len(dims) < len(_IDENTITY) else tuple((i,) for i in range(len(dims)))),)
+        return dims
+
+    def role(self, value: Value, dim: int, role: str) -> None:
+        """Note what a dimension of the parameters behind `value` is used for."""
+        for name, mapping in value.sources:
+            for source_dim in mapping[dim]:
+                self.roles.setdefault((name, source_dim), set()).add(role)
+
+    def uses(self, value: Value) -> None:
+        """Note that the parameters behind `value` took part in an operation."""
+        for name, _ in value.sources:
+            self.seen.add(name)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A meta tensor."""
+        return torch.empty(shape, dtype=like.dtype, device="meta")
+
+    def empty_like(self, like: Tensor) -> Tensor:
+        """A meta tensor whose dimensions lie in memory in the same order."""
+        if like.is_contiguous():
+            return torch.empty(like.shape, dtype=like.dtype, device="meta")
+        old = like.stride()
+        if 0 in old:
+            return torch.empty_like(like)
+        stride, step = [0] * len(old), 1
+        for dim in sorted(range(len(old)), key=lambda d: (old[d], -d)):
+            stride[dim] = step
+            step *= like.shape[dim]
+        return torch.empty_strided(like.shape, stride, dtype=like.dtype, device="meta")

@@ -1,0 +1,90 @@
+"""Candidates of cascade correlation: how well they follow the error that is left, and their ascent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from coppice.methods.measures.dag_site import DagSite
+from coppice.methods.measures.statistics import frozen_modes, require_finite
+from coppice.methods.method import Context
+from coppice.methods.networks.dag import FUNCTIONS
+
+
+class Pool:
+    """Candidates over the inputs and neurons of a network: [K, I + H] weights and [K] biases, float64.
+
+    Nothing but sums is kept between batches; each question is a pass over them.
+    """
+
+    def __init__(self, context: Context, site: DagSite, num_batches: int) -> None:
+        self._context, self._module, self._num_batches = context, site.module, num_batches
+        self._act = FUNCTIONS[site.module.activation]
+        total, bend, samples = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
+        for _, errors, bends in self._batches(bends=True):
+            total, bend, samples = total + errors.sum(0), bend + bends.sum(0), samples + len(errors)
+        require_finite("the errors", total, bend)
+        self._mean, self._bend, self._samples = total / samples, bend / samples, samples
+
+    def _batches(self, bends: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What candidates see [n, I + H], each sample's loss by its outputs once [n, O] and twice [n, O] (else zeros)."""
+
+        def loss(output: Tensor, target: Tensor) -> Tensor:
+            return self._context.loss(output.unsqueeze(0), target.unsqueeze(0))
+
+        for inputs, targets in self._context.batches(self._num_batches):
+            with frozen_modes(self._module), torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
+                x = inputs.flatten(1)
+                seen = torch.cat([x, self._module.neurons(x)], 1)
+                out = self._module.out(seen)
+                errors = torch.func.vmap(torch.func.grad(loss))(out, targets).double().cpu()
+                bent = torch.zeros_like(errors)
+                if bends:
+                    second = torch.func.vmap(torch.func.jacrev(torch.func.grad(loss)))(out, targets)
+                    bent = second.diagonal(dim1=1, dim2=2).double().cpu()
+            yield seen.double().cpu(), errors, bent
+
+    def covariance(self, rows: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
+        """[K, O] of each candidate with each output's error, and its derivative by weights and bias [K, O, I + H + 1]."""
+        found, slopes = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for seen, errors, _ in self._batches():
+            with torch.enable_grad():
+                z = (seen @ rows.T + biases).requires_grad_()
+                said = self._act(z)
+                (steep,) = torch.autograd.grad(said.sum(), z)
+            off = errors - self._mean
+            found = found + said.detach().T @ off
+            ones = torch.cat([seen, torch.ones(len(seen), 1, dtype=torch.float64)], 1)
+            slopes = slopes + torch.einsum("nk,no,nd->kod", steep, off, ones)
+        return found / self._samples, slopes / self._samples
+
+    def trained(self, rows: Tensor, biases: Tensor, steps: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Each candidate at the highest S that its ascent came by: weights, biases, S [K]."""
+        now = torch.cat([rows, biases[:, None]], 1)
+        optimizer = torch.optim.Adam([now], lr=rate)
+        best, highest = now.clone(), torch.full((len(now),), -torch.inf, dtype=torch.float64)
+        for step in range(steps + 1):
+            found, slopes = self.covariance(now[:, :-1], now[:, -1])
+            score = found.abs().sum(1)
+            require_finite("a candidate's correlation with the error", score)
+            better = score > highest
+            best[better], highest[better] = now[better], score[better]
+            if step < steps:
+                now.grad = -(found.sign()[:, :, None] * slopes).sum(1)
+                optimizer.step()
+        return best[:, :-1], best[:, -1], highest
+
+    def fitted(self, row: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Outgoing weights [O] of one candidate, its mean, and the decrease of the loss that they bring (exact for mse)."""
+        total, squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for seen, _, _ in self._batches():
+            said = self._act(seen @ row + bias)
+            total, squares = total + said.sum(), squares + said.square().sum()
+        mean = total / self._samples
+        variance = (squares / self._samples - mean.square()).clamp(min=1e-12)
+        found = self.covariance(row[None], bias[None])[0][0]
+        bent = (variance * self._bend).clamp(min=1e-12)
+        outgoing = -step * found / bent
+        return outgoing, mean, -(found * outgoing + outgoing.square() * bent / 2).sum()

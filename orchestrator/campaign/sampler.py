@@ -1,0 +1,81 @@
+"""Asks Optuna what to try next and tells it what came of it. The study is rebuilt from the trials' folders, never stored."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import TrialState
+
+from coppice.orchestrator.config.grid import grid
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.space import Space, make_sampler
+from coppice.orchestrator.folder.trials import Asked, Entry
+from coppice.orchestrator.seeds import derive
+
+
+class Asker:
+    """The search of a campaign.
+
+    What is asked for trial n depends on the search's seed, n and the results told so far, not on how often the campaign
+    was interrupted: each trial has a sampler of its own, seeded for it.
+    """
+
+    def __init__(self, spec: CampaignSpec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._search = spec.search
+        self._space = Space({"task": spec.task, "training": spec.training, "adaptations": spec.adaptations})
+        modes = [spec.search.mode, *spec.search.also.values()]
+        self._metrics = [spec.search.metric, *spec.search.also]
+        self._study = optuna.create_study(directions=["maximize" if m == "max" else "minimize" for m in modes])
+
+    def restore(self, entries: Sequence[Entry]) -> None:
+        """Remember the trials of an interrupted campaign; those that have not ended are running again."""
+        for entry in entries:
+            if entry.number is None:
+                continue
+            self._study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.RUNNING,
+                    params=entry.params,
+                    distributions={k: json_to_distribution(v) for k, v in entry.sampling["distributions"].items()},
+                    system_attrs=entry.sampling["attributes"],
+                )
+            )
+            if entry.ended:
+                self.tell(entry.number, entry.state, entry.reports)
+
+    def ask(self, number: int) -> Asked | None:
+        """What to try as trial `number`; None when the sampler is `grid` and all points have been asked."""
+        if self._search.sampler.name == "grid":
+            point = next(itertools.islice(grid(self._space), number, None), None)
+            if point is None:
+                return None
+            self._study.enqueue_trial(point)
+        self._study.sampler = make_sampler(self._search, self._space, derive(self._search.seed, "ask", number))
+        trial = self._study.ask()
+        tree = self._space.sample(trial)
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        sampling = {
+            "distributions": {k: distribution_to_json(v) for k, v in frozen.distributions.items()},
+            "attributes": dict(frozen.system_attrs),
+        }
+        return Asked(tree, dict(frozen.params), sampling)
+
+    def tell(self, number: int, state: str, reports: Sequence[dict[str, float]]) -> None:
+        """What came of trial `number`: its state and the metrics of its epochs.
+
+        A stopped trial counts with what it had reached, as one that was pruned where the sampler knows such.
+        """
+        if state == "failed" or not reports:
+            self._study.tell(number, state=TrialState.FAIL)
+            return
+        values = [reports[-1][name] for name in self._metrics]
+        if state == "stopped" and len(values) == 1:
+            trial = optuna.trial.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+            trial.report(values[0], step=int(reports[-1]["epoch"]))
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, values)

@@ -1,0 +1,173 @@
+"""Hands the trials of a campaign to Ray Tune, under our own names, and writes down how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from ray.tune import PlacementGroupFactory
+from ray.tune.experiment import Experiment
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search.search_algorithm import SearchAlgorithm
+
+from coppice.orchestrator.campaign.sampler import Asker
+from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.folder.trials import Asked, Entry, Ledger
+from coppice.orchestrator.placement.ray_bundles import bundles_of
+
+Comparisons = Callable[[], list[tuple[str, TrialSpec]]]
+
+WORKER_RETRIES = 2
+"""How often a trial whose worker died (not: whose body failed) goes on in a new one, from its own checkpoint."""
+
+
+class Feed(SearchAlgorithm):
+    """The trials: first those to go on with, then new ones as the sampler asks for them, then the comparisons.
+
+    Attributes:
+        limit: how many trials may be under way; no value is sampled before its trial can start.
+
+    Args:
+        entries: what the ledger holds. Jobs may write while they are read, so they are read once for everything that must agree.
+        comparisons: called once when the search has ended, returns (name, spec) of trials outside it.
+    """
+
+    def __init__(
+        self, spec: CampaignSpec, ledger: Ledger, entries: Sequence[Entry], asker: Asker, comparisons: Comparisons,
+        stop_at: dict[str, float],
+    ) -> None:  # fmt: skip
+        self._spec, self._ledger, self._asker, self._comparisons, self._stop_at = spec, ledger, asker, comparisons, stop_at
+        self._waiting = [(e.id, e.spec.get("label")) for e in entries if not e.ended]
+        self._numbers = {e.id: e.number for e in entries}
+        self._reports = {e.id: list(e.reports) for e in entries if not e.ended}
+        self._known = {e.id for e in entries}
+        self._next = 1 + max((e.number for e in entries if e.number is not None), default=-1)
+        self._live: set[str] = set()
+        self.limit = 1
+        self._exhausted = self._compared = self._stopped = False
+        self._experiment: Experiment | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial of the campaign has ended."""
+        return self._all_given() and not self._live
+
+    def add_configurations(self, experiments: Any) -> None:
+        """Take the experiment whose storage and trainable the trials use."""
+        self._experiment = experiments[0]
+
+    def set_finished(self) -> None:
+        """Give out no more trials."""
+        self._stopped = True
+
+    def is_finished(self) -> bool:
+        """Whether there are no more trials to give out."""
+        return self._stopped or self._all_given()
+
+    def _search_given(self) -> bool:
+        return not self._waiting and (self._exhausted or self._next >= self._spec.search.trials)
+
+    def _all_given(self) -> bool:
+        if self._search_given() and not self._live and not self._compared:
+            self._compare()
+        return self._search_given() and self._compared
+
+    def _compare(self) -> None:
+        self._compared = True
+        for name, spec in self._comparisons():
+            if name not in self._known:
+                self._add(name, spec.model_dump(mode="json"))
+
+    def next_trial(self) -> TuneTrial | None:
+        """The next trial, or None while there is none to start now."""
+        if self.is_finished() or len(self._live) >= self.limit:
+            return None
+        while not self._waiting:
+            if self._search_given():
+                return None
+            self._ask()
+        name, label = self._waiting.pop(0)
+        self._live.add(name)
+        return self._tune_trial(name, label)
+
+    def _ask(self) -> None:
+        number, name = self._next, f"t{self._next:04d}"
+        asked = self._asker.ask(number)
+        if asked is None:
+            self._exhausted = True
+            return
+        self._next += 1
+        tree = {**asked.tree, "seed": self._spec.seed + number}
+        try:
+            spec = TrialSpec.model_validate(tree).model_dump(mode="json")
+        except ValidationError as error:
+            self._ledger.add(name, tree, number, asked)
+            self._ledger.mark(name, "failed", error=f"the sampled values do not fit together: {error}")
+            self._asker.tell(number, "failed", ())
+            return
+        self._add(name, spec, number, asked)
+
+    def _add(self, name: str, spec: dict[str, Any], number: int | None = None, asked: Asked | None = None) -> None:
+        self._ledger.add(name, spec, number, asked)
+        self._known.add(name)
+        self._numbers[name], self._reports[name] = number, []
+        self._waiting.append((name, spec.get("label")))
+
+    def _tune_trial(self, name: str, label: str | None) -> TuneTrial:
+        experiment = self._experiment
+        assert experiment is not None, "Ray Tune calls add_configurations before next_trial"
+        search = self._spec.search
+        config = {
+            "folder": str(self._ledger.folder.trial(name).path),
+            "body": self._spec.body,
+            "metrics": [search.metric, *search.also],
+            "mode": search.mode,
+            "label": label,
+            "bundles": bundles_of(self._spec.resources),
+            "reported": max((int(r["epoch"]) for r in self._reports[name]), default=0),
+        }
+        return TuneTrial(
+            experiment.run_identifier,
+            config=config,
+            trial_id=name,
+            storage=experiment.storage,
+            experiment_tag=name,
+            placement_group_factory=PlacementGroupFactory(bundles_of(self._spec.resources)),
+            stopping_criterion={} if label else self._stop_at,
+            checkpoint_config=experiment.checkpoint_config,
+            trial_dirname_creator=folder_name,
+            max_failures=WORKER_RETRIES,
+        )
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Remember the metrics of an epoch."""
+        self._reports[trial_id].append(result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Write down how a trial ended, unless its worker has, and tell the sampler."""
+        if trial_id not in self._live:
+            return
+        self._live.discard(trial_id)
+        state = self._ending(trial_id, result or {}, error)
+        number, reports = self._numbers[trial_id], self._reports.pop(trial_id)
+        if number is not None:
+            self._asker.tell(number, state, [*reports, result] if result else reports)
+
+    def _ending(self, trial_id: str, result: dict[str, Any], error: bool) -> str:
+        if error:
+            reason = f"its worker process died {WORKER_RETRIES + 1} times: out of memory, a crash in native code, or killed"
+            self._ledger.mark(trial_id, "failed", result, error=reason)
+            return "failed"
+        if result.get("failed"):
+            return "failed"
+        if result.get("finished"):
+            return "finished"
+        spent = next((f"{k} >= {v:g}" for k, v in self._stop_at.items() if result.get(k, 0) >= v), None)
+        self._ledger.mark(trial_id, "stopped", result, reason=spent or f"stopped by {self._spec.search.trial_scheduler.name}")
+        return "stopped"
+
+
+def folder_name(trial: TuneTrial) -> str:
+    """Ray Tune's folder of a trial has the trial's name."""
+    return str(trial.trial_id)

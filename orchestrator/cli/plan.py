@@ -1,0 +1,62 @@
+"""`coppice plan`: checks a campaign file, shows what would run and what it would cost, starts nothing."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coppice.orchestrator.cli.output import command, plain_table, print_json, show
+from coppice.orchestrator.cli.submit import AccountOption, Hours, at_site, driver_request
+
+File = Annotated[Path, typer.Argument(help="A campaign file.", metavar="FILE")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(plan)
+
+
+def plan(
+    file: File,
+    *,
+    samples: Annotated[int, typer.Option(help="How many sampled trials to show.", min=1)] = 5,
+    site: Annotated[str | None, typer.Option("--site", help="Show the jobs of a Slurm site (a name, or a site file).")] = None,
+    account: AccountOption = None,
+    hours: Hours = 24.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Check a campaign file, show sampled trials and what they cost; with --site the sbatch scripts too. Starts nothing."""
+    from coppice.orchestrator.planning.forecast import as_text, forecast
+    from coppice.orchestrator.planning.load import load_campaign
+    from coppice.orchestrator.planning.preview import previews, total_compute
+    from coppice.orchestrator.report.numbers import plural, short, whole
+
+    spec = load_campaign(file) if site is None else load_campaign(file, at_site(site, account))
+    sampled = previews(spec, samples)
+    total = total_compute(spec, sampled)
+    if as_json:
+        jobs = {} if site is None else {"jobs": asdict(forecast(spec, site, driver_request(account, hours), sampled))}
+        told = {"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": [asdict(p) for p in sampled]}
+        print_json({**told, **jobs})
+        return
+    rows = [(_values(p.params), whole(p.parameters), short(p.flops), short(p.compute)) for p in sampled]
+    heads = ("sampled values", "parameters", "FLOPs a forward", "training FLOPs")
+    show(plain_table(heads, rows, numbers=heads[1:]))
+    typer.echo(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
+               f"FLOPs if no network changed its size and none ended early.")
+    if site is not None:
+        typer.echo(as_text(forecast(spec, site, driver_request(account, hours), sampled)))
+        words = ["coppice", "submit", str(file), "--site", site, *(["--account", account] if account else [])]
+        typer.echo(f"Nothing was handed in. Hand it in with: {shlex.join(words)}")
+        return
+    typer.echo(f"Nothing was started. Start it with: {command('run', file)}")
+
+
+def _values(params: dict[str, Any]) -> str:
+    """One sampled value a line, and an empty line."""
+    lines = [f"{path} = {value:.4g}" if isinstance(value, float) else f"{path} = {value}" for path, value in params.items()]
+    return "\n".join([*(lines or ["nothing is searched"]), ""])

@@ -1,0 +1,23 @@
+"""PURPOSE"""
+
+from __future__ import annotations
+
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from coppice.orchestrator.cli.output import say
+from coppice.orchestrator.cli.status import Folder
+
+
+def report(
+    folder: Folder, open_page: Annotated[bool, typer.Option("--open", help="Show it in the web browser.")] = False
+) -> None:
+    """Write report.html, one page that needs no network, and print its path."""
+    from coppice.orchestrator.report import write_report
+
+    path = write_report(folder).resolve()
+    typer.echo(str(path))
+    if open_page and not webbrowser.open(path.as_uri()):
+        say("There is no web browser to show it in.")

@@ -1,0 +1,80 @@
+"""PURPOSE"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `path` so that it has either its old content or all of the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` for a JSON-able value."""
+    write_atomic(path, json.dumps(value).encode())
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise ValueError(f"{path} must be a JSON file, but is damaged; restore it, or delete the trial's folder.") from None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock file `path`. The lock ends with the process that holds it, however that dies.
+
+    On a file system without locks nothing is held. What the holder writes into the file is shown to those who want it.
+
+    Raises:
+        BlockingIOError: another process still holds it after `wait_s` seconds.
+    """
+    with open(path, "ab") as file:
+        deadline = time.monotonic() + wait_s
+        while not _lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                said = path.read_text(errors="replace").strip()
+                raise BlockingIOError(
+                    f"{path} is held by another process{f' ({said})' if said else ''}; wait until it has ended."
+                )
+            time.sleep(0.1)
+        yield
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True

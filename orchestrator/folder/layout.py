@@ -1,0 +1,163 @@
+"""The folder of a campaign: the only place that knows its file names. Writes are atomic, every file has one writer."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coppice.orchestrator.folder.events import TRANSIENT, append_event, read_events
+from coppice.orchestrator.folder.files import exclusive, write_atomic
+
+
+class TrialFolder:
+    """`trials/<id>/`: params.json, events.jsonl, checkpoints/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def name(self) -> str:
+        """The trial's id."""
+        return self.path.name
+
+    @property
+    def params(self) -> Path:
+        """What the trial is: its spec, and the sampled values."""
+        return self.path / "params.json"
+
+    @property
+    def in_use(self) -> Path:
+        """Lock file: held by the process that runs the trial."""
+        return self.path / ".in-use"
+
+    @property
+    def events(self) -> Path:
+        """What happened, one JSON object a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint."""
+        return self.path / "checkpoints"
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        """Add one event, unless a newer attempt runs the trial.
+
+        Raises:
+            Superseded: it does; see `coppice.orchestrator.folder.attempts`.
+        """
+        from coppice.orchestrator.folder import attempts as fence
+
+        fence.check(self.path)
+        append_event(self.events, event)
+
+    def truncate_events(self, epoch: int) -> None:
+        """Forget what happened after `epoch`, because the trial goes on from there and will do it again."""
+        events = read_events(self.events)
+        kept = [e for e in events if e["type"] not in TRANSIENT or e["epoch"] <= epoch]
+        if len(kept) != len(events) or not self.events.exists() or not self.events.read_bytes().endswith(b"\n"):
+            write_atomic(self.events, b"".join(json.dumps(e, separators=(",", ":")).encode() + b"\n" for e in kept))
+
+
+class CampaignFolder:
+    """`<root>/<campaign>/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def spec(self) -> Path:
+        """The campaign file as it was given."""
+        return self.path / "campaign.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """Resolved configuration, versions, commit and seed."""
+        return self.path / "campaign.lock.json"
+
+    @property
+    def in_use(self) -> Path:
+        """Lock file: held by the process that runs the campaign."""
+        return self.path / ".in-use"
+
+    @property
+    def jobs(self) -> Path:
+        """What concerns Slurm: scripts, logs, the journal of jobs."""
+        return self.path / "jobs"
+
+    @property
+    def driver_script(self) -> Path:
+        """The sbatch script of the campaign's driver."""
+        return self.jobs / "driver.sh"
+
+    @property
+    def ray_token(self) -> Path:
+        """The secret of the campaign's Ray."""
+        return self.path / ".ray-token"
+
+    @property
+    def dashboard(self) -> Path:
+        """Where the campaign's Ray listens."""
+        return self.path / "dashboard.json"
+
+    def identity(self) -> str:
+        """A few letters that tell this campaign from others of its name."""
+        return f"{zlib.crc32(str(self.path.absolute()).encode()):08x}"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own files: a cache, never read again."""
+        return self.path / "tune"
+
+    @property
+    def results(self) -> Path:
+        """Parquet tables."""
+        return self.path / "results"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def trials_path(self) -> Path:
+        """One folder a trial."""
+        return self.path / "trials"
+
+    def trial(self, name: str) -> TrialFolder:
+        """The folder of one trial, made when it is missing."""
+        return TrialFolder(self.trials_path / name)
+
+    def running(self) -> bool:
+        """Whether a process runs the campaign now (on this machine, or where the file system's locks span machines)."""
+        if not self.in_use.exists():
+            return False
+        try:
+            with exclusive(self.in_use):
+                return False
+        except BlockingIOError:
+            return True
+
+    def trials(self) -> list[TrialFolder]:
+        """All trial folders, by name."""
+        if not self.trials_path.is_dir():
+            return []
+        return [TrialFolder(p) for p in sorted(self.trials_path.iterdir()) if p.is_dir()]
+
+
+STOP = "stop"
+"""A file in a trial's folder: while it is there, the trial's job ends after the epoch."""
+
+
+CANCELLED = "cancelled"
+"""A file in a trial's folder, or the campaign's: its jobs were cancelled for good, by their user."""
+
+
+def cancelled(folder: CampaignFolder) -> bool:
+    """Whether the whole campaign was cancelled: its driver ends, and none goes on, until the campaign is resumed."""
+    return (folder.path / CANCELLED).exists()

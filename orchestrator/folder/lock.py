@@ -1,0 +1,106 @@
+"""The lock file of a campaign: what exactly was run, with what versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from typing import Any
+
+import yaml
+
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.files import write_atomic, write_json
+from coppice.orchestrator.folder.layout import CampaignFolder
+
+PACKAGES = ("coppice-nn", "torch", "ray", "optuna", "numpy", "pyarrow", "pydantic", "safetensors")
+
+
+def create(folder: CampaignFolder, spec: CampaignSpec) -> None:
+    """Make the folder of a new campaign.
+
+    Raises:
+        FileExistsError: there is a campaign in it.
+    """
+    if folder.lock.exists():
+        raise FileExistsError(
+            f"a campaign called {spec.name!r} must not exist yet, but {folder.path} holds one; "
+            f"go on with it (`coppice resume {folder.path}`, or resume=True) or choose another name."
+        )
+    folder.trials_path.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder.spec, yaml.safe_dump(_dump(spec), sort_keys=False).encode())
+    _write(folder, spec)
+
+
+def reopen(folder: CampaignFolder, spec: CampaignSpec) -> None:
+    """Check that `spec` is the campaign that is in the folder, where only its place, the number of trials, how many run at
+    a time, the comparisons, the resources and the placement may have changed, and write it down.
+
+    Raises:
+        FileNotFoundError: there is no campaign in the folder.
+        ValueError: something else has changed; the message names it.
+    """
+    old = load_spec(folder)
+    changed = [key for key, value in _fixed(spec).items() if value != _fixed(old)[key]]
+    if changed:
+        raise ValueError(f"a resumed campaign must be as it was, but {', '.join(changed)} changed; give it another name.")
+    if spec != old:
+        _write(folder, spec)
+
+
+def load_spec(folder: CampaignFolder) -> CampaignSpec:
+    """The campaign in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not folder.lock.exists():
+        raise FileNotFoundError(f"{folder.path} must hold a campaign, but has no {folder.lock.name}; start it without resume.")
+    return CampaignSpec.model_validate(json.loads(folder.lock.read_bytes())["campaign"])
+
+
+def _fixed(spec: CampaignSpec) -> dict[str, Any]:
+    content = _dump(spec)
+    for key in ("name", "root", "resources", "placement", "compare"):
+        content.pop(key)
+    search = content.pop("search")
+    for key in ("trials", "max_concurrent"):
+        search.pop(key)
+    return {**content, **{f"search.{key}": value for key, value in search.items()}}
+
+
+def _dump(spec: CampaignSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", by_alias=True)
+
+
+def _write(folder: CampaignFolder, spec: CampaignSpec) -> None:
+    write_json(
+        folder.lock,
+        {
+            "campaign": _dump(spec),
+            "seed": spec.seed,
+            "commit": _commit(),
+            "versions": {name: version for name in PACKAGES if (version := _version(name))},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "written": time.time(),
+        },
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the Git repository that the campaign is started in, if it is one."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,93 @@
+"""The ledger of a campaign: which trials there are and how each ended, kept in their folders and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder.events import FINAL, numbers, read_events, state_of
+from coppice.orchestrator.folder.files import read_json, write_json
+from coppice.orchestrator.folder.layout import CampaignFolder
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to try: the decided tree, the sampled values by path, and what the sampler must be told after a restart (JSON)."""
+
+    tree: dict[str, Any]
+    params: dict[str, Any]
+    sampling: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trial as its folder tells it.
+
+    Attributes:
+        id: name of its folder.
+        number: place in the search, from 0; None for a trial outside the search.
+        spec: the JSON form of its `TrialSpec`.
+        params: sampled values by path.
+        sampling: what the sampler needs to remember the trial (JSON).
+        state: as `TrialStatus.state`.
+        reports: numbers of each epoch, oldest first.
+    """
+
+    id: str
+    number: int | None
+    spec: dict[str, Any]
+    params: dict[str, Any]
+    sampling: dict[str, Any]
+    state: str
+    reports: tuple[dict[str, float], ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not go on."""
+        return self.state in FINAL
+
+
+class Ledger:
+    """Reads and writes the trial folders of a campaign, for the process that runs it."""
+
+    def __init__(self, folder: CampaignFolder) -> None:
+        self.folder = folder
+
+    def entries(self) -> list[Entry]:
+        """All trials, in the order of the search, those outside it last. A folder without params.json is no trial."""
+        found = [self._entry(trial.name) for trial in self.folder.trials() if trial.params.exists()]
+        return sorted(found, key=lambda e: (e.number is None, e.number or 0, e.id))
+
+    def _entry(self, name: str) -> Entry:
+        trial = self.folder.trial(name)
+        params = read_json(trial.params)
+        events = read_events(trial.events)
+        reports = tuple(numbers(e) for e in events if e["type"] == "metrics")
+        return Entry(name, params["number"], params["spec"], params["params"], params["sampling"], state_of(events), reports)
+
+    def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, asked: Asked | None = None) -> None:
+        """Write down a new trial before anything of it runs."""
+        asked = asked or Asked({}, {}, {})
+        content = {"spec": spec, "params": asked.params, "number": number, "sampling": asked.sampling}
+        write_json(self.folder.trial(name).params, content)
+
+    def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: str) -> None:
+        """Add a status event. Only for a trial that no worker runs now: a file has one writer at a time.
+
+        A job may be ahead of the decision to stop its trial: it writes nothing more, and what it has written since is forgotten.
+        """
+        epoch = int((result or {}).get("epoch", 0))
+        if status == "stopped":
+            fence.close(self.folder.trial(name).path)
+            self.folder.trial(name).truncate_events(epoch)
+        event = {"type": "status", "trial": name, "time": time.time(), "epoch": epoch, "step": 0, "status": status, **content}
+        self.folder.trial(name).append_event(event)
+
+    def interrupt(self) -> None:
+        """Mark every trial that was running as interrupted."""
+        for entry in self.entries():
+            if entry.state == "running":
+                self.mark(entry.id, "interrupted", entry.reports[-1] if entry.reports else None)

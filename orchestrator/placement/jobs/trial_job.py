@@ -1,0 +1,87 @@
+"""What a trial's job runs, on the node that Slurm gave it. It needs neither Ray nor the driver."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder.events import FINAL, read_events, state_of
+from coppice.orchestrator.folder.layout import STOP
+from coppice.orchestrator.placement.runner import MEETING, Runner, accompany
+from coppice.slurm.job.signals import Told
+from coppice.slurm.job.task import this_task
+
+if TYPE_CHECKING:
+    from coppice.orchestrator.trial.process_group import ProcessRanks
+
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """Runs one trial from its newest checkpoint until it is done, is asked to stop, or is told that the job must end.
+
+    Attributes:
+        task: see `coppice.orchestrator.placement.runner.Runner`.
+    """
+
+    task: dict[str, Any]
+
+    def __call__(self, number: int) -> str:
+        """Attempt `number`; returns how it ended: finished, failed, stopped, interrupted or superseded.
+
+        Where the job has several tasks this is called in each; all but the first accompany that one, and return `accompanied`.
+        """
+        folder = Path(self.task["folder"])
+        ended = state_of(read_events(folder / "events.jsonl"))
+        if ended in FINAL:  # its node was lost before Slurm heard of the end, and the job was requeued
+            return ended
+        token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+        told = Told()
+        task = this_task()
+        # as many threads as cores, as in Ray's workers; with others sums are rounded in another way
+        os.environ.setdefault("OMP_NUM_THREADS", str(task.cpus))
+        if task.size == 1:
+            return self._claimed(folder, token, told, None)
+        from coppice.orchestrator.trial.process_group import joined, use_gpu
+
+        use_gpu(task.local)
+        with joined(folder / MEETING, repr(token), task.rank, task.size, task.address) as ranks:
+            if task.rank and ranks:
+                accompany(self.task, ranks, _seed)
+                return "accompanied"
+            return self._claimed(folder, token, told, ranks)
+
+    def _claimed(self, folder: Path, token: fence.Token, told: Told, ranks: ProcessRanks | None) -> str:
+        try:
+            fence.claim(folder, token)
+            return self._run(folder, told, ranks)
+        except fence.Superseded:
+            return "superseded"
+        finally:
+            fence.release(folder)
+
+    def _run(self, folder: Path, told: Told, ranks: ProcessRanks | None) -> str:
+        runner = Runner(self.task, _seed, ranks)
+        try:
+            while True:
+                if (folder / STOP).exists():
+                    return "stopped"
+                if told.signal:
+                    runner.save()
+                    return "interrupted"
+                fence.check(folder)
+                result = runner.step()
+                if result["done"]:
+                    return "failed" if result["failed"] else "finished"
+        finally:
+            runner.end()
+
+
+def _seed(seed: int) -> None:
+    """Every global random stream of the job's process."""
+    from coppice.orchestrator.placement.process_state import ProcessState
+
+    ProcessState().seed(seed)

@@ -1,0 +1,59 @@
+"""The one trainable of all campaigns whose trials are Ray workers: runs the body of a trial, keeps no state between trials."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from coppice.orchestrator.placement.process_state import ProcessState
+from coppice.orchestrator.placement.ray_ranks import Crew
+from coppice.orchestrator.placement.runner import Runner
+
+POINTER = "checkpoint.json"
+
+
+class BodyTrainable(tune.Trainable):
+    """Runs bodies for Ray Tune. The configuration names the trial's folder, its body and the metrics that must be reported."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Remember the clean process and take the first trial."""
+        self._process = ProcessState()
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._crew = Crew(config, config["bundles"])
+        self._runner = Runner(config, self._process.seed, self._crew.ranks)
+
+    def _end(self) -> None:
+        self._runner.end()
+        self._crew.leave()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial, with nothing left of the one before."""
+        self._end()
+        self._process.restore()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Let go of the trial when the worker ends."""
+        self._end()
+
+    def step(self) -> dict[str, Any]:
+        """One epoch. Where another rank is lost, all start again from the newest checkpoint."""
+        try:
+            return self._runner.step()
+        except BaseException as error:
+            if type(error).__name__ != "RanksLost":
+                raise
+            raise RuntimeError(str(error)) from error
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Give Ray a pointer to the trial's folder: no bytes are copied."""
+        Path(checkpoint_dir, POINTER).write_text(json.dumps({"trial": self.config["folder"]}))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to do: the body goes on from its own newest checkpoint."""

@@ -1,0 +1,108 @@
+"""Placement `pool`: nodes come and go with the queue and their time limits, trials are packed onto those that are there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.placement.base import Placed
+from coppice.orchestrator.placement.pool.sizing import Shape, shape_of
+from coppice.orchestrator.placement.ray_bundles import bundles_of
+from coppice.orchestrator.placement.ray_session import QUIET
+from coppice.slurm.broker.broker import Broker
+from coppice.slurm.broker.journal import Journal
+from coppice.slurm.broker.work import Work
+from coppice.slurm.client import Client
+from coppice.slurm.ray.node import Cluster, Glide, controller_address, own_address
+from coppice.slurm.submission import SIGNAL_DELAY_S, notice_s
+
+SPARE_S, LEAST_DRAIN_S = 30.0, 5.0
+"""Of the time between a node's signal and its end, this is kept for Ray to end; trials have the rest to finish their epochs."""
+
+
+def pool_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
+    """Name of the jobs that are nodes of a campaign's pool."""
+    return f"coppice-pool-{spec.name}-{folder.identity()}"
+
+
+@contextlib.contextmanager
+def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[Placed]:
+    """Trials run on nodes that Slurm jobs bring. Jobs of an earlier driver are cancelled: their cluster is gone.
+
+    Raises:
+        RayFailed: the head does not start.
+        ValueError: this machine's address cannot be found, or a Ray is up in this process.
+        SlurmError: Slurm is not there.
+    """
+    from coppice.orchestrator.placement.pool.nodes import Nodes
+    from coppice.orchestrator.placement.pool.ray_head import head, own_folder
+    from coppice.orchestrator.placement.pool.supervisor import PoolBoard
+    from coppice.orchestrator.placement.pool.workers import Workers, fleet
+    from coppice.orchestrator.placement.ray_inprocess import trials_as_objects
+    from coppice.orchestrator.placement.remote_trainable import JobTrainable
+
+    arguments = spec.placement.arguments
+    shape = shape_of(arguments, spec.resources)
+    client = Client()
+    own = own_folder(folder)
+    _cancel(client, f"coppice-{spec.name}-{folder.identity()}")
+    broker = Broker(pool_name(spec, folder), own, shape.site, Journal(own / "journal.jsonl"), client=client)
+    ip = str(arguments.get("address") or _own_address(client))
+    cluster = Cluster(own)
+    with contextlib.ExitStack() as held:
+        found = held.enter_context(head(folder, ip, bool(arguments.get("dashboard", False))))
+        cluster.announce(found.address)
+        held.callback(_end, broker, cluster)
+        nodes = Nodes(broker, lambda key: _work(key, shape, own, found.environment), own, fleet)
+        workers = Workers(bundles_of(spec.resources), shape.together)
+        board = PoolBoard(workers, nodes.poll, _nodes_for(spec, shape), _left(spec, folder), _is_there(cluster), leaving)
+        held.callback(board.close)
+        JobTrainable.board = board
+        with trials_as_objects(shape.capacity):
+            yield Placed(JobTrainable, shape.capacity)
+
+
+def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
+    drain_s = max(LEAST_DRAIN_S, notice_s(shape.request.time_min, SIGNAL_DELAY_S) - SPARE_S)
+    return Work(key, Glide(key, own, {**QUIET, **environment}, shape.site.local_disk, drain_s), shape.options)
+
+
+def _own_address(client: Client) -> str:
+    try:
+        return own_address(controller_address(client))
+    except OSError as error:
+        raise ValueError(
+            f"nodes must reach this machine, but its address towards Slurm's controller cannot be found ({error}); give it to "
+            "placement pool as address."
+        ) from None
+
+
+def _nodes_for(spec: CampaignSpec, shape: Shape) -> Callable[[int], int]:
+    most = spec.search.max_concurrent or shape.capacity
+    return lambda trials: shape.nodes_for(min(trials, most))
+
+
+def _is_there(cluster: Cluster) -> Callable[[], bool]:
+    return lambda: cluster.address() is not None
+
+
+def _end(broker: Broker, cluster: Cluster) -> None:
+    cluster.close()
+    broker.end()
+
+
+def _cancel(client: Client, name: str) -> None:
+    """Jobs of trials that an earlier driver has left, when the campaign was placed in jobs."""
+    client.cancel(j.id for j in client.live().values() if j.name == name and not j.ended)
+
+
+def _left(spec: CampaignSpec, folder: CampaignFolder) -> int:
+    """Trials that have not ended, those that are not known yet among them; a search may turn out to have fewer."""
+    ended = sum(entry.ended for entry in Ledger(folder).entries())
+    return max(1, spec.search.trials + spec.compare.static + (spec.compare.big is not None) - ended)
+
+

@@ -1,0 +1,80 @@
+"""What runs on a node of the pool for each trial."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.layout import STOP, TrialFolder
+from coppice.orchestrator.placement.process_state import ProcessState
+from coppice.orchestrator.placement.ray_ranks import Crew
+from coppice.orchestrator.placement.runner import LEFTOVER_WAIT_S, Runner
+from coppice.slurm.ray.node import LEAVING
+
+_CLEAN: list[ProcessState] = []
+"""This process as it was before its first trial: Ray gives trials that use no GPU to processes that ran others before."""
+
+
+def run_trial(task: dict[str, Any], token: fence.Token, bundles: list[dict[str, float]]) -> str:
+    """Run a trial from its newest checkpoint; returns how it ended: finished, failed, stopped, left, held, superseded or lost.
+
+    Args:
+        task: see `coppice.orchestrator.placement.runner.Runner`.
+        token: of this attempt.
+        bundles: what each of its ranks gets; this process is rank 0.
+    """
+    if not _CLEAN:
+        _CLEAN.append(ProcessState())
+    folder = Path(task["folder"])
+    try:
+        fence.claim(folder, token)
+        return _led(task, folder, bundles) if _free(folder) else "held"
+    except fence.Superseded:
+        return "superseded"
+    finally:
+        fence.release(folder)
+        _CLEAN[0].restore()
+
+
+def _led(task: dict[str, Any], folder: Path, bundles: list[dict[str, float]]) -> str:
+    crew = Crew(task, bundles)
+    runner = Runner(task, _CLEAN[0].seed, crew.ranks)
+    try:
+        return _run(runner, folder)
+    except BaseException as error:
+        if type(error).__name__ != "RanksLost":
+            raise
+        return f"lost ({error})"
+    finally:
+        runner.end()
+        crew.leave()
+
+
+def _run(runner: Runner, folder: Path) -> str:
+    leaving = Path(os.environ.get(LEAVING) or os.devnull + "/none")
+    while True:
+        if (folder / STOP).exists():
+            return "stopped"
+        if leaving.exists():
+            return "left"
+        fence.check(folder)
+        result = runner.step()
+        if result["done"]:
+            return "failed" if result["failed"] else "finished"
+
+
+def _free(folder: Path) -> bool:
+    """Wait for an earlier attempt to let go of the trial, which it does as soon as it finds that there is a newer one."""
+    deadline = time.monotonic() + LEFTOVER_WAIT_S
+    while time.monotonic() < deadline:
+        try:
+            with exclusive(TrialFolder(folder).in_use):
+                return True
+        except BlockingIOError:
+            fence.check(folder)
+            time.sleep(0.2)
+    return False

@@ -1,0 +1,172 @@
+"""What a campaign would hand in at a Slurm site, and what it would use there, without handing in anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coppice.orchestrator.campaign.driver import script_text
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.placement.jobs.request import request_of
+from coppice.orchestrator.placement.pool.placement import pool_name
+from coppice.orchestrator.placement.pool.sizing import Shape, shape_of
+from coppice.orchestrator.planning.preview import Preview
+from coppice.orchestrator.trial.trial import KEPT_CHECKPOINTS
+from coppice.slurm.request import Request, options
+from coppice.slurm.site import Site, load_site
+from coppice.slurm.submission import script
+
+FILES_A_CHECKPOINT = 5
+FILES_A_TRIAL = 5
+"""params.json, events.jsonl, attempt.json, the lock, and the folder."""
+FILES_A_JOB = 4
+"""submitit's script, its two pickles, and the log."""
+FILES_A_CAMPAIGN = 30
+BYTES_A_PARAMETER = 12
+"""A weight and two moments of an optimizer, four bytes each."""
+LONGEST_PATH = 255
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a campaign would do at a site.
+
+    Attributes:
+        driver: sbatch script of the driver.
+        job: sbatch script of a trial's job, or of a node of the pool.
+        kind: what such a job is: `trial` or `node`.
+        jobs: how many there would be at least, the driver's left aside.
+        core_hours: billed at most: every job for as long as it may run.
+        files: written at most, kept at the same time.
+        bytes: of checkpoints, at the size of the seed networks.
+        notes: what to think of.
+    """
+
+    driver: str
+    job: str
+    kind: str
+    jobs: int
+    core_hours: float
+    files: int
+    bytes: int
+    notes: tuple[str, ...]
+
+
+def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Sequence[Preview]) -> Forecast:
+    """What would be handed in.
+
+    Args:
+        spec: a campaign with placement job or pool.
+        site_name: of the driver.
+        driver: what the driver's job asks for.
+        sampled: trials that the sampler would try.
+    """
+    folder = CampaignFolder((spec.root / spec.name).absolute())
+    trials = spec.search.trials + spec.compare.static + (spec.compare.big is not None)
+    plan = (_in_pool if spec.placement.name == "pool" else _in_jobs)(spec, folder, site_name, trials)
+    parameters = max((p.parameters for p in sampled), default=0)
+    files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT) + plan.jobs * FILES_A_JOB
+    return Forecast(
+        script_text(spec, folder, load_site(site_name), driver),
+        script(plan.folder, plan.site, plan.options, plan.name),
+        plan.kind,
+        plan.jobs,
+        plan.jobs * _core_hours(plan.site, plan.request, plan.options),
+        files,
+        trials * KEPT_CHECKPOINTS * parameters * BYTES_A_PARAMETER,
+        (*_notes(plan.site, folder.path, files), *plan.notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Jobs of one kind."""
+
+    kind: str
+    name: str
+    folder: Path
+    site: Site
+    request: Request
+    options: Mapping[str, str]
+    jobs: int
+    notes: tuple[str, ...]
+
+
+def _in_jobs(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials: int) -> _Plan:
+    site = load_site(spec.placement.arguments.get("site", site_name))
+    request = request_of(spec.placement.arguments, spec.resources)
+    whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
+    notes = []
+    if site.billing == "nodes" and request.gpus and request.gpus < whole:
+        nodes = min(4, math.ceil(trials * request.gpus / whole))
+        notes.append(
+            f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them. Placement pool fills "
+            f"whole nodes: placement: {{pool: {{site: {site.name}, nodes: {nodes}}}}}."
+        )
+    name = f"coppice-{spec.name}-{folder.identity()}"
+    return _Plan("trial", name, folder.jobs, site, request, options(site, request), trials, tuple(notes))
+
+
+def _in_pool(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials: int) -> _Plan:
+    shape = shape_of({"site": site_name, **spec.placement.arguments}, spec.resources)
+    nodes = shape.nodes_for(trials)
+    own = folder.jobs / "pool" / "1"
+    notes = _pool_notes(shape, nodes, trials)
+    return _Plan("node", pool_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
+
+
+def _pool_notes(shape: Shape, nodes: int, trials: int) -> list[str]:
+    at_a_time = min(trials, shape.capacity)
+    notes = [f"{at_a_time} of {trials} trials run at a time, packed onto {nodes} nodes; a node that is not needed is given back."]
+    if shape.site.billing == "nodes":
+        notes.append(
+            "Whole nodes are billed, and the pool takes whole nodes." if shape.whole
+            else "Whole nodes are billed, but the pool takes parts of nodes; leave out gpus to take them whole."
+        )  # fmt: skip
+    return notes
+
+
+def _core_hours(site: Site, request: Request, given: Mapping[str, str]) -> float:
+    """Of one job."""
+    hours = request.time_min / 60
+    cores = int(given["ntasks-per-node"]) * int(given["cpus-per-task"])
+    if site.billing == "nodes" and request.gpus:
+        kind = next(k for k in site.gpu_nodes if request.gpu_type in (None, k.type) and k.per_node >= request.gpus)
+        cores = kind.per_node * kind.cpus_per_gpu
+    return request.nodes * cores * hours
+
+
+def _notes(site: Site, folder: Path, files: int) -> list[str]:
+    notes = []
+    longest = len(str(folder / "trials" / "t0000" / "checkpoints" / ".000000.0000000.tmp" / "optimizer.safetensors"))
+    notes.append(f"The longest path has {longest} characters.")
+    if longest > LONGEST_PATH:
+        notes.append("Some file systems and tools take no more than 255 of them; choose a shorter root.")
+    if site.scratch.days:
+        notes.append(f"Scratch at {site.name} is deleted after {site.scratch.days} days without a word.")
+    if site.scratch.files and files > site.scratch.files / 20:
+        notes.append(f"That is {100 * files / site.scratch.files:.0f} % of the files that one may have there.")
+    if site.requeue == "probe":
+        notes.append("Nobody says whether jobs may requeue themselves there; the driver queues its successor beforehand.")
+    return notes
+
+
+def as_text(found: Forecast) -> str:
+    """For people."""
+    node = found.kind == "node"
+    more = "more where their time limits end before the campaign" if node else "more where they do not finish in one"
+    parts = [
+        "The driver's script:", _indented(found.driver),
+        "The script of a node of the pool:" if node else "The script of a trial's job:", _indented(found.job),
+        f"{found.jobs} jobs of {'nodes' if node else 'trials'} ({more}), at most {found.core_hours:,.0f} core-hours in "
+        f"their first jobs, up to {found.files:,} files, about {found.bytes / 1e6:,.1f} MB of checkpoints.",
+        *found.notes,
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in text.rstrip().split("\n"))

@@ -1,0 +1,57 @@
+"""What a campaign would run and what it would cost, without starting it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coppice.orchestrator.campaign.sampler import Asker
+from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.trial.building import build_network, build_task, count_flops
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One sampled trial before any change of its network.
+
+    Attributes:
+        params: the sampled values, by their path in the campaign file.
+        parameters: of the seed network.
+        flops: of one forward of one sample.
+        compute: training FLOPs of all epochs if the network kept its size (3 x forward x samples x epochs).
+    """
+
+    params: dict[str, Any]
+    parameters: int
+    flops: float
+    compute: float
+
+
+def previews(spec: CampaignSpec, count: int = 5) -> list[Preview]:
+    """The first `count` trials the sampler would try, told of no results.
+
+    Raises:
+        ValueError: the task cannot be built; nothing was started.
+    """
+    asker = Asker(spec)
+    found = []
+    for number in range(min(count, spec.search.trials)):
+        asked = asker.ask(number)
+        if asked is None:
+            break
+        found.append(_preview(TrialSpec.model_validate({**asked.tree, "seed": spec.seed + number}), asked.params))
+    return found
+
+
+def _preview(trial: TrialSpec, params: dict[str, Any]) -> Preview:
+    dataset, _ = build_task(trial)
+    network = build_network(trial, dataset)
+    flops = count_flops(network)
+    compute = 3.0 * flops * len(dataset.train) * trial.training.epochs
+    return Preview(params, network.num_parameters(), flops, compute)
+
+
+def total_compute(spec: CampaignSpec, sampled: Sequence[Preview]) -> float:
+    """Training FLOPs of the whole campaign, if all trials were like the sampled ones and none ended early."""
+    return spec.search.trials * sum(p.compute for p in sampled) / max(len(sampled), 1)

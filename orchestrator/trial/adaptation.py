@@ -1,0 +1,193 @@
+"""An adaptation of a running trial: its trigger, selection and method, and what it has done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from coppice.methods.adaptation.adapt import AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.reuse import Measured
+from coppice.methods.adaptation.signals import look
+from coppice.methods.apply import apply
+from coppice.methods.catalog import build
+from coppice.methods.companion import Companion
+from coppice.methods.event import Event
+from coppice.methods.method import Context, Method
+from coppice.methods.network import Network
+from coppice.methods.plan import Plan, PrunePlan
+from coppice.methods.selection import Limit, Selection
+from coppice.methods.selection.amount import Amount
+from coppice.methods.surgery.changes import Follower
+from coppice.methods.surgery.shrink import Shrinking, advance
+from coppice.orchestrator.config.models import AdaptationSpec
+from coppice.scheduler.triggers import build_trigger
+from coppice.scheduler.triggers.base import Progress, Trigger
+
+SHRINKING = ("channel", "head", "group")
+"""Levels whose units can be shrunk to zero over steps."""
+
+
+def build_companions(adaptations: Sequence[Adaptation], network: Network) -> None:
+    """Give every adaptation what its method keeps beside the network; one and the same where methods share it.
+
+    Raises:
+        ValueError: methods that share a companion have different parameters.
+    """
+    first: dict[str, Adaptation] = {}
+    for adaptation in adaptations:
+        method, key = adaptation.method, adaptation.method.companion_key
+        holder = adaptation if key is None else first.setdefault(key, adaptation)
+        if holder is adaptation:
+            adaptation.companion = method.companion(network)
+        elif vars(holder.method) != vars(method):
+            raise ValueError(
+                f"adaptations {holder.index} and {adaptation.index} share one trained state ({key}) and must have the same "
+                f"parameters, but have {vars(holder.method)} and {vars(method)}."
+            )
+        else:
+            adaptation.companion = holder.companion
+
+
+@dataclass
+class Adaptation:
+    """One entry of the campaign's `adaptations`, live.
+
+    Attributes:
+        index: its place in the campaign file.
+        acted: epochs after which it acted.
+        shrinking: removals that are being shrunk to zero, to be carried out when they are done.
+        signals: what its trigger wanted to know after each epoch.
+        companion: what its method keeps beside the network; None for most.
+    """
+
+    index: int
+    spec: AdaptationSpec
+    trigger: Trigger
+    selection: Selection
+    method: Method
+    acted: list[int] = field(default_factory=list)
+    shrinking: list[Shrinking] = field(default_factory=list)
+    signals: list[dict[str, float]] = field(default_factory=list)
+    companion: Companion | None = None
+    _measured: Measured | None = None
+
+    @staticmethod
+    def build(index: int, spec: AdaptationSpec) -> Adaptation:
+        """Look up the names in the tables and build the parts.
+
+        Raises:
+            ValueError: an unknown name, an argument out of range, or an amount that the trigger cannot work with.
+        """
+        trigger, amount = build_trigger(spec.when.name, spec.when.arguments), Amount.read(spec.amount)
+        refused = trigger.refuses(amount.value, amount.of)
+        if refused or spec.kind not in trigger.kinds:
+            raise ValueError(refused or f"{spec.when.name} is for {' and '.join(trigger.kinds)} only.")
+        method = dict(spec.how.arguments)
+        if spec.removal.name in ("absorb", "merge"):
+            method["removal"] = spec.removal.name
+        how = build(spec.kind, spec.how.name, method)
+        if spec.removal.name == "shrink" and getattr(how, "removal", "immediate") != "immediate":
+            raise ValueError(f"units that shrink to zero cannot be removed by {how.removal} as well.")
+        if spec.removal.name == "shrink" and not set(how.levels) & set(SHRINKING):
+            raise ValueError(f"only {', '.join(SHRINKING)} can shrink to zero, but it acts on {', '.join(how.levels)}.")
+        return Adaptation(
+            index,
+            spec,
+            trigger,
+            build("selection", spec.where.name, spec.where.arguments),
+            how,
+        )
+
+    def progress(
+        self, epoch: int, epochs: int, history: Sequence[Mapping[str, float]], changed: Sequence[int] = ()
+    ) -> Progress:
+        """What its trigger sees."""
+        return Progress(
+            epoch, epochs, tuple(history), tuple(self.acted), tuple(changed), tuple(self.signals), self.spec.kind
+        )
+
+    def look(self, progress: Progress, context: Context, seed_sizes: Mapping[str, int], busy: Collection[str] = ()) -> None:
+        """Measure what the trigger wants to know after this epoch, where it may act or remembers it."""
+        if not self.trigger.wants:
+            return
+        found: dict[str, float] = {}
+        self._measured = None
+        if self.trigger.remembers or (progress.epoch < progress.epochs and self.trigger.awake(progress)):
+            context = replace(context, companion=self.companion)
+            found, self._measured = look(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
+        self.signals.append(found)
+
+    def due(self, progress: Progress) -> bool:
+        """Whether it acts after this epoch. Never after the last one: what it changed would not be trained."""
+        return progress.epoch < progress.epochs and self.trigger.fires(progress)
+
+    def act(
+        self,
+        progress: Progress,
+        context: Context,
+        followers: Sequence[Follower],
+        seed_sizes: Mapping[str, int],
+        busy: Collection[str] = (),
+    ) -> AdaptResult:
+        """Measure, choose, plan and apply; elements that are `busy` (being shrunk, by any adaptation) are left alone."""
+        written = Amount.read(self.spec.amount)
+        amount = written.scaled(self.trigger.amount(progress, written.value))
+        self.acted.append(progress.epoch)
+        if amount.value <= 0 and amount.of in ("now", "seed"):
+            return AdaptResult((), (f"the trigger {self.spec.when.name} asks for nothing yet",))
+        defer = self._defer if self.spec.removal.name == "shrink" else None
+        context = replace(context, companion=self.companion)
+        rules = self._rules(seed_sizes, busy)
+        measured, self._measured = self._measured, None
+        return adapt(context, self.method, self.selection, amount, rules, followers, len(self.acted) - 1, defer, measured)
+
+    def _rules(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Rules:
+        spec = self.spec
+        return Rules(
+            elements=spec.elements,
+            exclude={*busy, *(s.element for s in self.shrinking)},
+            limit=Limit(spec.limit.parameters, spec.limit.flops),
+            width=spec.limit.width,
+            minimum=spec.minimum,
+            seed_sizes=seed_sizes,
+        )
+
+    def _defer(self, plan: Plan) -> bool:
+        if not isinstance(plan, PrunePlan):
+            return False
+        steps = int(self.spec.removal.arguments.get("steps", 100))
+        self.shrinking.append(Shrinking(plan.element, plan.units, steps, 0))
+        return True
+
+    def after_step(self, context: Context, followers: Sequence[Follower]) -> tuple[list[Event], list[str]]:
+        """Shrink what is to be removed by one step; remove what has reached zero.
+
+        Returns:
+            Events of what was removed, and reasons for what cannot be removed any more.
+        """
+        events, gone = [], []
+        remaining = []
+        known = {e.name for e in context.network.elements()} if self.shrinking else set()
+        for shrinking in self.shrinking:
+            if shrinking.element not in known:
+                gone.append(f"{shrinking.element} is gone: another change took it away while its units were being shrunk to zero")
+                continue
+            moved = advance(context.network, shrinking)
+            if moved.done < moved.steps:
+                remaining.append(moved)
+            else:
+                events.append(apply(context.network, PrunePlan(moved.element, moved.units), followers))
+        self.shrinking = remaining
+        return events, gone
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able state for a checkpoint."""
+        return {"acted": self.acted, "shrinking": [asdict(s) for s in self.shrinking], "signals": self.signals}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.acted = list(state["acted"])
+        self.signals = list(state["signals"])
+        self.shrinking = [Shrinking(**{**s, "units": tuple(s["units"])}) for s in state["shrinking"]]

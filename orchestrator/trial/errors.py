@@ -1,0 +1,11 @@
+"""PURPOSE"""
+
+from __future__ import annotations
+
+
+class RanksLost(BaseException):
+    """Another rank is gone without a word (its node failed, it was killed). Not an Exception: nothing is wrong with the trial."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The training loss became NaN or infinite."""
