@@ -3,3 +3,5 @@
 from coppice.orchestrator.placement.ray_session import prepare_environment
 
 prepare_environment()
+
+pytest_plugins = ["tests.support.slurm.fixtures"]

@@ -4,7 +4,7 @@ import pytest
 
 from coppice.slurm.broker.work import Work
 from coppice.slurm.client import Job, SlurmError
-from tests.slurm.stand_ins import Stage
+from tests.support.slurm.stand_ins import Stage
 
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 
