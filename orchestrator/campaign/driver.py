@@ -59,7 +59,7 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
         RuntimeError: several drivers in a row have brought nothing on.
     """
     folder = CampaignFolder(path.absolute())
-    spec = load_spec(folder).model_copy(update={"name": folder.path.name, "root": folder.path.parent})
+    spec = load_spec(folder)
     succession = Succession.of_this_job(folder.driver_script, client)
     if cancelled(folder):
         return 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -51,14 +53,16 @@ def reopen(folder: CampaignFolder, spec: CampaignSpec) -> None:
 
 
 def load_spec(folder: CampaignFolder) -> CampaignSpec:
-    """The campaign in a folder.
+    """The campaign in a folder, under the name and place that the folder has now.
 
     Raises:
         FileNotFoundError: there is none.
     """
     if not folder.lock.exists():
         raise FileNotFoundError(f"{folder.path} must hold a campaign, but has no {folder.lock.name}; start it without resume.")
-    return CampaignSpec.model_validate(json.loads(folder.lock.read_bytes())["campaign"])
+    here = Path(os.path.abspath(folder.path))  # not resolved: a link may lead elsewhere on other nodes
+    spec = CampaignSpec.model_validate(json.loads(folder.lock.read_bytes())["campaign"])
+    return spec.model_copy(update={"name": here.name, "root": here.parent})
 
 
 def _fixed(spec: CampaignSpec) -> dict[str, Any]:

@@ -24,10 +24,8 @@ From `{source}`: {summary}
 `architecture.json` says what the network is, `model.safetensors` holds its tensors. With Coppice and the code of the network
 (`{factory}`) importable:
 
-    import json
-    from coppice.methods.record.architecture import rebuild
-    record = json.load(open("architecture.json"))
-    network = rebuild(record, "model.safetensors")
+    import coppice
+    network = coppice.load_network(".")  # this folder
     model = network.module.eval()  # a plain torch.nn.Module
 {program}"""
 PROGRAM_TEXT = """

@@ -12,7 +12,7 @@ from coppice.scheduler.triggers.base import Progress, Trigger
 from coppice.scheduler.triggers.plateau import Plateau
 from coppice.scheduler.triggers.resources import Compute, Overfitting, Target
 from coppice.scheduler.triggers.schedule import Initial, Never, Periodic
-from coppice.scheduler.triggers.signals import Learned, Rank, Score, Splitting
+from coppice.scheduler.triggers.signals import Advised, Rank, Score, SplittingScore
 from coppice.scheduler.triggers.sparsity import Cosine, Cubic
 
 TRIGGERS: dict[str, type[Trigger]] = {
@@ -24,11 +24,11 @@ TRIGGERS: dict[str, type[Trigger]] = {
     "cosine": Cosine,
     "rank": Rank,
     "score": Score,
-    "splitting": Splitting,
+    "splitting": SplittingScore,
     "overfitting": Overfitting,
     "compute": Compute,
     "target": Target,
-    "learned": Learned,
+    "learned": Advised,
 }
 SPELLINGS = {"from": "start", "until": "end"}
 

@@ -48,7 +48,7 @@ class Score(Trigger):
 
 
 @dataclass(frozen=True)
-class Splitting(Score):
+class SplittingScore(Score):
     """Acts when there is a neuron whose splitting lowers the loss: its splitting matrix has an eigenvalue below 0.
 
     The scores of splitting methods are predicted decreases of the loss, in proportion to -lambda_min; `threshold` is the smallest
@@ -63,7 +63,7 @@ class Splitting(Score):
 
 
 @dataclass(frozen=True)
-class Learned(Trigger):
+class Advised(Trigger):
     """Acts when the method itself wants to: when it advises to change at least `least` units, of all elements together."""
 
     why = "gradient descent decides when a neuron appears or vanishes"

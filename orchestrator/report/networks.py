@@ -1,0 +1,62 @@
+"""The network that a campaign, a trial, a checkpoint or an exported folder holds, ready to run or to train on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coppice.methods.network import Network
+from coppice.methods.record.architecture import rebuild
+from coppice.orchestrator.folder import checkpoint as checkpoints
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.lock import load_spec
+from coppice.orchestrator.report.export import evaluated_tensors
+from coppice.orchestrator.report.results import best_trial
+
+
+def load_network(folder: Path | str, *, example_inputs: tuple[Any, ...] = (), device: torch.device | str = "cpu") -> Network:
+    """The network that `folder` holds.
+
+    Args:
+        folder: what `coppice best` has written, a checkpoint, a trial (its newest valid checkpoint counts), or a campaign (its
+            best trial counts).
+        example_inputs: for the network; its elements are found by running it on them.
+        device: where the network will live.
+
+    Returns:
+        The network as it was evaluated: where the trial kept a moving average, that is what its tensors are. It is in the mode
+        in which its factory leaves it.
+
+    Raises:
+        FileNotFoundError: the folder holds none of these.
+        CheckpointError: no checkpoint in it is valid.
+        ArchitectureError: the code of the network is not what it was, or the files do not fit each other.
+    """
+    path = Path(folder)
+    if (path / "trials").is_dir():
+        path = _best(path)
+    if (path / "checkpoints").is_dir() and (latest := checkpoints.latest(path / "checkpoints")):
+        architecture, tensors = latest[1].architecture, evaluated_tensors(latest[1].tensors)
+    elif (path / checkpoints.MANIFEST).exists():
+        saved = checkpoints.read(path)
+        architecture, tensors = saved.architecture, evaluated_tensors(saved.tensors)
+    elif (path / checkpoints.MODEL).exists():
+        record = json.loads((path / checkpoints.ARCHITECTURE).read_bytes())
+        return rebuild(record, path / checkpoints.MODEL, example_inputs=example_inputs, device=device)
+    else:
+        raise FileNotFoundError(
+            f"{folder} must hold a network (what `coppice best` writes, a checkpoint, a trial or a campaign), but there is none."
+        )
+    return rebuild(architecture, tensors, example_inputs=example_inputs, device=device)
+
+
+def _best(campaign: Path) -> Path:
+    folder = CampaignFolder(campaign)
+    search = load_spec(folder).search
+    best = best_trial(campaign, search.metric, search.mode)
+    if best is None:
+        raise FileNotFoundError(f"{campaign} must have a trial that has reported {search.metric}, but has none yet.")
+    return folder.trial(best.id).path
