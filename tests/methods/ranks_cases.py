@@ -22,11 +22,11 @@ from coppice.methods.ranks import Ranks
 from coppice.methods.selection import All, GlobalRanking
 from coppice.methods.selection.amount import Amount
 from coppice.methods.surgery.check import PlanError
+from coppice.testing.examples import mixed
 from tests.methods import variants
 from tests.methods.growth.test_regrow import sparse
 from tests.methods.growth.test_residual_fitting import TestContract as FittingContract
 from tests.methods.pruning.test_movement import moved
-from tests.support.contracts import mixed
 from tests.support.gates import gated
 from tests.support.single_connections import classification, regression
 

@@ -17,7 +17,8 @@ from coppice.methods.selection import All, Selection
 from coppice.methods.selection.amount import Amount
 from coppice.methods.surgery.changes import Follower
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import GrowthContract, MethodContract, PruningContract, context, everything, mixed
+from coppice.testing.examples import context, everything, mixed
+from coppice.testing.method import GrowthContract, MethodContract, PruningContract
 
 ADVISED = Amount(0, "advised")
 

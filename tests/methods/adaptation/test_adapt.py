@@ -18,7 +18,7 @@ from coppice.methods.selection import All, GlobalRanking, Limit, RoundRobin
 from coppice.methods.surgery.changes import TensorChange
 from coppice.methods.surgery.check import PlanError
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def chain(dtype=torch.float64):

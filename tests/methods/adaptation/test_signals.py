@@ -13,7 +13,7 @@ from coppice.methods.catalog import build
 from coppice.methods.growth.random import Random
 from coppice.methods.measures.statistics import NonFiniteStatistics
 from coppice.methods.method import Measurement
-from tests.support.contracts import context, everything, mixed, same
+from coppice.testing.examples import context, everything, mixed, same
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from coppice.methods.measures.dag_site import DagSite, dag_site
 from coppice.methods.method import Context
 from coppice.methods.selection import All
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import GrowthContract, mixed
+from coppice.testing.examples import mixed
+from coppice.testing.method import GrowthContract
 from tests.support.single_connections import classification, loss_of, regression, train
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from coppice.methods.catalog import GROWTH, build
+from coppice.testing.method import GrowthContract
 from tests.methods import variants
-from tests.support.contracts import GrowthContract
 
 
 def test_every_method_has_a_variant_or_a_suite_of_its_own():

@@ -12,7 +12,7 @@ from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
 from coppice.methods.selection import All, BestGain
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def network(act=nn.ReLU):

@@ -19,7 +19,7 @@ from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.method import Context
 from coppice.methods.plan import InsertPlan
 from coppice.methods.selection import All, GlobalRanking
-from tests.support.contracts import context, everything, mixed, randomised, same
+from coppice.testing.examples import context, everything, mixed, randomised, same
 
 LAYERS = ("block.conv1.weight:0", "conv.weight:0", "fc1.weight:0")
 

@@ -11,7 +11,7 @@ from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.measures.site import find_site
 from coppice.methods.method import Context
-from tests.support.contracts import context
+from coppice.testing.examples import context
 
 SHAPES = [
     (k1, k2, *rest)
@@ -164,7 +164,7 @@ def test_zero_fan_in_is_refused_where_it_would_be_unsound(name, method):
 
 
 def test_residual_streams_are_refused():
-    from tests.support.contracts import mixed
+    from coppice.testing.examples import mixed
 
     ctx = mixed()
     assert "residual stream" in build("grow", "gradmax", {}).accepts(ctx, ctx.network.element("stem.weight:0"))

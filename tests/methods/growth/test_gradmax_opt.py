@@ -79,7 +79,7 @@ def test_units_do_not_become_copies_of_each_other():
 
 
 def test_residual_streams_are_refused():
-    from tests.support.contracts import mixed
+    from coppice.testing.examples import mixed
 
     ctx = mixed()
     assert "residual stream" in build("grow", "gradmax_opt", {}).accepts(ctx, ctx.network.element("stem.weight:0"))

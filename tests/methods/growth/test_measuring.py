@@ -19,8 +19,8 @@ from coppice.methods.measures.site import find_site, through
 from coppice.methods.measures.statistics import frozen_modes
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
+from coppice.testing.examples import everything, mixed, same
 from tests.methods.growth.test_gradmax import Pool, double
-from tests.support.contracts import everything, mixed, same
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ from coppice.methods.catalog import build
 from coppice.methods.measures.site import find_site
 from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.selection import All
-from tests.support.contracts import context
+from coppice.testing.examples import context
 
 
 def linear(act=nn.ReLU, seed=0, loss=F.cross_entropy):

@@ -18,7 +18,7 @@ from coppice.methods.growth.north import orthonormal_rows
 from coppice.methods.measures.site import find_site
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def test_the_effective_rank_of_a_matrix_by_hand():

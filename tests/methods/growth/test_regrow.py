@@ -18,8 +18,9 @@ from coppice.methods.selection import All, GlobalRanking, Limit
 from coppice.methods.selection.amount import Amount
 from coppice.methods.surgery.followers import OptimizerFollower
 from coppice.methods.surgery.masks import apply_masks, mask_gradients
+from coppice.testing.examples import context, mixed
+from coppice.testing.method import GrowthContract, PruningContract
 from tests.methods.pruning.test_movement import moved
-from tests.support.contracts import GrowthContract, PruningContract, context, mixed
 
 REGROWING = ("set", "rigl", "snfs", "nest_connections")
 

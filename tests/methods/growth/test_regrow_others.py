@@ -18,9 +18,9 @@ from coppice.methods.plan import GrowPlan, MaskPlan
 from coppice.methods.selection import All, GlobalRanking
 from coppice.methods.selection.amount import Amount
 from coppice.methods.surgery.masks import mask_gradients
+from coppice.testing.examples import context, mixed
 from tests.methods.growth.test_regrow import GRADIENT, WEIGHT, linear, sparse
 from tests.methods.pruning.test_movement import moved
-from tests.support.contracts import context, mixed
 
 
 class TestSnfs:

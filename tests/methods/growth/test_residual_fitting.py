@@ -15,7 +15,8 @@ from coppice.methods.catalog import build
 from coppice.methods.growth.residual_fitting.chain import Chain, find_chain
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import GrowthContract, context, mixed
+from coppice.testing.examples import context, mixed
+from coppice.testing.method import GrowthContract
 
 ADVISED = Amount(0, "advised")
 

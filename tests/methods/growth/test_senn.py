@@ -21,7 +21,7 @@ from coppice.methods.method import Context
 from coppice.methods.plan import GrowPlan
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import context
+from coppice.testing.examples import context
 
 EXACT = Settings(num_batches=1, draws=0, damping=0.0, ridge=1e-12)
 

@@ -20,7 +20,7 @@ from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, PrunePlan
 from coppice.methods.selection import All
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import context, everything, same
+from coppice.testing.examples import context, everything, same
 from tests.support.gates import (
     ADVISED,
     GatedGrowthContract,

@@ -17,7 +17,7 @@ from coppice.methods.measures.site import find_site
 from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.method import Context
 from coppice.methods.selection import All
-from tests.support.contracts import context, mixed, randomised
+from coppice.testing.examples import context, mixed, randomised
 
 
 def double(module: nn.Module, *shape: int, classes: int = 3, seed: int = 1) -> Context:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.plan import GrowPlan
-from tests.support.contracts import context
+from coppice.testing.examples import context
 
 NAME = "first.weight:0"
 METHODS = {

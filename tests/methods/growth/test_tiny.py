@@ -17,8 +17,8 @@ from coppice.methods.growth.first_order.sweep import sweep
 from coppice.methods.measures.site import find_site
 from coppice.methods.method import Context
 from coppice.methods.selection import All
+from coppice.testing.examples import context, everything, same
 from tests.methods.growth.test_gradmax import Pool, double
-from tests.support.contracts import context, everything, same
 
 NETWORKS = {
     "linear": (lambda: nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, 3)), (5,)),

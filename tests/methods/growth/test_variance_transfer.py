@@ -16,7 +16,7 @@ from coppice.methods.growth.variance_transfer.stage_rates import StageRates
 from coppice.methods.plan import GrowPlan, PrunePlan
 from coppice.methods.selection import All
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def grown(ctx, count, element="0.weight:0", followers=(), **arguments):

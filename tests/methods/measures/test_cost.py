@@ -7,7 +7,7 @@ from coppice.methods.apply import apply
 from coppice.methods.measures.cost import flops, flops_per_unit, parameters_per_unit
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan
-from tests.support.contracts import everything, mixed, same
+from coppice.testing.examples import everything, mixed, same
 from tests.support.zoo import ZOO
 
 NAMES = ["resnet", "vgg11bn", "flatnet", "densenet", "vit_hand", "dwsep_se"]

@@ -12,7 +12,7 @@ from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
 from coppice.methods.measures.latency import latency_per_unit
 from coppice.methods.selection import BudgetOptimal
-from tests.support.contracts import context, everything, mixed, same
+from coppice.testing.examples import context, everything, mixed, same
 
 
 class Timed(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from coppice.methods.measures.statistics import NonFiniteStatistics, channel_means, mean_loss, observe, require_finite
-from tests.support.contracts import context, everything, mixed, same
+from coppice.testing.examples import context, everything, mixed, same
 
 
 def test_inputs_and_gradients_are_those_of_autograd_despite_in_place_activations():

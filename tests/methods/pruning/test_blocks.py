@@ -17,7 +17,7 @@ from coppice.methods.pruning.remove_blocks import cosines
 from coppice.methods.selection import All, GlobalRanking
 from coppice.methods.selection.amount import Amount
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import Block, context, mixed
+from coppice.testing.examples import Block, context, mixed
 
 NAMES = [f"blocks.{i}" for i in range(3)]
 

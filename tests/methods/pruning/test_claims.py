@@ -12,7 +12,7 @@ from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
 from coppice.methods.selection import All, GlobalRanking
 from coppice.methods.surgery.masks import apply_masks
-from tests.support.contracts import Block, context, mixed
+from coppice.testing.examples import Block, context, mixed
 
 
 def scores(ctx, method, name):

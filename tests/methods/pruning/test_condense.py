@@ -14,7 +14,7 @@ from coppice.methods.pruning.bases.merging import fan
 from coppice.methods.pruning.condense import KEPT, scores_of
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import context, mixed, randomised
+from coppice.testing.examples import context, mixed, randomised
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 CLONES = {1: (0, 2.5), 4: (0, 0.3), 6: (3, 1.7)}

@@ -3,8 +3,8 @@
 import pytest
 
 from coppice.methods.catalog import PRUNING, build
+from coppice.testing.method import PruningContract
 from tests.methods import variants
-from tests.support.contracts import PruningContract
 
 
 def test_every_method_has_a_variant_or_a_suite_of_its_own():

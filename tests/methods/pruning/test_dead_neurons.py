@@ -11,7 +11,8 @@ from coppice.methods.method import Context
 from coppice.methods.plan import MaskPlan
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import PruningContract, mixed
+from coppice.testing.examples import mixed
+from coppice.testing.method import PruningContract
 from tests.support.single_connections import classification, regression
 
 

@@ -16,7 +16,7 @@ from coppice.methods.plan import GrowPlan, PrunePlan
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
 from coppice.methods.surgery.followers import OptimizerFollower
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def student(seed=0, hidden=32):

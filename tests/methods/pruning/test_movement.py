@@ -16,7 +16,8 @@ from coppice.methods.plan import GrowPlan
 from coppice.methods.pruning.movement import Movement
 from coppice.methods.selection import All
 from coppice.methods.surgery.masks import apply_masks, mask_gradients
-from tests.support.contracts import PruningContract, context, mixed
+from coppice.testing.examples import context, mixed
+from coppice.testing.method import PruningContract
 
 
 def moved(ctx, steps=3, lr=0.05):

@@ -18,7 +18,7 @@ from coppice.methods.plan import MaskPlan
 from coppice.methods.pruning.obs import Surgeon
 from coppice.methods.selection import All, GlobalRanking
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def loss_of(ctx: Context) -> float:

@@ -11,7 +11,7 @@ from coppice.methods.catalog import build
 from coppice.methods.pruning.polarization import fraction_between, valley
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 SPARSE = ("stem_norm.weight", "block.norm1.weight", "block.norm2.weight")
 

@@ -13,7 +13,7 @@ from coppice.methods.catalog import build
 from coppice.methods.measures import per_sample
 from coppice.methods.pruning.bases import factors
 from coppice.methods.selection import All
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 
 def scores(ctx, method, name):

@@ -16,7 +16,7 @@ from coppice.methods.catalog import build
 from coppice.methods.pruning.lamp import lamp
 from coppice.methods.pruning.synflow import synaptic_flow
 from coppice.methods.selection import All, GlobalRanking
-from tests.support.contracts import context, mixed
+from coppice.testing.examples import context, mixed
 
 NONE_MUST_STAY = Rules(minimum=0)
 

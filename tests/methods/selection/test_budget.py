@@ -7,7 +7,7 @@ import torch
 
 from coppice.methods.selection import BestGain, BudgetOptimal, GlobalRanking, LargestScore, Limit
 from coppice.methods.selection.amount import Amount
-from tests.support.selection_contract import candidate, chosen
+from coppice.testing.selection import candidate, chosen
 
 
 class TestBestGain:

@@ -19,7 +19,7 @@ from coppice.methods.selection import (
     wanted,
 )
 from coppice.methods.selection.amount import Amount
-from tests.support.selection_contract import candidate
+from coppice.testing.selection import candidate
 
 
 class TestCounting:

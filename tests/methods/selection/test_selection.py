@@ -8,7 +8,7 @@ import torch
 from coppice.methods.catalog import SELECTIONS, build
 from coppice.methods.selection import All, BestGain, Candidate, GlobalRanking, Learned, Limit, RandomElement, RoundRobin
 from coppice.methods.selection.amount import Amount
-from tests.support.selection_contract import SelectionContract, candidate, chosen
+from coppice.testing.selection import SelectionContract, candidate, chosen
 
 VARIANTS = {
     "all": [{}],

@@ -10,7 +10,7 @@ from coppice.methods.catalog import build
 from coppice.methods.selection import Limit
 from coppice.methods.selection.amount import Amount
 from coppice.methods.selection.weights import filled
-from tests.support.selection_contract import SelectionContract, candidate
+from coppice.testing.selection import SelectionContract, candidate
 
 VARIANTS = [
     ("erk", {}), ("erk", {"kernel": False, "power": 0.5}), ("erk", {"power": 0.0}), ("uniform", {}),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from coppice.scheduler.triggers import Progress, build_trigger
-from tests.support.trigger_contract import TriggerContract, acts, flat, flat_history
+from coppice.testing.trigger import TriggerContract, acts, flat, flat_history
 
 
 class TestOverfitting(TriggerContract):

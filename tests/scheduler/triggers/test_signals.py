@@ -3,7 +3,7 @@
 import pytest
 
 from coppice.scheduler.triggers import Progress, build_trigger
-from tests.support.trigger_contract import TriggerContract, flat_history
+from coppice.testing.trigger import TriggerContract, flat_history
 
 
 class TestPlateau(TriggerContract):

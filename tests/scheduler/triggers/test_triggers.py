@@ -3,8 +3,8 @@
 import pytest
 
 from coppice.scheduler.triggers import TRIGGERS, Progress, build_trigger
+from coppice.testing.trigger import TriggerContract, acts
 from tests.scheduler.triggers import test_resources, test_schedules, test_signals
-from tests.support.trigger_contract import TriggerContract, acts
 
 
 def test_never_acts_never() -> None:
@@ -34,7 +34,7 @@ def test_initial_acts_before_the_first_epoch_only() -> None:
         ("target", {"metric": "seconds"}, "flops"),
         ("rank", {"signal": "rank"}, "rank_mean"),
         ("plateau", {"mode": "down"}, "min"),
-        ("tests.support.trigger_contract:acts", {}, "subclass"),
+        ("coppice.testing.trigger:acts", {}, "subclass"),
     ],
 )
 def test_bad_names_and_arguments_are_explained(name: str, arguments: dict, said: str) -> None:
