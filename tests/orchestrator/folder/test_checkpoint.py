@@ -74,7 +74,7 @@ def test_none_valid_is_an_error_and_none_at_all_is_none(tmp_path: Path) -> None:
 def test_an_unfinished_write_does_not_exist(tmp_path: Path) -> None:
     """A process killed at any moment of writing leaves only whole checkpoints behind."""
     script = (
-        "import sys, torch\nfrom pathlib import Path\nfrom orchestrator import checkpoint as c\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom coppice.orchestrator.folder import checkpoint as c\n"
         "x = c.Checkpoint({}, {'w': torch.randn(400, 400)}, {}, {})\n"
         "print('go', flush=True)\n"
         "for i in range(100000): c.write(Path(sys.argv[1]), i, x)\n"
@@ -100,7 +100,7 @@ def test_a_full_disk_keeps_earlier_checkpoints(tmp_path: Path) -> None:
     """A file size limit makes the real write fail in the middle, as a full disk does."""
     checkpoints.write(tmp_path, 1, content(1))
     script = (
-        "import resource, signal, sys, torch\nfrom pathlib import Path\nfrom orchestrator import checkpoint as c\n"
+        "import resource, signal, sys, torch\nfrom pathlib import Path\nfrom coppice.orchestrator.folder import checkpoint as c\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "try: c.write(Path(sys.argv[1]), 2, c.Checkpoint({}, {'w': torch.randn(400, 400)}, {}, {}))\n"
