@@ -14,8 +14,12 @@ import pytest
 SUITES = ("body", "method", "network", "selection", "trigger")
 pytest.register_assert_rewrite(*(f"coppice.testing.{name}" for name in SUITES))  # so that a failed assertion shows its values
 
+from coppice.testing.body import BodyContract  # noqa: E402
 from coppice.testing.method import GrowthContract, MethodContract, PruningContract  # noqa: E402
+from coppice.testing.network import NetworkContract  # noqa: E402
 from coppice.testing.selection import SelectionContract  # noqa: E402
 from coppice.testing.trigger import TriggerContract  # noqa: E402
 
-__all__ = ["GrowthContract", "MethodContract", "PruningContract", "SelectionContract", "TriggerContract"]
+__all__ = [
+    "BodyContract", "GrowthContract", "MethodContract", "NetworkContract", "PruningContract", "SelectionContract", "TriggerContract",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every trigger must do, whatever it watches."""
+"""What every trigger must do, whatever it watches: subclass the suite and say in `make` what is tested."""
 
 import copy
 import dataclasses
@@ -49,18 +49,23 @@ def acts(trigger: Trigger, epochs: int = EPOCHS, changed: tuple[int, ...] = ()) 
 
 
 class TriggerContract:
-    """Subclass it with a fixture `named` (name, arguments) of a trigger that acts in a flat trial.
+    """Subclass it and say in `make` the name and arguments of a trigger that acts in a flat trial.
 
     `watches` are the metrics and signals that the trigger cannot do without.
     """
 
     watches: tuple[str, ...] = ()
 
-    @pytest.fixture
-    def named(self) -> tuple[str, dict]:
-        raise AssertionError("override this fixture")
+    def make(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments of the trigger under test, as in a campaign file: override this."""
+        raise NotImplementedError(f"{type(self).__name__} must have a method `make` that returns a name and arguments.")
 
-    def test_is_a_pure_function(self, named: tuple[str, dict]) -> None:
+    @pytest.fixture
+    def named(self) -> tuple[str, dict[str, Any]]:
+        """What `make` returns."""
+        return self.make()
+
+    def test_is_a_pure_function(self, named: tuple[str, dict[str, Any]]) -> None:
         trigger = build_trigger(*named)
         progress = flat(trigger, 7, acted=(2,))
         before = copy.deepcopy(progress)
@@ -69,7 +74,7 @@ class TriggerContract:
         assert progress == before
         assert acts(build_trigger(*named)) == acts(trigger)
 
-    def test_is_frozen_and_comes_back_from_json(self, named: tuple[str, dict]) -> None:
+    def test_is_frozen_and_comes_back_from_json(self, named: tuple[str, dict[str, Any]]) -> None:
         trigger = build_trigger(*named)
         name, arguments = json.loads(json.dumps(named))
         assert build_trigger(name, arguments) == trigger
@@ -77,20 +82,20 @@ class TriggerContract:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(trigger, field, 3)
 
-    def test_keeps_to_its_span(self, named: tuple[str, dict]) -> None:
+    def test_keeps_to_its_span(self, named: tuple[str, dict[str, Any]]) -> None:
         name, arguments = named
         inside = acts(build_trigger(name, {**arguments, "from": 6, "until": 12}))
         assert inside and min(inside) >= 6 and max(inside) <= 12
         halves = acts(build_trigger(name, {**arguments, "from": 0.5, "until": 1.0}))
         assert halves and min(halves) >= EPOCHS // 2
 
-    def test_rests_after_an_act(self, named: tuple[str, dict]) -> None:
+    def test_rests_after_an_act(self, named: tuple[str, dict[str, Any]]) -> None:
         name, arguments = named
         rested = acts(build_trigger(name, {**arguments, "cooldown": 5}))
         assert len(rested) >= 2
         assert all(b - a > 5 for a, b in itertools.pairwise(rested))
 
-    def test_rests_after_a_change_by_any_adaptation(self, named: tuple[str, dict]) -> None:
+    def test_rests_after_a_change_by_any_adaptation(self, named: tuple[str, dict[str, Any]]) -> None:
         name, arguments = named
         changed = (5, 6, 11)
         assert set(range(5, 16)) & set(acts(build_trigger(name, {**arguments, "until": 1.0}), changed=changed))
@@ -98,12 +103,12 @@ class TriggerContract:
         assert rested and not {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} & set(rested)
         assert all(b - a > 4 for a, b in itertools.pairwise(rested))
 
-    def test_an_act_asks_for_at_most_the_amount(self, named: tuple[str, dict]) -> None:
+    def test_an_act_asks_for_at_most_the_amount(self, named: tuple[str, dict[str, Any]]) -> None:
         trigger = build_trigger(*named)
         for epoch in acts(trigger):
             assert 0 <= trigger.amount(flat(trigger, epoch), 0.5) <= 0.5
 
-    def test_what_is_not_reported_is_an_error_that_says_what_is(self, named: tuple[str, dict]) -> None:
+    def test_what_is_not_reported_is_an_error_that_says_what_is(self, named: tuple[str, dict[str, Any]]) -> None:
         trigger = build_trigger(*named)
         for name in self.watches:
             progress = flat(trigger, 15)
@@ -114,7 +119,7 @@ class TriggerContract:
                 trigger.fires(dataclasses.replace(progress, history=history, signals=signals))
             assert any(other in str(caught.value) for other in known if other != name)
 
-    def test_does_not_act_where_nothing_was_measured(self, named: tuple[str, dict]) -> None:
+    def test_does_not_act_where_nothing_was_measured(self, named: tuple[str, dict[str, Any]]) -> None:
         trigger = build_trigger(*named)
         if not trigger.wants:
             pytest.skip("measures nothing")
@@ -123,12 +128,12 @@ class TriggerContract:
         again = (*({} for _ in range(8)), flat_signals(trigger, 1)[0])
         assert trigger.fires(flat(trigger, 9, signals=again))
 
-    def test_every_parameter_has_help_and_a_default_in_its_range(self, named: tuple[str, dict]) -> None:
+    def test_every_parameter_has_help_and_a_default_in_its_range(self, named: tuple[str, dict[str, Any]]) -> None:
         name, _ = named
         for field in dataclasses.fields(build_trigger(*named)):
             assert field.metadata["parameter"]["help"]
             build_trigger(name, {field.name: field.default})
 
-    def test_says_what_it_is(self, named: tuple[str, dict]) -> None:
+    def test_says_what_it_is(self, named: tuple[str, dict[str, Any]]) -> None:
         trigger = build_trigger(*named)
         assert trigger.why and trigger.paper and type(trigger).__doc__
