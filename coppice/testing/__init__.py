@@ -21,5 +21,6 @@ from coppice.testing.selection import SelectionContract  # noqa: E402
 from coppice.testing.trigger import TriggerContract  # noqa: E402
 
 __all__ = [
-    "BodyContract", "GrowthContract", "MethodContract", "NetworkContract", "PruningContract", "SelectionContract", "TriggerContract",
+    "BodyContract", "GrowthContract", "MethodContract", "NetworkContract", "PruningContract", "SelectionContract",
+    "TriggerContract",
 ]  # fmt: skip
