@@ -1,24 +1,20 @@
-"""`coppice best` and `coppice report`: what a campaign has found."""
+"""`coppice best`: copies the best network of a campaign out of its folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from coppice.orchestrator.cli.options import Folder, Json
 from coppice.orchestrator.cli.output import command, print_json
-from coppice.orchestrator.cli.report import report
-from coppice.orchestrator.cli.status import Folder
-
-if TYPE_CHECKING:
-    from coppice.orchestrator.report.export import Exported
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(best)
-    app.command()(report)
+from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.report.export import Exported, export
+from coppice.orchestrator.report.gather import gather, read_json
+from coppice.orchestrator.report.numbers import metric_name, metric_value, whole
+from coppice.orchestrator.trial.building import build_task
 
 
 def best(
@@ -26,7 +22,7 @@ def best(
     out: Annotated[Path | None, typer.Option(help="Folder to write into.  [default: FOLDER/best]", show_default=False)] = None,
     trial: Annotated[str | None, typer.Option(help="Another trial than the best.", metavar="NAME")] = None,
     torch_export: Annotated[bool, typer.Option("--torch-export", help="Also save a torch.export program (model.pt2).")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Copy the best network out: architecture.json, model.safetensors and a README with the lines that load it."""
     exported = export_best(folder, out, trial, torch_export)
@@ -43,10 +39,6 @@ def export_best(folder: Path, out: Path | None = None, trial: str | None = None,
     Raises:
         ValueError: there is no such trial, or it has no network yet.
     """
-    from coppice.orchestrator.report.export import export
-    from coppice.orchestrator.report.gather import gather
-    from coppice.orchestrator.report.numbers import metric_name, metric_value, whole
-
     data = gather(folder)
     chosen = data.best if trial is None else next((t for t in data.trials if t.id == trial), None)
     if chosen is None:
@@ -60,13 +52,6 @@ def export_best(folder: Path, out: Path | None = None, trial: str | None = None,
 
 def _input_shape(folder: Path, trial: str) -> tuple[int, ...]:
     """Shape of one sample of the trial's data."""
-    from coppice.orchestrator.config.models import TrialSpec
-    from coppice.orchestrator.folder.layout import CampaignFolder
-    from coppice.orchestrator.report.gather import read_json
-    from coppice.orchestrator.trial.building import build_task
-
     content = read_json(CampaignFolder(folder).trial(trial).params)
     dataset, _ = build_task(TrialSpec.model_validate(content["spec"]))
     return tuple(dataset.input_shape)
-
-

@@ -7,23 +7,25 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from coppice.orchestrator.cli.options import Account, Json
 from coppice.orchestrator.cli.output import console, print_json, say
-from coppice.orchestrator.cli.submit import AccountOption
-
-if TYPE_CHECKING:
-    from coppice.orchestrator.config.models import CampaignSpec
-    from coppice.orchestrator.doctor.finding import Finding
+from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
+from coppice.orchestrator.doctor import cluster, machine, node
+from coppice.orchestrator.doctor import folder as disk
+from coppice.orchestrator.doctor.finding import Finding
+from coppice.orchestrator.folder.files import read_json
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.lock import load_spec
+from coppice.orchestrator.placement.jobs.request import request_of
+from coppice.orchestrator.report.numbers import plural
+from coppice.slurm.client import Client
+from coppice.slurm.site import load_site
 
 PROBLEM = 1
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(doctor)
 
 
 def doctor(
@@ -34,23 +36,23 @@ def doctor(
     site: Annotated[
         str | None, typer.Option("--site", help="A site, or a site file.  [default: the campaign's]", show_default=False)
     ] = None,
-    account: AccountOption = None,
+    account: Account = None,
     root: Annotated[
         Path | None, typer.Option(help="Where campaigns are to be.  [default: the campaign's, else here]", show_default=False)
     ] = None,
     on_node: Annotated[bool, typer.Option("--on-node", help="Also look at a compute node, with a tiny job.")] = False,
     requeue: Annotated[bool, typer.Option("--requeue", help="With --on-node: try whether the job may requeue itself.")] = False,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the tiny job.", min=1)] = 300.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check software, folder, Slurm, account and, with --on-node, a compute node. Exit code 1: something must be put right."""
     spec, place = _campaign(campaign)
-    found = _findings(spec, root or place, site, account, (wait, requeue) if on_node else None)
+    findings = _findings(spec, root or place, site, account, (wait, requeue) if on_node else None)
     if as_json:
-        print_json([asdict(f) for f in found])
+        print_json([asdict(f) for f in findings])
     else:
-        _show(found)
-    if any(f.level == "problem" for f in found):
+        _show(findings)
+    if any(f.level == "problem" for f in findings):
         raise typer.Exit(PROBLEM)
 
 
@@ -59,11 +61,8 @@ def _campaign(path: Path | None) -> tuple[CampaignSpec | None, Path]:
     if path is None:
         return None, Path.cwd()
     if path.is_dir():
-        from coppice.orchestrator.folder.layout import CampaignFolder
-        from coppice.orchestrator.folder.lock import load_spec
-
         return load_spec(CampaignFolder(path.absolute())), path
-    from coppice.orchestrator.planning.load import load_campaign
+    from coppice.orchestrator.planning.load import load_campaign  # needs PyTorch, which may be what is broken here
 
     spec = load_campaign(path)
     return spec, spec.root
@@ -72,56 +71,49 @@ def _campaign(path: Path | None) -> tuple[CampaignSpec | None, Path]:
 def _findings(
     spec: CampaignSpec | None, root: Path, site: str | None, account: str | None, job: tuple[float, bool] | None
 ) -> list[Finding]:
-    from coppice.orchestrator.config.models import ResourcesSpec
-    from coppice.orchestrator.doctor import cluster, folder, machine, node
-    from coppice.orchestrator.placement.jobs.request import request_of
-    from coppice.slurm.client import Client
-    from coppice.slurm.site import load_site
-
     given = dict(spec.placement.arguments) if spec is not None and spec.placement.name != "local" else {}
     name = site or given.get("site") or (None if job is None and (spec is None or spec.placement.name == "local") else "generic")
-    found_site = load_site(name or "generic")
-    place = folder.existing(root.absolute())
-    longest_h = max(q.max_min for q in found_site.queues) / 60
+    at = load_site(name or "generic")
+    place = disk.existing(root.absolute())
+    longest_h = max(q.max_min for q in at.queues) / 60
     resources = spec.resources if spec is not None else ResourcesSpec(hours=min(24.0, longest_h))
     gpus_here = resources.gpus if spec is not None and spec.placement.name == "local" else 0
     here = machine.described()
-    found = [*machine.judged(here, gpus_here), *_started(place, here), *folder.judged(place, found_site.scratch)]
+    findings = [*machine.judged(here, gpus_here), *_started(place, here), *disk.judged(place, at.scratch)]
     if name is None:
-        return found
+        return findings
     request = request_of({**given, **({"account": account} if account else {})}, resources)
     client = Client(timeout_s=30.0)
-    found += cluster.judged(client, found_site, request)
+    findings += cluster.judged(client, at, request)
     if job is not None:
-        found += node.on_node(place, found_site, request, client, wait_s=job[0], requeue=job[1], tell=say)
-    return found
+        findings += node.on_node(place, at, request, client, wait_s=job[0], requeue=job[1], tell=say)
+    return findings
 
 
 def _started(place: Path, here: dict[str, Any]) -> list[Finding]:
     """Versions, where a campaign has been started already."""
-    from coppice.orchestrator.doctor.machine import since_start
-    from coppice.orchestrator.folder.files import read_json
-    from coppice.orchestrator.folder.layout import CampaignFolder
-
     lock = CampaignFolder(place).lock
-    return [since_start(here, read_json(lock).get("versions", {}))] if lock.exists() else []
+    return [machine.since_start(here, read_json(lock).get("versions", {}))] if lock.exists() else []
 
 
-def _show(found: Sequence[Finding]) -> None:
-    from coppice.orchestrator.report.numbers import plural
-
+def _show(findings: Sequence[Finding]) -> None:
     out = console()
     width = out.width if out.is_terminal else max(shutil.get_terminal_size().columns, 120)
-    checks = max(len(f.check) for f in found)
-    indent = " " * (9 + checks + 2)
-    for finding in found:
-        head = f"{finding.level:<9}{finding.check:<{checks}}  "
-        for text, first in ((finding.found, head), (finding.advice, f"{indent}-> ")):
-            if text:
-                rest = indent if first is head else f"{indent}   "
-                lines = textwrap.wrap(text, max(width, 60), initial_indent=first, subsequent_indent=rest, break_long_words=False)
-                out.print("\n".join(lines), markup=False, soft_wrap=True)
-    bad, odd = (sum(f.level == level for f in found) for level in ("problem", "warning"))
-    out.print(f"{plural(len(found), 'check')}: {plural(bad, 'problem')}, {plural(odd, 'warning')}.", markup=False)
-    if any(f.check == "slurm" and f.level == "ok" for f in found) and not any(f.check.startswith("node") for f in found):
+    checks = max(len(f.check) for f in findings)
+    for finding in findings:
+        out.print("\n".join(_lines(finding, checks, max(width, 60))), markup=False, soft_wrap=True)
+    problems, warnings = (sum(f.level == level for f in findings) for level in ("problem", "warning"))
+    out.print(f"{plural(len(findings), 'check')}: {plural(problems, 'problem')}, {plural(warnings, 'warning')}.", markup=False)
+    if any(f.check == "slurm" and f.level == "ok" for f in findings) and not any(f.check.startswith("node") for f in findings):
         say("No compute node was looked at; --on-node does, with a tiny job.")
+
+
+def _lines(finding: Finding, checks: int, width: int) -> list[str]:
+    """A finding as lines of `width`, where the name of a check takes `checks` columns."""
+    indent = " " * (9 + checks + 2)
+    head = f"{finding.level:<9}{finding.check:<{checks}}  "
+    lines = []
+    for text, first, rest in ((finding.found, head, indent), (finding.advice, f"{indent}-> ", f"{indent}   ")):
+        if text:
+            lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False)
+    return lines

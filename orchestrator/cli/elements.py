@@ -1,29 +1,26 @@
-"""`coppice elements` and `coppice methods`: what may change in a network, and how."""
+"""`coppice elements`: lists what may change in a network, and why the rest may not."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import torch
 import typer
 
-from coppice.orchestrator.cli.methods import methods
+from coppice.methods import probe as verification
+from coppice.methods.graph.values import Element
+from coppice.methods.network import Network
+from coppice.methods.networks.catalog import network_reference
+from coppice.methods.record.architecture import build
+from coppice.orchestrator.cli.options import Json
 from coppice.orchestrator.cli.output import console, plain_table, print_json, say, show
-
-if TYPE_CHECKING:
-    from coppice.methods.graph.values import Element
-    from coppice.methods.network import Network
 
 LEVELS = ("weight", "channel", "head", "group", "layer", "block", "insertion")
 DTYPES = ("float", "double", "half", "bfloat16", "long", "int", "bool")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(elements)
-    app.command()(methods)
 
 
 def elements(
@@ -34,21 +31,21 @@ def elements(
     arguments: Annotated[str, typer.Option("--args", help="Arguments of the factory, a JSON object.")] = "{}",
     probe: Annotated[bool, typer.Option("--probe", help="Verify each: resize a clone, compare with the exact one.")] = False,
     level: Annotated[list[str] | None, typer.Option(help=f"Only these levels: {', '.join(LEVELS)}.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List everything in a network that may grow or shrink, and what may not, with the reason."""
     unknown = sorted(set(level or ()) - set(LEVELS))
     if unknown:
         raise ValueError(f"--level must be one of {', '.join(LEVELS)}, but got {', '.join(unknown)}.")
     network = _network(factory, _arguments(arguments), inputs, dtypes or ["float"])
-    found = [e for e in network.elements() if not level or e.level in level]
+    chosen: Sequence[Element] = [e for e in network.elements() if not level or e.level in level]
     if probe:
-        found = _probed(network, found)
+        chosen = verification.probe(network, chosen)
     if as_json:
         print_json({"network": network.factory, "arguments": network.arguments, "parameters": network.num_parameters(),
-                    "elements": [_record(e) for e in found]})
+                    "elements": [_record(e) for e in chosen]})
     else:
-        _show_elements(network, found, probe)
+        _show(network, chosen, probe)
 
 
 def _arguments(content: str) -> dict[str, Any]:
@@ -64,30 +61,28 @@ def _arguments(content: str) -> dict[str, Any]:
 def _network(factory: str, arguments: dict[str, Any], inputs: Sequence[str], dtypes: Sequence[str]) -> Network:
     """Build the network on example inputs of zeros."""
     shapes = [_shape(s) for s in inputs]
-    if len(dtypes) not in (1, len(shapes)):
-        raise ValueError(f"--dtype must be given once, or once for each of {len(shapes)} inputs, but got {len(dtypes)} of them.")
-    bad = [d for d in dtypes if d not in DTYPES]
-    if bad:
-        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, but got {', '.join(bad)}.")
-
-    import torch
-
-    from coppice.methods.network import Network
-    from coppice.methods.networks.catalog import network_reference
-    from coppice.methods.record.architecture import build
-
+    types = _types(dtypes, len(shapes))
     reference = network_reference(factory)
     torch.manual_seed(0)
     module = build(reference, arguments)
-    every = list(dtypes) * (len(shapes) if len(dtypes) == 1 else 1)
-    examples = tuple(torch.zeros(shape, dtype=getattr(torch, d)) for shape, d in zip(shapes, every, strict=True))
+    examples = tuple(torch.zeros(shape, dtype=getattr(torch, t)) for shape, t in zip(shapes, types, strict=True))
     try:
         with torch.no_grad():
             module.eval()(*examples)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        told = ", ".join(f"{','.join(map(str, e.shape))} ({d})" for e, d in zip(examples, every, strict=True))
-        raise ValueError(f"{factory} must run on inputs {told}, but: {error}; check --input and --dtype.") from error
+        given = ", ".join(f"{','.join(map(str, e.shape))} ({t})" for e, t in zip(examples, types, strict=True))
+        raise ValueError(f"{factory} must run on inputs {given}, but: {error}; check --input and --dtype.") from error
     return Network(module.train(), reference, arguments, examples)
+
+
+def _types(given: Sequence[str], inputs: int) -> list[str]:
+    """Name of a data type for each input."""
+    if len(given) not in (1, inputs):
+        raise ValueError(f"--dtype must be given once, or once for each of {inputs} inputs, but got {len(given)} of them.")
+    bad = [d for d in given if d not in DTYPES]
+    if bad:
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, but got {', '.join(bad)}.")
+    return list(given) * (inputs if len(given) == 1 else 1)
 
 
 def _shape(content: str) -> tuple[int, ...]:
@@ -100,36 +95,30 @@ def _shape(content: str) -> tuple[int, ...]:
     return shape
 
 
-def _probed(network: Network, found: Sequence[Element]) -> list[Element]:
-    from coppice.methods.probe import probe
-
-    return list(probe(network, found))
-
-
 def _record(element: Element) -> dict[str, Any]:
-    import dataclasses
-
     record = {f.name: getattr(element, f.name) for f in dataclasses.fields(element) if f.name != "attributes"}
     record["moves"] = [{"atom": m.atom, "units": m.units} for m in element.moves]
     record["attributes"] = [f"{a.module}.{a.name}" for a in element.attributes]
     return {**record, "permissible": element.permissible}
 
 
-def _show_elements(network: Network, found: Sequence[Element], probed: bool) -> None:
+def _show(network: Network, elements: Sequence[Element], probed: bool) -> None:
     heads = ["element", "level", "size", "min", "step", "grow", "shrink", *(["probe"] if probed else []), "note"]
-    rows = []
-    for e in found:
-        verdict = {True: "agrees", False: "DIFFERS", None: ""}[e.verified]
-        cells = [e.name, e.level, str(e.size), str(e.minimum), str(e.quantum), e.grow, e.shrink]
-        rows.append([*cells, *([verdict] if probed else []), _note(e)])
-    show(plain_table(heads, rows, numbers=("size", "min", "step")))
-    counts = Counter(e.level for e in found if e.permissible)
-    told = ", ".join(f"{count} {level}" for level, count in counts.items()) or "nothing"
-    frozen = sum(not e.permissible for e in found)
-    told = f"{network.num_parameters():,} parameters. May change: {told}. May not: {frozen}."
-    console().print(told, markup=False, soft_wrap=True)
+    show(plain_table(heads, [_cells(e, probed) for e in elements], numbers=("size", "min", "step")))
+    counts = Counter(e.level for e in elements if e.permissible)
+    permissible = ", ".join(f"{count} {level}" for level, count in counts.items()) or "nothing"
+    frozen = sum(not e.permissible for e in elements)
+    line = f"{network.num_parameters():,} parameters. May change: {permissible}. May not: {frozen}."
+    console().print(line, markup=False, soft_wrap=True)
     if not counts:
         say("Nothing in this network may change; the notes say why.")
+
+
+def _cells(element: Element, probed: bool) -> list[str]:
+    """The row of an element."""
+    verdict = {True: "agrees", False: "DIFFERS", None: ""}[element.verified]
+    sizes = [str(element.size), str(element.minimum), str(element.quantum)]
+    return [element.name, element.level, *sizes, element.grow, element.shrink, *([verdict] if probed else []), _note(element)]
 
 
 def _note(element: Element) -> str:
@@ -143,5 +132,3 @@ def _note(element: Element) -> str:
     if element.attributes:
         parts.append("sets " + ", ".join(f"{a.module}.{a.name}" if a.module else a.name for a in element.attributes))
     return "; ".join(parts)
-
-

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from coppice.orchestrator.cli.output import messages
-from coppice.orchestrator.cli.tables import counts, leader, status_table
+from coppice.orchestrator.cli.tables import status_table, summary
 from coppice.orchestrator.folder.events import FINAL
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.report.numbers import metric_value, plural, whole
@@ -55,7 +55,7 @@ class Progress:
                 self._shown_at = now
                 self._live.update(self._table(), refresh=True)
             return
-        lines = [line for s in statuses if (line := self._news(s))]
+        lines = [line for s in statuses if (line := self._change(s))]
         if not lines and now - self._shown_at >= QUIET_S:
             lines = [self._summary()]
         if lines:
@@ -64,8 +64,7 @@ class Progress:
                 self._screen.print(escape(line), soft_wrap=True)
 
     def _summary(self) -> str:
-        found = leader(self.statuses, self._metric, self._mode)
-        return f"{counts(self.statuses)}{'; ' + found if found else ''}"
+        return summary(self.statuses, self._metric, self._mode)
 
     def _table(self) -> Group:
         room = max(4, self._screen.height - 6)
@@ -78,7 +77,7 @@ class Progress:
         value = status.best
         return float("inf") if value is None else -value if self._mode == "max" else value
 
-    def _news(self, status: TrialStatus) -> str:
+    def _change(self, status: TrialStatus) -> str:
         """A line when the trial has started or ended since the last call."""
         before, self._states[status.id] = self._states.get(status.id), status.state
         if status.state in (before, "waiting"):

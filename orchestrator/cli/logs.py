@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import typer
 
+from coppice.orchestrator.cli.options import Folder
 from coppice.orchestrator.cli.output import console
-from coppice.orchestrator.cli.status import Folder
-
-if TYPE_CHECKING:
-    from coppice.orchestrator.operations.job_logs import Piece
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.job_logs import Piece, TrialLog
+from coppice.orchestrator.report.numbers import metric_value, short, whole
 
 POLL_S = 0.5
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(logs)
 
 
 def logs(
@@ -33,9 +28,6 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="The events as they are, one JSON object a line.")] = False,
 ) -> None:
     """Show the events of one trial and what its jobs printed, oldest first, each job under a heading."""
-    from coppice.orchestrator.folder.layout import CampaignFolder
-    from coppice.orchestrator.operations.job_logs import TrialLog
-
     campaign = CampaignFolder(folder)
     known = [t.name for t in campaign.trials()]
     if trial not in known:
@@ -43,17 +35,17 @@ def logs(
         raise ValueError(f"TRIAL must be a trial in {folder}, but got {trial!r}; there are: {shown}.")
     log = TrialLog(campaign, trial)
     try:
-        _show(log.new, as_json)
+        _show(log.new(), as_json)
         while follow and not log.ended:
             time.sleep(POLL_S)
-            _show(log.new, as_json)
+            _show(log.new(), as_json)
     except KeyboardInterrupt:
         return
 
 
-def _show(new: Any, as_json: bool) -> None:
+def _show(pieces: Iterable[Piece], as_json: bool) -> None:
     out = console()
-    for piece in new():
+    for piece in pieces:
         if not as_json:
             out.print(_line(piece), markup=False, soft_wrap=True)
         elif piece.kind == "event":
@@ -78,16 +70,12 @@ def describe(event: Mapping[str, Any]) -> str:
 
 
 def _metrics(event: Mapping[str, Any]) -> str:
-    from coppice.orchestrator.report.numbers import metric_value, short, whole
-
     names = [n for n in event if n.startswith(("train_", "val_", "test_"))]
     values = [f"{n} {metric_value(n, event[n])}" for n in names]
     return "  ".join([*values, f"{whole(event.get('parameters'))} parameters", f"{short(event.get('flops'))} FLOPs"])
 
 
 def _structural(event: Mapping[str, Any]) -> str:
-    from coppice.orchestrator.report.numbers import whole
-
     size = f" {event['size_before']} -> {event['size_after']}" if event.get("size_before") is not None else ""
     words = f"{event.get('kind')} {event.get('element')}{size}, {whole(event.get('parameters_after'))} parameters"
     if event.get("function_change") is not None:

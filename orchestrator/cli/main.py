@@ -1,46 +1,19 @@
-"""The command `coppice`."""
+"""The command `coppice`: knows its commands by name, and imports the module of one only when it is called."""
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from coppice.orchestrator.cli import (
-    best as collecting,
-)  # fmt: skip
-from coppice.orchestrator.cli import (
-    dashboard as dashboards,
-)
-from coppice.orchestrator.cli import (
-    doctor as doctoring,
-)
-from coppice.orchestrator.cli import (
-    elements as describing,
-)
-from coppice.orchestrator.cli import (
-    logs,
-)
-from coppice.orchestrator.cli import (
-    plan as planning,
-)
-from coppice.orchestrator.cli import (
-    queue as queueing,
-)
-from coppice.orchestrator.cli import (
-    run as running,
-)
-from coppice.orchestrator.cli import (
-    status as watching,
-)
-from coppice.orchestrator.cli import (
-    submit as submitting,
-)
-from coppice.orchestrator.cli import (
-    top as efficiency,
-)
 from coppice.orchestrator.cli.output import BAD_INPUT, EXPECTED, is_ours, message_of, say
 
 HELP = """Trains networks that grow and prune themselves, and searches over when, where and how.
@@ -49,20 +22,72 @@ Exit codes: 0 all is well; 1 some trials failed, or nothing finished; 2 bad inpu
 3 interrupted, and `coppice resume` goes on.
 """
 TRACEBACK = "COPPICE_TRACEBACK"
+COMMANDS = {
+    "plan": "plan",
+    "run": "run",
+    "resume": "resume",
+    "status": "status",
+    "logs": "logs",
+    "report": "report",
+    "best": "best",
+    "elements": "elements",
+    "methods": "methods",
+    "submit": "submit",
+    "drive": "drive",
+    "doctor": "doctor",
+    "top": "top",
+    "dashboard": "dashboard",
+    "cancel": "queue",
+    "hold": "queue",
+    "release": "queue",
+    "retry": "queue",
+}
+"""Command -> the module beside this one with the function of that name; help lists them in this order."""
+HIDDEN = ("drive",)
+"""Commands that only scripts call."""
 
-app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-COMMANDS = (
-    running, submitting, watching, logs, efficiency, dashboards, doctoring, queueing, collecting, describing, planning,
-)  # fmt: skip
-for module in COMMANDS:
-    module.register(app)
+
+def function_of(command: str) -> Callable[..., None]:
+    """The function of a command. It imports all that the command needs, which takes seconds for some."""
+    function: Callable[..., None] = getattr(import_module(f"coppice.orchestrator.cli.{COMMANDS[command]}"), command)
+    return function
+
+
+def help_of(command: str) -> str:
+    """The docstring of a command's function, read from its source without importing it."""
+    source = Path(__file__).with_name(f"{COMMANDS[command]}.py").read_text()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == command:
+            return ast.get_docstring(node) or ""
+    raise LookupError(f"{COMMANDS[command]}.py must define {command}().")
+
+
+def typer_command(command: str) -> Any:
+    """The command with its arguments and options."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(command, hidden=command in HIDDEN)(function_of(command))
+    return typer.main.get_command(alone)
+
+
+class Commands(TyperGroup):
+    """Holds a name and a help text for each command, and puts the command itself in their place once it is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Name, command and remaining arguments."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, name and typer_command(name), rest
+
+
+app = typer.Typer(
+    cls=Commands, help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+for name in COMMANDS:
+    app.command(name, help=help_of(name), hidden=name in HIDDEN)(lambda: None)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"coppice {version('coppice-nn')}")
+        typer.echo(f"coppice {importlib.metadata.version('coppice-nn')}")
         raise typer.Exit
 
 
@@ -77,7 +102,7 @@ def _options(version: Version = False) -> None:
 def main() -> None:
     """Entry point: our own errors become one message and exit code 2; any other keeps its traceback."""
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
     try:
         app(prog_name="coppice")
     except EXPECTED as error:

@@ -1,4 +1,4 @@
-"""What methods, triggers and selections there are, read from their classes."""
+"""Describes every method, trigger and selection, as their classes describe themselves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from coppice.methods.catalog import TABLES
+from coppice.scheduler.triggers import TRIGGERS
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ class Entry:
     advises: bool = False
 
     def cells(self) -> tuple[str, ...]:
-        """Its row in the table of all."""
+        """Its row in the table of all entries."""
         keeps = {True: "kept", False: "changed", None: ""}[self.preserves]
         usual = ", ".join(self.when) + (" / " + ", ".join(self.where) if self.where else "")
         return self.name, self.kind, ", ".join(self.levels), keeps, usual, self.why or self.summary
 
     def in_full(self) -> str:
-        """Everything about it."""
+        """Everything about it, as text of several lines."""
         lines = [f"{self.name} ({self.kind})", "", self.summary, *([self.details] if self.details else []), ""]
         function = {True: "kept, up to rounding, with the default parameters", False: "changed", None: ""}[self.preserves]
         facts = [
@@ -92,7 +95,7 @@ class Entry:
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """Everything about it, as JSON holds it."""
         return dataclasses.asdict(self)
 
 
@@ -102,51 +105,48 @@ def _short(value: Any) -> str:
 
 def tables() -> dict[str, Mapping[str, type]]:
     """Kind -> name -> class, of everything that an adaptation of a campaign file may name."""
-    from coppice.methods.catalog import TABLES
-    from coppice.scheduler.triggers import TRIGGERS
-
     return {"grow": TABLES["grow"], "prune": TABLES["prune"], "when": TRIGGERS, "where": TABLES["selection"]}
 
 
 def entries() -> list[Entry]:
-    """All of them: growth, pruning, triggers, selections."""
-    return [entry_of(kind, name, found) for kind, table in tables().items() for name, found in table.items()]
+    """Entries of every growth method, pruning method, trigger and selection, in this order."""
+    return [entry_of(kind, name, described) for kind, table in tables().items() for name, described in table.items()]
 
 
 def find(name: str) -> list[Entry]:
-    """Those called `name` (a growth and a pruning method may share a name).
+    """Entries called `name` (a growth and a pruning method may share a name).
 
     Raises:
         ValueError: there is none; the message lists the nearest.
     """
     known = entries()
-    found = [e for e in known if e.name == name]
-    if not found:
+    matches = [e for e in known if e.name == name]
+    if not matches:
         names = sorted({e.name for e in known})
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"NAME must be a method, trigger or selection, but got {name!r}{hint}; known are: {', '.join(names)}.")
-    return found
+    return matches
 
 
-def entry_of(kind: str, name: str, found: type) -> Entry:
+def entry_of(kind: str, name: str, described: type) -> Entry:
     """What a class says about itself."""
-    summary, _, details = inspect.cleandoc(found.__doc__ or "").partition("\n\n")
+    summary, _, details = inspect.cleandoc(described.__doc__ or "").partition("\n\n")
     return Entry(
         name=name,
         kind=kind,
         summary=" ".join(summary.split()),
         details=details.strip(),
-        options=tuple(_option(kind, f) for f in dataclasses.fields(found)) if dataclasses.is_dataclass(found) else (),
-        levels=tuple(getattr(found, "levels", ())),
-        paper=getattr(found, "paper", ""),
-        preserves=getattr(found, "preserves", None),
-        batch_norm=getattr(found, "batch_norm", ""),
-        why=getattr(found, "why", ""),
-        cost=getattr(found, "cost", ""),
-        when=tuple(getattr(found, "when", ())),
-        where=tuple(getattr(found, "where", ())),
-        advises=bool(getattr(found, "advises", False)),
+        options=tuple(_option(kind, f) for f in dataclasses.fields(described)) if dataclasses.is_dataclass(described) else (),
+        levels=tuple(getattr(described, "levels", ())),
+        paper=getattr(described, "paper", ""),
+        preserves=getattr(described, "preserves", None),
+        batch_norm=getattr(described, "batch_norm", ""),
+        why=getattr(described, "why", ""),
+        cost=getattr(described, "cost", ""),
+        when=tuple(getattr(described, "when", ())),
+        where=tuple(getattr(described, "where", ())),
+        advises=bool(getattr(described, "advises", False)),
     )
 
 
@@ -155,8 +155,8 @@ _SPELLINGS = {"start": "from", "end": "until"}
 
 def _option(kind: str, field: dataclasses.Field[Any]) -> Option:
     about = field.metadata.get("parameter")
-    told: Mapping[str, Any] = about if isinstance(about, Mapping) else vars(about) if about is not None else {}
+    given: Mapping[str, Any] = about if isinstance(about, Mapping) else vars(about) if about is not None else {}
     default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
     name = _SPELLINGS.get(field.name, field.name) if kind == "when" else field.name
-    choices = tuple(told.get("choices", ()))
-    return Option(name, default, told.get("low"), told.get("high"), bool(told.get("log")), choices, str(told.get("help", "")))
+    choices = tuple(given.get("choices", ()))
+    return Option(name, default, given.get("low"), given.get("high"), bool(given.get("log")), choices, str(given.get("help", "")))

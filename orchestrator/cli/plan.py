@@ -1,23 +1,20 @@
-"""`coppice plan`: checks a campaign file, shows what would run and what it would cost, starts nothing."""
+"""`coppice plan`: checks a campaign file and shows what would run and what it would cost, without starting anything."""
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from coppice.orchestrator.cli.options import Account, File, Hours, Json
 from coppice.orchestrator.cli.output import command, plain_table, print_json, show
-from coppice.orchestrator.cli.submit import AccountOption, Hours, at_site, driver_request
-
-File = Annotated[Path, typer.Argument(help="A campaign file.", metavar="FILE")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(plan)
+from coppice.orchestrator.cli.submit import at_site, driver_request
+from coppice.orchestrator.planning.forecast import as_text, forecast
+from coppice.orchestrator.planning.load import load_campaign
+from coppice.orchestrator.planning.preview import Preview, previews, total_compute
+from coppice.orchestrator.report.numbers import plural, short, whole
 
 
 def plan(
@@ -25,35 +22,35 @@ def plan(
     *,
     samples: Annotated[int, typer.Option(help="How many sampled trials to show.", min=1)] = 5,
     site: Annotated[str | None, typer.Option("--site", help="Show the jobs of a Slurm site (a name, or a site file).")] = None,
-    account: AccountOption = None,
+    account: Account = None,
     hours: Hours = 24.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a campaign file, show sampled trials and what they cost; with --site the sbatch scripts too. Starts nothing."""
-    from coppice.orchestrator.planning.forecast import as_text, forecast
-    from coppice.orchestrator.planning.load import load_campaign
-    from coppice.orchestrator.planning.preview import previews, total_compute
-    from coppice.orchestrator.report.numbers import plural, short, whole
-
     spec = load_campaign(file) if site is None else load_campaign(file, at_site(site, account))
     sampled = previews(spec, samples)
     total = total_compute(spec, sampled)
     if as_json:
         jobs = {} if site is None else {"jobs": asdict(forecast(spec, site, driver_request(account, hours), sampled))}
-        told = {"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": [asdict(p) for p in sampled]}
-        print_json({**told, **jobs})
+        samples_json = [asdict(p) for p in sampled]
+        print_json({"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": samples_json, **jobs})
         return
+    _show(sampled)
+    typer.echo(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
+               f"FLOPs if no network changed its size and none ended early.")
+    if site is None:
+        typer.echo(f"Nothing was started. Start it with: {command('run', file)}")
+        return
+    typer.echo(as_text(forecast(spec, site, driver_request(account, hours), sampled)))
+    billed = ("--account", account) if account else ()
+    typer.echo(f"Nothing was handed in. Hand it in with: {command('submit', file, '--site', site, *billed)}")
+
+
+def _show(sampled: Sequence[Preview]) -> None:
+    """A table of sampled trials."""
     rows = [(_values(p.params), whole(p.parameters), short(p.flops), short(p.compute)) for p in sampled]
     heads = ("sampled values", "parameters", "FLOPs a forward", "training FLOPs")
     show(plain_table(heads, rows, numbers=heads[1:]))
-    typer.echo(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
-               f"FLOPs if no network changed its size and none ended early.")
-    if site is not None:
-        typer.echo(as_text(forecast(spec, site, driver_request(account, hours), sampled)))
-        words = ["coppice", "submit", str(file), "--site", site, *(["--account", account] if account else [])]
-        typer.echo(f"Nothing was handed in. Hand it in with: {shlex.join(words)}")
-        return
-    typer.echo(f"Nothing was started. Start it with: {command('run', file)}")
 
 
 def _values(params: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""PURPOSE"""
+"""`coppice report`: writes the page of a campaign."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
+from coppice.orchestrator.cli.options import Folder
 from coppice.orchestrator.cli.output import say
-from coppice.orchestrator.cli.status import Folder
+from coppice.orchestrator.report import write_report
 
 
 def report(
     folder: Folder, open_page: Annotated[bool, typer.Option("--open", help="Show it in the web browser.")] = False
 ) -> None:
     """Write report.html, one page that needs no network, and print its path."""
-    from coppice.orchestrator.report import write_report
-
     path = write_report(folder).resolve()
     typer.echo(str(path))
     if open_page and not webbrowser.open(path.as_uri()):

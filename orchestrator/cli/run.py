@@ -1,73 +1,47 @@
-"""`coppice run` and `coppice resume`: run a campaign, show how it goes, end with a table, a report and the best network."""
+"""`coppice run`: runs a campaign, shows how it goes, and ends with a table, a report and the best network."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from coppice.orchestrator.campaign import Outcome
+from coppice.orchestrator.campaign import run as run_campaign
+from coppice.orchestrator.cli.best import export_best
+from coppice.orchestrator.cli.live import Progress
+from coppice.orchestrator.cli.options import File, ResultsAsJson
 from coppice.orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, command, print_json, say, show
-
-if TYPE_CHECKING:
-    from coppice.orchestrator.campaign import Outcome
-    from coppice.orchestrator.config.models import CampaignSpec
-
-Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON; progress stays on standard error.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(run)
-    app.command()(resume)
+from coppice.orchestrator.cli.tables import status_json, status_table, summary
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.planning.load import load_campaign
+from coppice.orchestrator.report import write_report
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="A campaign file.", metavar="FILE")],
+    file: File,
     *,
     new: Annotated[bool, typer.Option("--new", help="Where a campaign of this name exists, take the next free name.")] = False,
-    as_json: Json = False,
+    as_json: ResultsAsJson = False,
 ) -> None:
     """Run a campaign. Exit code 0: all trials ended well; 1: some failed, or nothing finished; 2: bad input; 3: interrupted."""
-    from coppice.orchestrator.planning.load import load_campaign
-
     spec = load_campaign(file)
     if new:
         spec = spec.model_copy(update={"name": _free_name(spec.root, spec.name)})
-    raise typer.Exit(_run(spec, resume=False, as_json=as_json))
-
-
-def resume(
-    campaign: Annotated[Path, typer.Argument(help="Folder of a campaign, or its campaign file.", metavar="FOLDER|FILE")],
-    *,
-    as_json: Json = False,
-) -> None:
-    """Go on with a campaign after any interruption; what is finished stays as it is. Exit codes as for `run`."""
-    if campaign.is_dir():
-        from coppice.orchestrator.campaign import load_spec
-        from coppice.orchestrator.folder.layout import CampaignFolder
-
-        here = campaign.resolve()
-        spec = load_spec(CampaignFolder(here)).model_copy(update={"name": here.name, "root": here.parent})
-    else:
-        from coppice.orchestrator.planning.load import load_campaign
-
-        spec = load_campaign(campaign)
-    raise typer.Exit(_run(spec, resume=True, as_json=as_json))
+    raise typer.Exit(run_and_show(spec, resume=False, as_json=as_json))
 
 
 def _free_name(root: Path, name: str) -> str:
-    taken, number = name, 1
-    while (root / taken).exists():
+    free, number = name, 1
+    while (root / free).exists():
         number += 1
-        taken = f"{name}-{number}"
-    return taken
+        free = f"{name}-{number}"
+    return free
 
 
-def _run(spec: CampaignSpec, *, resume: bool, as_json: bool) -> int:
-    from coppice.orchestrator.campaign import run as run_campaign
-    from coppice.orchestrator.cli.live import Progress
-
+def run_and_show(spec: CampaignSpec, *, resume: bool, as_json: bool) -> int:
+    """Run a campaign to its end, with progress on standard error and the results on standard output; the exit code."""
     folder = spec.root / spec.name
     say(f"{'Resuming' if resume else 'Running'} {spec.name} in {folder}. Ctrl-C stops it, and it can be resumed.")
     with Progress(spec.search.metric, spec.search.mode) as progress:
@@ -75,18 +49,14 @@ def _run(spec: CampaignSpec, *, resume: bool, as_json: bool) -> int:
     if outcome.state == "interrupted":
         say(f"Interrupted{f' by {outcome.signal}' if outcome.signal else ''}. Go on with: {command('resume', folder)}")
         return INTERRUPTED
-    _finish(spec, outcome, as_json)
+    _show(spec, outcome, as_json)
     if outcome.failed:
         say(f"{len(outcome.failed)} of {len(outcome.trials)} trials failed; why: {command('status', folder)}")
     return TRIALS_FAILED if outcome.failed or outcome.best is None else OK
 
 
-def _finish(spec: CampaignSpec, outcome: Outcome, as_json: bool) -> None:
+def _show(spec: CampaignSpec, outcome: Outcome, as_json: bool) -> None:
     """The table, the report and the best network."""
-    from coppice.orchestrator.cli.best import export_best
-    from coppice.orchestrator.cli.tables import counts, leader, status_json, status_table
-    from coppice.orchestrator.report import write_report
-
     folder, metric, mode = outcome.folder, spec.search.metric, spec.search.mode
     sign = -1 if mode == "max" else 1
     statuses = sorted(outcome.trials, key=lambda s: (s.best is None, sign * s.metrics.get(metric, 0.0), s.id))
@@ -98,8 +68,7 @@ def _finish(spec: CampaignSpec, outcome: Outcome, as_json: bool) -> None:
         print_json({"folder": folder, "metric": metric, "mode": mode, "report": page, "best": best, "trials": trials})
         return
     show(status_table(statuses, metric))
-    found = leader(statuses, metric, mode)
-    typer.echo(f"{counts(statuses)}{'; ' + found if found else ''}.")
+    typer.echo(f"{summary(statuses, metric, mode)}.")
     typer.echo(f"Report:       {page}")
     if exported is not None:
         typer.echo(f"Best network: {exported.folder}")

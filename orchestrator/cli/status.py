@@ -2,106 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
-
-from coppice.orchestrator.cli.output import console, print_json, show
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from coppice.orchestrator.operations.overview import Overview, Standing
-
-Folder = Annotated[Path, typer.Argument(help="Folder of a campaign.", metavar="FOLDER")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(status)
+from coppice.orchestrator.cli.options import Folder, Json
+from coppice.orchestrator.cli.output import console, plain_table, print_json, show
+from coppice.orchestrator.cli.tables import grouped, hours_text, jobs_table, status_json, status_table, summary
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.operations.overview import Overview, Standing, has_jobs, overview
+from coppice.orchestrator.operations.queue import TrialJobs
+from coppice.orchestrator.operations.status import TrialStatus
+from coppice.orchestrator.operations.status import status as read_status
+from coppice.orchestrator.report.gather import read_json
+from coppice.slurm.client import ENDED, Client
+from coppice.slurm.reasons import explained
 
 
-def status(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def status(folder: Folder, as_json: Json = False) -> None:
     """Show a table of the trials: state, progress, metric, size; with Slurm also job, node, why it waits, and what it costs.
 
     Needs nothing but the folder: it works from any login node, whether the campaign runs or not and whether Slurm answers or not.
     """
-    from coppice.orchestrator.cli.tables import counts, leader, status_json, status_table
-    from coppice.orchestrator.folder.layout import CampaignFolder
-    from coppice.orchestrator.operations.overview import has_jobs, overview
-    from coppice.orchestrator.operations.status import status as read_status
-    from coppice.orchestrator.report.gather import read_json
-    from coppice.slurm.client import Client
-
     campaign = CampaignFolder(folder.absolute())
-    seen = overview(campaign, Client(timeout_s=20.0)) if campaign.lock.exists() and has_jobs(campaign) else None
-    statuses = (
-        sorted(read_status(folder), key=lambda s: (s.label is not None, s.id)) if seen is None else [s.trial for s in seen.trials]
-    )
+    view = overview(campaign, Client(timeout_s=20.0)) if campaign.lock.exists() and has_jobs(campaign) else None
+    statuses = _from_folder(folder) if view is None else [s.trial for s in view.trials]
     search = read_json(campaign.lock)["campaign"]["search"]
     metric, mode = str(search["metric"]), str(search["mode"])
     if as_json:
-        content = {"folder": folder, "metric": metric, "mode": mode}
-        trials = [status_json(s) for s in statuses] if seen is None else [_standing_json(s) for s in seen.trials]
-        print_json({**content, "trials": trials, **({} if seen is None else _jobs_json(seen))})
+        trials = [status_json(s) for s in statuses] if view is None else [_standing_json(s) for s in view.trials]
+        jobs = {} if view is None else _jobs_json(view)
+        print_json({"folder": folder, "metric": metric, "mode": mode, "trials": trials, **jobs})
         return
-    if seen is None:
+    if view is None:
         show(status_table(statuses, metric))
     else:
-        _show_jobs(seen, metric)
-    found = leader(statuses, metric, mode)
-    _print(f"{counts(statuses)}{'; ' + found if found else ''}.")
+        _show_jobs(view, metric)
+    _print(f"{summary(statuses, metric, mode)}.")
+
+
+def _from_folder(folder: Path) -> list[TrialStatus]:
+    """By name, those of the search first."""
+    return sorted(read_status(folder), key=lambda s: (s.label is not None, s.id))
 
 
 def _print(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
 
 
-def _show_jobs(seen: Overview, metric: str) -> None:
-    from coppice.orchestrator.cli.output import plain_table
-    from coppice.orchestrator.cli.tables import grouped, hours_text, jobs_table
-    from coppice.slurm.client import ENDED
-
-    show(jobs_table(seen.trials, metric))
-    others = [j for j in seen.queue.others if j.state not in (*ENDED, "gone")]
+def _show_jobs(view: Overview, metric: str) -> None:
+    show(jobs_table(view.trials, metric))
+    others = [j for j in view.queue.others if j.state not in (*ENDED, "gone")]
     if others:
         _print("")
-        used = {u.name: u for u in seen.usage.others}
-        rows = [(j.trial, j.job, j.state.lower(), j.nodes, hours_text(used[j.trial].core_hours)) for j in others]
-        show(plain_table(("pool", "job", "state", "node", "core-h"), rows, numbers=("core-h",)))
-    lines = grouped([(s.trial.id, s.why) for s in seen.trials])
-    lines += grouped([(j.trial, _why(j.reason)) for j in others if j.state == "PENDING"])
+        _show_others(view, others)
+    lines = grouped([(s.trial.id, s.why) for s in view.trials])
+    lines += grouped([(j.trial, explained(j.reason or "None")) for j in others if j.state == "PENDING"])
     for line in ["", *lines] if lines else []:
         _print(line)
     _print("")
-    for note in (*seen.notes, seen.driver, _cost(seen)):
+    for note in (*view.notes, view.driver, _cost(view)):
         _print(note)
 
 
-def _why(reason: str) -> str:
-    from coppice.slurm.reasons import explained
+def _show_others(view: Overview, others: Sequence[TrialJobs]) -> None:
+    """A table of the jobs that are no trial's: nodes of a pool."""
+    used = {u.name: u for u in view.usage.others}
+    rows = [(j.trial, j.job, j.state.lower(), j.nodes, hours_text(used[j.trial].core_hours)) for j in others]
+    show(plain_table(("pool", "job", "state", "node", "core-h"), rows, numbers=("core-h",)))
 
-    return explained(reason or "None")
 
-
-def _cost(seen: Overview) -> str:
-    from coppice.orchestrator.cli.tables import hours_text
-
-    cores, gpus = (sum(getattr(u, name) for u in seen.usage.billed) for name in ("core_hours", "gpu_hours"))
+def _cost(view: Overview) -> str:
+    cores, gpus = (sum(getattr(u, name) for u in view.usage.billed) for name in ("core_hours", "gpu_hours"))
     return f"Used so far: {hours_text(cores)} core-hours{f', {hours_text(gpus)} GPU-hours' if gpus else ''}; see coppice top."
 
 
 def _standing_json(standing: Standing) -> dict[str, Any]:
-    from coppice.orchestrator.cli.tables import status_json
-
     hours = {"core_hours": standing.usage.core_hours, "gpu_hours": standing.usage.gpu_hours} if standing.usage else {}
     jobs = asdict(standing.jobs) if standing.jobs else None
     return {**status_json(standing.trial), "why": standing.why, "job": jobs, **hours}
 
 
-def _jobs_json(seen: Overview) -> dict[str, Any]:
-    others: Sequence[Any] = seen.queue.others
-    drivers = [{"id": j.id, "state": j.state, "reason": j.reason, "nodes": j.nodes} for j in seen.queue.drivers]
-    return {"others": [asdict(j) for j in others], "drivers": drivers, "driver": seen.driver, "notes": list(seen.notes)}
+def _jobs_json(view: Overview) -> dict[str, Any]:
+    others = [asdict(j) for j in view.queue.others]
+    drivers = [{"id": j.id, "state": j.state, "reason": j.reason, "nodes": j.nodes} for j in view.queue.drivers]
+    return {"others": others, "drivers": drivers, "driver": view.driver, "notes": list(view.notes)}

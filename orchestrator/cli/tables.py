@@ -1,34 +1,24 @@
-"""One line for each trial of a campaign, and one for the campaign."""
+"""How commands show a campaign: a table with a row for each trial, and a line for the whole."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from coppice.orchestrator.cli.output import fitting_table
+from coppice.orchestrator.operations.overview import Standing
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.report.numbers import DASH, metric_value, plural, short, whole
 
-if TYPE_CHECKING:
-    from coppice.orchestrator.operations.overview import Standing
-
 COUNTED = (
-    "finished",
-    "running",
-    "starting",
-    "queued",
-    "held",
-    "suspended",
-    "between jobs",
-    "waiting",
-    "interrupted",
-    "stopped",
-    "failed",
-)
+    "finished", "running", "starting", "queued", "held", "suspended",
+    "between jobs", "waiting", "interrupted", "stopped", "failed",
+)  # fmt: skip
+"""States in the order in which they are counted up."""
 
 
 def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
@@ -42,7 +32,7 @@ def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
 
 
 def jobs_table(standings: Sequence[Standing], metric: str) -> Table:
-    """A row for each trial of a campaign whose trials have jobs; why they wait is told elsewhere."""
+    """A row for each trial of a campaign whose trials have jobs; why they wait is not in it."""
     gpus = any(s.usage is not None and s.usage.gpu_hours for s in standings)
     hours = "GPU-h" if gpus else "core-h"
     heads = ["trial", "state", "epoch", metric, "best so far", "parameters", "FLOPs", "job", "node", hours]
@@ -58,18 +48,12 @@ def jobs_table(standings: Sequence[Standing], metric: str) -> Table:
 
 
 def hours_text(value: float | None) -> str:
-    """Hours, short ones exact enough to be told from nothing."""
+    """Hours; short ones with as many digits as it takes not to read 0."""
     if value is None:
         return DASH
-    return (
-        f"{value:,.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 0.01
-        else f"{value:.3f}"
-    )
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.01 else f"{value:.3f}"
 
 
 def grouped(pairs: Sequence[tuple[str, str]], most: int = 6) -> list[str]:
@@ -79,9 +63,9 @@ def grouped(pairs: Sequence[tuple[str, str]], most: int = 6) -> list[str]:
         if why:
             names.setdefault(why, []).append(name)
     lines = []
-    for why, held in names.items():
-        more = f" and {len(held) - most} more" if len(held) > most else ""
-        lines.append(f"{', '.join(held[:most])}{more}: {why}")
+    for why, same in names.items():
+        more = f" and {len(same) - most} more" if len(same) > most else ""
+        lines.append(f"{', '.join(same[:most])}{more}: {why}")
     return lines
 
 
@@ -94,17 +78,17 @@ def _cells(status: TrialStatus, metric: str) -> list[str]:
 
 
 def status_json(status: TrialStatus) -> dict[str, Any]:
-    """A trial for scripts."""
+    """A trial's status as JSON holds it."""
     sizes = {"parameters": status.parameters, "flops": status.flops, "compute": status.compute}
     return {**vars(status), **sizes}
 
 
 def counts(statuses: Sequence[TrialStatus]) -> str:
     """How many trials are in which state: `12 trials: 9 finished, 2 running, 1 failed`."""
-    found = Counter(s.state for s in statuses)
-    order = [*COUNTED, *sorted(set(found) - set(COUNTED))]
-    told = ", ".join(f"{found[state]} {state}" for state in order if found[state])
-    return f"{plural(len(statuses), 'trial')}: {told or 'none has started'}"
+    by_state = Counter(s.state for s in statuses)
+    order = [*COUNTED, *sorted(set(by_state) - set(COUNTED))]
+    parts = ", ".join(f"{by_state[state]} {state}" for state in order if by_state[state])
+    return f"{plural(len(statuses), 'trial')}: {parts or 'none has started'}"
 
 
 def leader(statuses: Sequence[TrialStatus], metric: str, mode: str) -> str:
@@ -116,3 +100,8 @@ def leader(statuses: Sequence[TrialStatus], metric: str, mode: str) -> str:
     sign = -1 if mode == "max" else 1
     best = min(scored, key=lambda s: (sign * s.metrics.get(metric, -sign * math.inf), s.parameters or 0.0, s.id))
     return f"best {best.id}: {metric} {metric_value(metric, best.metrics.get(metric))}, {whole(best.parameters)} parameters"
+
+
+def summary(statuses: Sequence[TrialStatus], metric: str, mode: str) -> str:
+    """The campaign in a line: how many trials are in which state, and which is best."""
+    return "; ".join(part for part in (counts(statuses), leader(statuses, metric, mode)) if part)

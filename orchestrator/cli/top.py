@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from coppice.orchestrator.cli.options import Folder, Json
 from coppice.orchestrator.cli.output import console, fitting_table, print_json, show
-from coppice.orchestrator.cli.status import Folder
-
-if TYPE_CHECKING:
-    from coppice.orchestrator.operations.usage import CampaignUsage, Usage
+from coppice.orchestrator.cli.tables import hours_text
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.lock import load_spec
+from coppice.orchestrator.operations.usage import CampaignUsage, Usage, usage_of
+from coppice.orchestrator.report.numbers import DASH, duration
+from coppice.slurm.client import Client
 
 HEADS = ("trial", "state", "runs", "waited", "ran", "useful", "lost", "s/epoch", "core-h", "GPU-h", "CPU used", "GPU used")
 MOST_NODES = 10
 """Nodes of a pool are shown one by one up to so many."""
 OPTIONAL = ("state", "runs", "waited", "s/epoch")
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command()(top)
 
 
 def top(
@@ -30,26 +28,21 @@ def top(
     most: Annotated[
         int, typer.Option("--most", help="Show so many trials, the most expensive ones first; 0 for all.", min=0)
     ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what a campaign costs: hours as the site bills them, time in the queue, time lost, time per epoch, utilisation.
 
     `useful` is the part of the cores' time that went into epochs that count; `lost` is the time of jobs that ended without one.
     The driver's own job (two cores) is left aside.
     """
-    from coppice.orchestrator.folder.layout import CampaignFolder
-    from coppice.orchestrator.folder.lock import load_spec
-    from coppice.orchestrator.operations.usage import usage_of
-    from coppice.slurm.client import Client
-
     campaign = CampaignFolder(folder.absolute())
     spec = load_spec(campaign)
-    found = usage_of(campaign, spec, Client(timeout_s=20.0))
+    usage = usage_of(campaign, spec, Client(timeout_s=20.0))
     if as_json:
-        content = {"folder": folder, "notes": list(found.notes), "total": _record(total("total", found.trials, found.billed))}
-        print_json({**content, "trials": [_record(u) for u in found.trials], "others": [_record(u) for u in found.others]})
+        content = {"folder": folder, "notes": list(usage.notes), "total": _record(total("total", usage.trials, usage.billed))}
+        print_json({**content, "trials": [_record(u) for u in usage.trials], "others": [_record(u) for u in usage.others]})
         return
-    _show(found, most)
+    _show(usage, most)
 
 
 def _record(usage: Usage) -> dict[str, Any]:
@@ -58,9 +51,7 @@ def _record(usage: Usage) -> dict[str, Any]:
 
 
 def total(name: str, trials: Sequence[Usage], billed: Sequence[Usage]) -> Usage:
-    """All of them as one. Hours are those of what is billed: a pool's trials run inside of its nodes."""
-    from coppice.orchestrator.operations.usage import Usage
-
+    """Several usages as one. Hours are those of what is billed: a pool's trials run inside of its nodes."""
     runs = tuple(r for u in billed for r in u.runs)
     states = {u.state for u in trials}
     return Usage(
@@ -71,54 +62,59 @@ def total(name: str, trials: Sequence[Usage], billed: Sequence[Usage]) -> Usage:
     )  # fmt: skip
 
 
-def _mean(held: Sequence[Usage], name: str) -> float | None:
-    """Weighted by how long they ran."""
-    known = [u for u in held if getattr(u, name) is not None and u.ran_s]
+def _mean(usages: Sequence[Usage], name: str) -> float | None:
+    """Of a share, weighted by how long the jobs ran; None where nothing was measured."""
+    known = [u for u in usages if getattr(u, name) is not None and u.ran_s]
     return sum(getattr(u, name) * u.ran_s for u in known) / sum(u.ran_s for u in known) if known else None
 
 
-def _show(found: CampaignUsage, most: int) -> None:
-    order = sorted(found.trials, key=lambda u: (-u.gpu_hours, -u.core_hours, u.name))
-    shown = order[:most] if most else order
-    rest = order[len(shown) :]
-    lines = [_cells(u) for u in shown]
-    lines += [_cells(total(f"{len(rest)} more", rest, rest))] if rest else []
-    lines += [_cells(u) for u in found.others[-MOST_NODES:]]
-    earlier = found.others[:-MOST_NODES]
-    lines += [_cells(total(f"{len(earlier)} earlier nodes", earlier, earlier))] if earlier else []
-    lines.append(_cells(total("total", found.trials, found.billed)))
+def _show(usage: CampaignUsage, most: int) -> None:
     absent = {
-        "GPU-h": not any(u.gpu_hours for u in found.billed),
-        "CPU used": all(u.cpu_share is None for u in found.billed),
-        "GPU used": all(u.gpu_share is None for u in found.billed),
-        "waited": not any(u.waited_s for u in found.billed),
+        "GPU-h": not any(u.gpu_hours for u in usage.billed),
+        "CPU used": all(u.cpu_share is None for u in usage.billed),
+        "GPU used": all(u.gpu_share is None for u in usage.billed),
+        "waited": not any(u.waited_s for u in usage.billed),
     }
-    kept = [i for i, head in enumerate(HEADS) if not absent.get(head)]
-    heads = [HEADS[i] for i in kept]
+    columns = [i for i, head in enumerate(HEADS) if not absent.get(head)]
+    heads = [HEADS[i] for i in columns]
     numbers = [h for h in heads if h not in ("trial", "state")]
-    show(fitting_table(heads, [[row[i] for i in kept] for row in lines], numbers, OPTIONAL))
-    for note in (*_unmeasured(found), *found.notes):
+    rows = [[row[i] for i in columns] for row in map(_cells, _rows(usage, most))]
+    show(fitting_table(heads, rows, numbers, OPTIONAL))
+    for note in (*_unmeasured(usage), *usage.notes):
         console().print(note, markup=False, soft_wrap=True)
 
 
-def _unmeasured(found: CampaignUsage) -> list[str]:
+def _rows(usage: CampaignUsage, most: int) -> list[Usage]:
+    """The most expensive trials, the newest nodes of a pool, in one row each what is left of both, and the total."""
+    by_cost = sorted(usage.trials, key=lambda u: (-u.gpu_hours, -u.core_hours, u.name))
+    shown = by_cost[:most] if most else by_cost
+    rest = by_cost[len(shown) :]
+    earlier = usage.others[:-MOST_NODES]
+    return [
+        *shown,
+        *([total(f"{len(rest)} more", rest, rest)] if rest else []),
+        *usage.others[-MOST_NODES:],
+        *([total(f"{len(earlier)} earlier nodes", earlier, earlier)] if earlier else []),
+        total("total", usage.trials, usage.billed),
+    ]
+
+
+def _unmeasured(usage: CampaignUsage) -> list[str]:
     notes = []
-    if found.billed and all(u.cpu_share is None for u in found.billed):
+    if usage.billed and all(u.cpu_share is None for u in usage.billed):
         notes.append("How busy the processors were is not available: Slurm does not measure it here, or no job has ended.")
-    if any(u.gpu_hours for u in found.billed) and all(u.gpu_share is None for u in found.billed):
+    if any(u.gpu_hours for u in usage.billed) and all(u.gpu_share is None for u in usage.billed):
         notes.append("How busy the GPUs were is not available: this Slurm does not account for it (gres/gpuutil).")
     return notes
 
 
+def _percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.0f} %"
+
+
 def _cells(usage: Usage) -> list[str]:
-    from coppice.orchestrator.cli.tables import hours_text
-    from coppice.orchestrator.report.numbers import DASH, duration
-
-    def percent(value: float | None) -> str:
-        return DASH if value is None else f"{100 * value:.0f} %"
-
     each = DASH if usage.epoch_s is None else f"{usage.epoch_s:.3g}"
     waited, ran, lost = (duration(s) if s else DASH for s in (usage.waited_s, usage.ran_s, usage.lost_s))
-    times = [waited, ran, percent(usage.useful_share), lost, each]
-    hours = [hours_text(usage.core_hours), hours_text(usage.gpu_hours), percent(usage.cpu_share), percent(usage.gpu_share)]
+    times = [waited, ran, _percent(usage.useful_share), lost, each]
+    hours = [hours_text(usage.core_hours), hours_text(usage.gpu_hours), _percent(usage.cpu_share), _percent(usage.gpu_share)]
     return [usage.name, usage.state, str(len(usage.runs)), *times, *hours]

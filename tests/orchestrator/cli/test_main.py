@@ -1,5 +1,8 @@
 """The command itself: it starts fast, exit codes are as documented, our errors are one message, others keep their traceback."""
 
+import ast
+import importlib.metadata
+import inspect
 import os
 import subprocess
 import sys
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from coppice.orchestrator.cli import main
+from coppice.orchestrator.cli.main import COMMANDS, HIDDEN, function_of, help_of
 from coppice.orchestrator.cli.output import command, is_ours, message_of
 from tests.support.folders import campaign_folder
 
@@ -18,18 +23,57 @@ def coppice(*arguments: object, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120)
 
 
+def loaded_by(code: str) -> set[str]:
+    """Which of the packages that take long to import a fresh process has imported after `code`."""
+    script = f"import sys\n{code}\nprint([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(ast.literal_eval(done.stderr))
+
+
 def test_help_lists_every_command_and_the_exit_codes() -> None:
     done = coppice("--help")
     assert done.returncode == 0
-    for word in ("run", "resume", "status", "logs", "best", "report", "elements", "methods", "plan", "doctor", "dashboard",
-                 "top", "cancel", "hold", "release", "retry", "submit", "Exit codes"):  # fmt: skip
-        assert word in done.stdout
+    listed = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines() if line[2:3].strip()]
+    assert listed == [name for name in COMMANDS if name not in HIDDEN]
+    assert "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_is_its_docstring(name: str) -> None:
+    assert help_of(name) == inspect.getdoc(function_of(name))
+    assert help_of(name).partition("\n")[0].endswith(".")
+
+
+def test_every_module_with_a_command_is_named() -> None:
+    folder = Path(main.__file__).parent
+    takes_options = {p.stem for p in folder.glob("*.py") if "options import" in p.read_text()}
+    assert takes_options == set(COMMANDS.values())
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys, coppice.orchestrator.cli.main; print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert loaded_by("from coppice.orchestrator.cli.main import app\napp(['--help'], standalone_mode=False)") == set()
+
+
+@pytest.mark.parametrize("name", ["status", "logs", "report", "doctor", "top", "dashboard", "cancel", "retry"])
+def test_what_looks_after_a_campaign_starts_without_torch_and_ray(name: str) -> None:
+    code = f"from coppice.orchestrator.cli.main import function_of\nfunction_of({name!r})"
+    assert loaded_by(code).isdisjoint({"torch", "ray", "optuna", "sklearn"})
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert coppice("--version").stdout == f"coppice {importlib.metadata.version('coppice-nn')}\n"
+
+
+def test_own_modules_of_a_user_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    """Files that are called like our folders, or like an installed package, are the user's own and are not taken for ours."""
+    for name in ("methods", "scheduler", "slurm", "orchestrator", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this file must not be imported')")
+    (tmp_path / "nets.py").write_text("import torch\n\ndef build():\n    return torch.nn.Linear(3, 2)\n")
+    script = "from coppice.orchestrator.cli.main import main\nmain()"
+    command = [sys.executable, "-P", "-c", script, "elements", "nets:build", "--input", "1,3"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0 and "8 parameters" in done.stdout, done.stderr
 
 
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
