@@ -89,7 +89,7 @@ def driver(state: Path, count: int) -> tuple[float, float, float, float]:
     """Run the campaign; returns MB a trial, CPU seconds, minutes, Slurm calls a minute."""
     from coppice.orchestrator.campaign import run
     from coppice.orchestrator.config.models import CampaignSpec
-    from coppice.orchestrator.placement.ray_session import a_ray
+    from coppice.orchestrator.placement.ray_session import ray_session
 
     spec = CampaignSpec.model_validate({
         "name": "many", "root": state,
@@ -98,7 +98,7 @@ def driver(state: Path, count: int) -> tuple[float, float, float, float]:
         "placement": {"job": {"site": "generic", "poll_s": POLL_S}},
     })  # fmt: skip
     process = multiprocessing.get_context("spawn").Process(target=simulate, args=(str(state), str(state / "many")), daemon=True)
-    with a_ray(num_cpus=1, num_gpus=0, include_dashboard=False):
+    with ray_session(num_cpus=1, num_gpus=0, include_dashboard=False):
         before, cpu, began = memory_mb(), resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         peak = Peak()
         process.start()

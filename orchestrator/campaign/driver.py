@@ -15,7 +15,8 @@ from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.lock import create, load_spec
 from coppice.orchestrator.folder.trials import Ledger
-from coppice.orchestrator.placement.supervisor import JobsDie, Replaced
+from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
+from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.client import Client, SlurmError
 from coppice.slurm.job.succession import NOT_DONE, Succession
 from coppice.slurm.request import Request, options
@@ -72,7 +73,7 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
         )
     try:
         outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S)
-    except (JobsDie, Replaced):
+    except (JobsKeepDying, DriverReplaced):
         succession.done()  # the next driver would fare no better, or is there already
         raise
     except BlockingIOError as error:

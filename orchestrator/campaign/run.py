@@ -18,7 +18,7 @@ from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder, cancelled
 from coppice.orchestrator.folder.trials import Ledger
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
-from coppice.orchestrator.placement.base import Placed
+from coppice.orchestrator.placement.base import OpenPlacement
 from coppice.orchestrator.placement.catalog import placed
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.report.results import best_trial, write_results
@@ -128,7 +128,7 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
 
 def _tune(
     spec: CampaignSpec, folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None,
-    place: Placed,
+    place: OpenPlacement,
 ) -> None:  # fmt: skip
     from ray import tune
 
@@ -145,7 +145,7 @@ def _tune(
         search_alg=feed,
         scheduler=trial_scheduler,
         stop=interrupt,
-        reuse_actors=place.trainable.__name__ == "BodyTrainable",
+        reuse_actors=place.reuse_workers,
         callbacks=[ProgressCallback(StatusBoard(folder.path), reports, every_s)],
         raise_on_failed_trial=False,
         verbose=0,

@@ -8,16 +8,18 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Placed:
+class OpenPlacement:
     """Where trials run.
 
     Attributes:
         trainable: what Ray Tune runs for each trial.
         capacity: how many trials may be under way at a time.
+        reuse_workers: whether a worker that has ended a trial takes the next one.
     """
 
     trainable: type
     capacity: int
+    reuse_workers: bool = False
 
 
 LOCAL = ("cpus", "gpus", "dashboard")

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from coppice.orchestrator.config.models import CampaignSpec, Named, ResourcesSpec
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.base import PLACEMENTS, Placed, _known
+from coppice.orchestrator.placement.base import PLACEMENTS, OpenPlacement, _known
 from coppice.orchestrator.placement.local.placement import local
 
 
@@ -36,7 +36,7 @@ def check_placement(placement: Named, resources: ResourcesSpec) -> None:
 
 def placed(
     spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool] = lambda: False
-) -> AbstractContextManager[Placed]:
+) -> AbstractContextManager[OpenPlacement]:
     """The placement of a campaign.
 
     Args:

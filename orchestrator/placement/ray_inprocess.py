@@ -66,7 +66,7 @@ class _Object:
     tasks: deque[_Task] = field(default_factory=deque)
 
 
-class ObjectManager:
+class InProcessActorManager:
     """What Tune's controller expects of a RayActorManager, with objects of this process.
 
     A trainable may have a method `ready`; until it returns True, `train` is not called, so that nothing ever blocks.
@@ -220,13 +220,13 @@ def _ready(trainable: Any) -> bool:
 
 
 @contextlib.contextmanager
-def trials_as_objects(most: int) -> Iterator[None]:
+def in_process_trials(most: int) -> Iterator[None]:
     """Within: `tune.run` keeps its trainables in this process, at most `most` at a time."""
 
     class Controller(TuneController):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._actor_manager = ObjectManager(most)
+            self._actor_manager = InProcessActorManager(most)
 
     before = entry.TuneController
     entry.TuneController = Controller

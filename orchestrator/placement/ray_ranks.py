@@ -33,7 +33,7 @@ class Peer:
             accompany(task, ranks, ProcessState().seed)
 
 
-class Crew:
+class RankActors:
     """Starts the others and joins them as rank 0.
 
     Args:

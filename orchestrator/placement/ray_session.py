@@ -13,7 +13,7 @@ from coppice.orchestrator.folder.dashboard_address import announced
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.ray_token import use_token
 
-QUIET = {
+RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -37,14 +37,14 @@ def prepare_environment() -> None:
 
     Ray is used with its token authentication; whose token, says `coppice.orchestrator.placement.ray_token`.
     """
-    for name, value in QUIET.items():
+    for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     if "ray" not in sys.modules:  # an imported Ray has read the mode already; its own default is the same
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextlib.contextmanager
-def a_ray(folder: CampaignFolder | None = None, **arguments: Any) -> Iterator[None]:
+def ray_session(folder: CampaignFolder | None = None, **arguments: Any) -> Iterator[None]:
     """A Ray of our own for as long as the campaign in `folder` runs, or the one that is up in this process."""
     prepare_environment()
     import ray

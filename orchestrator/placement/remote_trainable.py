@@ -11,13 +11,13 @@ from coppice.orchestrator.folder.events import FINAL, numbers, read_events, stat
 from coppice.orchestrator.folder.files import read_json
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.runner import worst
-from coppice.orchestrator.placement.supervisor import Board
+from coppice.orchestrator.placement.supervisor import Supervisor
 
 
-class JobTrainable(tune.Trainable):
+class RemoteTrainable(tune.Trainable):
     """Follows one trial's events. Nothing here waits: `ready` says whether `step` has something to hand over."""
 
-    board: ClassVar[Board]
+    supervisor: ClassVar[Supervisor]
     """Set by the placement for as long as the campaign runs."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -28,18 +28,18 @@ class JobTrainable(tune.Trainable):
         self._seen: tuple[int, int] | None = None
         self._waiting: list[dict[str, Any]] = []
         self._last: dict[str, float] = {}
-        self.board.add({k: config[k] for k in ("folder", "body", "metrics", "mode")})
+        self.supervisor.start({k: config[k] for k in ("folder", "body", "metrics", "mode")})
 
     def ready(self) -> bool:
         """Whether there is a result to hand over."""
-        self.board.poll()
+        self.supervisor.poll()
         if not self._waiting:
             self._read()
         return bool(self._waiting)
 
     def _read(self) -> None:
         """Results of epochs that were not handed over; the last one waits until it is known how the trial ended."""
-        ended = self.board.over(self._trial.name)
+        ended = self.supervisor.ended(self._trial.name)
         try:
             stat = self._trial.events.stat()
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class JobTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """Tune wants nothing more of the trial."""
-        self.board.drop(self._trial.name)
+        self.supervisor.release(self._trial.name)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The trial's job keeps its own."""

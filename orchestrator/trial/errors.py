@@ -1,4 +1,4 @@
-"""PURPOSE"""
+"""What may end a trial beside its own errors; without PyTorch, so that whoever starts trials can tell these ends apart."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from coppice.orchestrator.campaign import run
 from coppice.orchestrator.config.models import CampaignSpec, Named
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.supervisor import JobsDie
+from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Journal
 from coppice.slurm.broker.work import Work
@@ -169,7 +169,7 @@ def test_jobs_that_cannot_start_stop_the_campaign_and_say_why(
     (tmp_path / "site.yaml").write_text("queues: [{max_min: 60}]\nprologue: ['echo module torch is not known >&2', 'exit 1']\n")
     spec = campaign(tmp_path / "jobs", search={"trials": 9, "sampler": "random"}, body=BODY)
     spec = in_jobs(spec, site=f"{tmp_path}/site.yaml")
-    with pytest.raises(JobsDie, match="module torch is not known"):
+    with pytest.raises(JobsKeepDying, match="module torch is not known"):
         run(spec)
     slurm_still(slurm)
     handed_in = [a for found in Journal(tmp_path / "jobs" / "c" / "jobs" / "journal.jsonl").attempts().values() for a in found]
@@ -219,7 +219,7 @@ def test_what_slurm_does_not_take(slurm: Cluster, tmp_path: Path) -> None:
 def test_a_folder_that_the_nodes_do_not_share_is_said(machines: Cluster) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp/ray") as folder:  # every node has its own
         spec = in_jobs(campaign(Path(folder), search={"trials": 3, "sampler": "random"}, body=BODY))
-        with pytest.raises(JobsDie, match="on a file system that the nodes share"):
+        with pytest.raises(JobsKeepDying, match="on a file system that the nodes share"):
             run(spec)
     slurm_still(machines)
 

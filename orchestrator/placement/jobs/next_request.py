@@ -35,7 +35,7 @@ class NeverFits(RuntimeError):
     """No further job would bring the trial on; the message says why."""
 
 
-def asked(trial: Path, request: Request) -> Request:
+def raised(trial: Path, request: Request) -> Request:
     """The request, raised to what an earlier job of the trial has shown to be necessary."""
     path = trial / NAME
     before = read_json(path) if path.exists() else {}

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.folder import attempts as fence
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
-from coppice.orchestrator.placement.base import Placed
+from coppice.orchestrator.placement.base import OpenPlacement
+from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.jobs.request import request_of
-from coppice.orchestrator.placement.jobs.supervisor import Board
-from coppice.orchestrator.placement.ray_session import a_ray
-from coppice.orchestrator.placement.supervisor import JobsDie
+from coppice.orchestrator.placement.jobs.supervisor import JobSupervisor
+from coppice.orchestrator.placement.ray_session import ray_session
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Journal
 from coppice.slurm.site import load_site
@@ -37,26 +37,27 @@ def broker_of(spec: CampaignSpec, folder: CampaignFolder) -> Broker:
 
 
 @contextlib.contextmanager
-def jobs(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[Placed]:
+def jobs(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[OpenPlacement]:
     """Every trial is a job. When the campaign has ended no job is left; when its driver must end before, or fails, they go on.
 
     Raises:
-        JobsDie: see `Board.poll`.
-        Replaced: likewise.
+        JobsKeepDying: see `JobSupervisor.poll`.
+        DriverReplaced: likewise.
     """
     dashboard = bool(spec.placement.arguments.get("dashboard", False))
-    with _the_only_driver(folder), a_ray(folder, num_cpus=1, num_gpus=0, include_dashboard=dashboard):
-        from coppice.orchestrator.placement.ray_inprocess import trials_as_objects
-        from coppice.orchestrator.placement.remote_trainable import JobTrainable
+    with _the_only_driver(folder), ray_session(folder, num_cpus=1, num_gpus=0, include_dashboard=dashboard):
+        from coppice.orchestrator.placement.ray_inprocess import in_process_trials
+        from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
 
         broker = broker_of(spec, folder)
         most = min(spec.search.max_concurrent or MOST, broker.site.limits.submitted or MOST)
-        JobTrainable.board = board = Board(broker, request_of(spec.placement.arguments, spec.resources), leaving)
+        request = request_of(spec.placement.arguments, spec.resources)
+        RemoteTrainable.supervisor = supervisor = JobSupervisor(broker, request, leaving=leaving)
         try:
-            with trials_as_objects(most):
-                yield Placed(JobTrainable, most)
-        except JobsDie:
-            _end(broker, folder, board.keep)
+            with in_process_trials(most):
+                yield OpenPlacement(RemoteTrainable, most)
+        except JobsKeepDying:
+            _end(broker, folder, supervisor.keep)
             raise
         _end(broker, folder, leaving() and not cancelled(folder))
 

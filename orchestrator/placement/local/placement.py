@@ -8,15 +8,15 @@ from typing import Any
 
 from coppice.orchestrator.config.models import ResourcesSpec
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.base import LOCAL, Placed, _known
+from coppice.orchestrator.placement.base import LOCAL, OpenPlacement, _known
 from coppice.orchestrator.placement.ray_bundles import resources_of
-from coppice.orchestrator.placement.ray_session import a_ray
+from coppice.orchestrator.placement.ray_session import ray_session
 
 
 @contextlib.contextmanager
 def local(
     arguments: Mapping[str, Any], resources: ResourcesSpec | None = None, folder: CampaignFolder | None = None
-) -> Iterator[Placed]:
+) -> Iterator[OpenPlacement]:
     """This machine: trials are workers of a Ray.
 
     Args:
@@ -29,13 +29,13 @@ def local(
     """
     _known("local", arguments, LOCAL)
     dashboard = bool(arguments.get("dashboard", False))
-    with a_ray(folder, num_cpus=arguments.get("cpus"), num_gpus=arguments.get("gpus"), include_dashboard=dashboard):
-        from coppice.orchestrator.placement.local.trainable import BodyTrainable
+    with ray_session(folder, num_cpus=arguments.get("cpus"), num_gpus=arguments.get("gpus"), include_dashboard=dashboard):
+        from coppice.orchestrator.placement.local.trainable import LocalTrainable
 
-        yield Placed(BodyTrainable, _fitting(resources or ResourcesSpec()))
+        yield OpenPlacement(LocalTrainable, _capacity(resources or ResourcesSpec()), reuse_workers=True)
 
 
-def _fitting(resources: ResourcesSpec) -> int:
+def _capacity(resources: ResourcesSpec) -> int:
     """How many trials fit into this Ray at a time."""
     import ray
 

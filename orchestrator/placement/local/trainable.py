@@ -9,13 +9,14 @@ from typing import Any
 from ray import tune
 
 from coppice.orchestrator.placement.process_state import ProcessState
-from coppice.orchestrator.placement.ray_ranks import Crew
+from coppice.orchestrator.placement.ray_ranks import RankActors
 from coppice.orchestrator.placement.runner import Runner
+from coppice.orchestrator.trial.errors import RanksLost
 
 POINTER = "checkpoint.json"
 
 
-class BodyTrainable(tune.Trainable):
+class LocalTrainable(tune.Trainable):
     """Runs bodies for Ray Tune. The configuration names the trial's folder, its body and the metrics that must be reported."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -24,12 +25,12 @@ class BodyTrainable(tune.Trainable):
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._crew = Crew(config, config["bundles"])
-        self._runner = Runner(config, self._process.seed, self._crew.ranks)
+        self._others = RankActors(config, config["bundles"])
+        self._runner = Runner(config, self._process.seed, self._others.ranks)
 
     def _end(self) -> None:
         self._runner.end()
-        self._crew.leave()
+        self._others.leave()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial, with nothing left of the one before."""
@@ -46,9 +47,7 @@ class BodyTrainable(tune.Trainable):
         """One epoch. Where another rank is lost, all start again from the newest checkpoint."""
         try:
             return self._runner.step()
-        except BaseException as error:
-            if type(error).__name__ != "RanksLost":
-                raise
+        except RanksLost as error:
             raise RuntimeError(str(error)) from error
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coppice.orchestrator.placement.ended_jobs import BLAMELESS, DEAD_ON_ARRIVAL, NODE_STATES, JobsKeepDying, last_lines
 from coppice.orchestrator.placement.pool.workers import Fleet
-from coppice.orchestrator.placement.supervisor import BLAMELESS, DEAD_ON_ARRIVAL, NODE_STATES, JobsDie
 from coppice.slurm.broker.bad_nodes import BadNodes
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.work import REFUSED, Tracked, Work
 from coppice.slurm.client import Job
 from coppice.slurm.ray.node import leave_file
 
+LINES = 30
+"""How much of a job's log an error shows."""
 
 @dataclass
 class Nodes:
@@ -43,7 +45,7 @@ class Nodes:
         """Bring the pool to `wanted` nodes; whether Slurm was asked. Nodes that run trials are never taken from them.
 
         Raises:
-            JobsDie: node after node ends before it joins.
+            JobsKeepDying: node after node ends before it joins.
             SlurmError: Slurm refuses the job.
         """
         while len(self._staying) < wanted:
@@ -85,19 +87,12 @@ class Nodes:
         if fleet.up or self._dead < DEAD_ON_ARRIVAL:
             return
         if job.state == REFUSED:
-            raise JobsDie(f"Slurm does not take the nodes of this pool:\n  {job.reason}")
-        raise JobsDie(
+            raise JobsKeepDying(f"Slurm does not take the nodes of this pool:\n  {job.reason}")
+        log = last_lines(self.broker.folder, tracked, LINES)
+        raise JobsKeepDying(
             f"{self._dead} nodes of the pool in a row ended before they joined, so no more are handed in. The last one, {job.id} "
-            f"on {job.nodes or 'no node'}, ended as {job.state} and wrote:\n{self._log(tracked)}"
+            f"on {job.nodes or 'no node'}, ended as {job.state} and wrote:\n{log}"
         )
-
-    def _log(self, tracked: Tracked, lines: int = 30) -> str:
-        job = tracked.attempt.job if tracked.attempt else ""
-        for path in sorted(self.broker.folder.glob(f"{job}_*_log.out")):
-            text = path.read_text(errors="replace").strip()
-            if text:
-                return "\n".join("  " + line for line in text.split("\n")[-lines:])
-        return f"  (nothing: is {self.broker.folder} on a file system that the nodes share?)"
 
     def _give_back(self, count: int, fleet: Fleet) -> None:
         """Let go of nodes that are not needed: first those that still wait in the queue, then those that run nothing."""

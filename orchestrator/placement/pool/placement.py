@@ -9,10 +9,10 @@ from pathlib import Path
 from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Ledger
-from coppice.orchestrator.placement.base import Placed
+from coppice.orchestrator.placement.base import OpenPlacement
 from coppice.orchestrator.placement.pool.sizing import Shape, shape_of
 from coppice.orchestrator.placement.ray_bundles import bundles_of
-from coppice.orchestrator.placement.ray_session import QUIET
+from coppice.orchestrator.placement.ray_session import RAY_SETTINGS
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Journal
 from coppice.slurm.broker.work import Work
@@ -30,7 +30,7 @@ def pool_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
 
 
 @contextlib.contextmanager
-def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[Placed]:
+def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[OpenPlacement]:
     """Trials run on nodes that Slurm jobs bring. Jobs of an earlier driver are cancelled: their cluster is gone.
 
     Raises:
@@ -40,10 +40,10 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
     """
     from coppice.orchestrator.placement.pool.nodes import Nodes
     from coppice.orchestrator.placement.pool.ray_head import head, own_folder
-    from coppice.orchestrator.placement.pool.supervisor import PoolBoard
+    from coppice.orchestrator.placement.pool.supervisor import PoolSupervisor
     from coppice.orchestrator.placement.pool.workers import Workers, fleet
-    from coppice.orchestrator.placement.ray_inprocess import trials_as_objects
-    from coppice.orchestrator.placement.remote_trainable import JobTrainable
+    from coppice.orchestrator.placement.ray_inprocess import in_process_trials
+    from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
 
     arguments = spec.placement.arguments
     shape = shape_of(arguments, spec.resources)
@@ -59,16 +59,18 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
         held.callback(_end, broker, cluster)
         nodes = Nodes(broker, lambda key: _work(key, shape, own, found.environment), own, fleet)
         workers = Workers(bundles_of(spec.resources), shape.together)
-        board = PoolBoard(workers, nodes.poll, _nodes_for(spec, shape), _left(spec, folder), _is_there(cluster), leaving)
-        held.callback(board.close)
-        JobTrainable.board = board
-        with trials_as_objects(shape.capacity):
-            yield Placed(JobTrainable, shape.capacity)
+        supervisor = PoolSupervisor(
+            workers, nodes.poll, _nodes_for(spec, shape), _left(spec, folder), _is_there(cluster), leaving=leaving
+        )
+        held.callback(supervisor.close)
+        RemoteTrainable.supervisor = supervisor
+        with in_process_trials(shape.capacity):
+            yield OpenPlacement(RemoteTrainable, shape.capacity)
 
 
 def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
     drain_s = max(LEAST_DRAIN_S, notice_s(shape.request.time_min, SIGNAL_DELAY_S) - SPARE_S)
-    return Work(key, Glide(key, own, {**QUIET, **environment}, shape.site.local_disk, drain_s), shape.options)
+    return Work(key, Glide(key, own, {**RAY_SETTINGS, **environment}, shape.site.local_disk, drain_s), shape.options)
 
 
 def _own_address(client: Client) -> str:

@@ -11,8 +11,9 @@ from coppice.orchestrator.folder import attempts as fence
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import STOP, TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
-from coppice.orchestrator.placement.ray_ranks import Crew
+from coppice.orchestrator.placement.ray_ranks import RankActors
 from coppice.orchestrator.placement.runner import LEFTOVER_WAIT_S, Runner
+from coppice.orchestrator.trial.errors import RanksLost
 from coppice.slurm.ray.node import LEAVING
 
 _CLEAN: list[ProcessState] = []
@@ -41,17 +42,15 @@ def run_trial(task: dict[str, Any], token: fence.Token, bundles: list[dict[str, 
 
 
 def _led(task: dict[str, Any], folder: Path, bundles: list[dict[str, float]]) -> str:
-    crew = Crew(task, bundles)
-    runner = Runner(task, _CLEAN[0].seed, crew.ranks)
+    others = RankActors(task, bundles)
+    runner = Runner(task, _CLEAN[0].seed, others.ranks)
     try:
         return _run(runner, folder)
-    except BaseException as error:
-        if type(error).__name__ != "RanksLost":
-            raise
+    except RanksLost as error:
         return f"lost ({error})"
     finally:
         runner.end()
-        crew.leave()
+        others.leave()
 
 
 def _run(runner: Runner, folder: Path) -> str:

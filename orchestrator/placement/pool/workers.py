@@ -18,7 +18,7 @@ HEAD = "head"
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedAttempt:
     """An attempt at a trial that has ended.
 
     Attributes:
@@ -65,19 +65,20 @@ class Workers:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         self._keys[self._run.options(name=key, **options).remote(task, token, self._bundles)] = key
 
-    def ended(self) -> list[Ended]:
-        """Attempts that have ended and were not told of yet; does not wait."""
+    def ended(self) -> list[EndedAttempt]:
+        """Attempts that have ended since this was called last; does not wait."""
         if not self._keys:
             return []
         done, _ = ray.wait(list(self._keys), num_returns=len(self._keys), timeout=0, fetch_local=False)
-        return [self._told(self._forget(ref), ref) for ref in done]
+        return [self._outcome(self._forget(ref), ref) for ref in done]
 
-    def _told(self, key: str, ref: Any) -> Ended:
+    def _outcome(self, key: str, ref: Any) -> EndedAttempt:
         try:
-            return Ended(key, str(ray.get(ref)), "")
+            return EndedAttempt(key, str(ray.get(ref)), "")
         except ray.exceptions.RayError as error:
             lines = str(error).strip().split("\n")
-            return Ended(key, "", f"{type(error).__name__}: {lines[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]}")
+            telling = lines[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
+            return EndedAttempt(key, "", f"{type(error).__name__}: {telling}")
 
     def _forget(self, ref: Any) -> str:
         key = self._keys.pop(ref)
@@ -86,23 +87,23 @@ class Workers:
         return key
 
     def stop(self, key: str) -> None:
-        """End the attempt at a trial at once; nothing is told of it any more."""
+        """End the attempt at a trial at once; `ended` says nothing of it any more."""
         for ref in [r for r, k in self._keys.items() if k == key]:
             ray.cancel(ref, force=True)
             self._forget(ref)
 
     def busy(self) -> set[str]:
-        """Trials whose attempts have not ended, or were not told of."""
+        """Trials with an attempt that `ended` has not returned."""
         return set(self._keys.values())
 
 
 def fleet() -> Fleet:
     """The nodes, the head left aside."""
-    found = [n for n in ray.nodes() if n["NodeName"] != HEAD]
-    up = [n for n in found if n["Alive"]]
+    joined = [n for n in ray.nodes() if n["NodeName"] != HEAD]
+    up = [n for n in joined if n["Alive"]]
     free = ray._private.state.available_resources_per_node()
     idle = [n for n in up if _whole(n["Resources"], free.get(n["NodeID"], {}))]
-    names = [frozenset(str(n["NodeName"]) for n in some) for some in (found, up, idle)]
+    names = [frozenset(str(n["NodeName"]) for n in some) for some in (joined, up, idle)]
     return Fleet(*names)
 
 

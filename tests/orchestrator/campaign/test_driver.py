@@ -10,7 +10,7 @@ from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.run import Outcome
 from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
 from coppice.orchestrator.folder.lock import create
-from coppice.orchestrator.placement.supervisor import JobsDie
+from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.slurm.client import Job
 from coppice.slurm.job.succession import NOT_DONE
 from tests.support.campaigns import campaign
@@ -38,7 +38,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, folder: CampaignFolder, how: str) -> N
     def run(*arguments: object, **named: object) -> Outcome:
         assert named["resume"] and named["wait_s"]
         if how == "dies":
-            raise JobsDie("no job gets anywhere")
+            raise JobsKeepDying("no job gets anywhere")
         if how == "locked":
             folder.in_use.write_text("process 5 on node1, job 60")
             raise BlockingIOError("held")
@@ -60,7 +60,7 @@ def test_a_successor_goes_on_unless_all_is_done(
 def test_no_successor_repeats_what_cannot_work(folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     ends(monkeypatch, folder, "dies")
     client = Sbatch()
-    with pytest.raises(JobsDie):
+    with pytest.raises(JobsKeepDying):
         drive(folder.path, client)
     assert client.cancelled == ["77"]
 

@@ -10,7 +10,7 @@ from ray import tune
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Ledger
-from coppice.orchestrator.placement.ray_inprocess import ObjectManager, trials_as_objects
+from coppice.orchestrator.placement.ray_inprocess import InProcessActorManager, in_process_trials
 from tests.support.campaigns import campaign, ray
 
 __all__ = ["ray"]
@@ -35,7 +35,7 @@ def test_the_same_decisions_as_with_actors(ray: None, tmp_path: Path, name: str)
     search = {"trials": 12, "max_concurrent": 1, **SEARCHES[name]}
     made = {n: campaign(tmp_path / n, spaces, training={"epochs": 8}, search=search) for n in ("actors", "objects")}
     assert run(made["actors"]).state == "finished"
-    with trials_as_objects(1):
+    with in_process_trials(1):
         assert run(made["objects"]).state == "finished"
     with_actors, with_objects = decisions(tmp_path / "actors"), decisions(tmp_path / "objects")
     assert with_objects == with_actors and len(with_actors) == 12
@@ -89,7 +89,7 @@ def test_trials_that_wait_block_nobody(ray: None, tmp_path: Path) -> None:
     names = [f"w{i}" for i in range(12)]
     Waiting.allowed, Waiting.stopped = {}, []
     allow = Allow(names)
-    with trials_as_objects(12):
+    with in_process_trials(12):
         found = tune.run(
             Waiting, config={"name": tune.grid_search(names)}, storage_path=str(tmp_path), name="t", verbose=0, callbacks=[allow],
             resources_per_trial={"cpu": 0.01},
@@ -103,7 +103,7 @@ def test_a_trial_that_breaks_ends_alone(ray: None, tmp_path: Path, where: str) -
     Waiting.allowed = {"good": 3, "bad": 3}
     broken = tune.sample_from(lambda c: where if c["name"] == "bad" else None)
     config = {"name": tune.grid_search(["bad", "good"]), "broken": broken}
-    with trials_as_objects(2):
+    with in_process_trials(2):
         found = tune.run(
             Waiting, config=config, storage_path=str(tmp_path), name="t", verbose=0, raise_on_failed_trial=False
         )
@@ -111,7 +111,7 @@ def test_a_trial_that_breaks_ends_alone(ray: None, tmp_path: Path, where: str) -
 
 
 def test_at_most_so_many_exist_at_a_time() -> None:
-    manager = ObjectManager(2)
+    manager = InProcessActorManager(2)
     started: list[Any] = []
 
     class Remote:

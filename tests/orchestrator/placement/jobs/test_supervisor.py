@@ -10,23 +10,24 @@ from coppice.orchestrator.folder import attempts as fence
 from coppice.orchestrator.folder.events import append_event, read_events, state_of
 from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import CANCELLED, STOP, TrialFolder
-from coppice.orchestrator.placement.jobs.supervisor import Board
+from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
+from coppice.orchestrator.placement.jobs.supervisor import JobSupervisor
 from coppice.orchestrator.placement.jobs.trial_job import TrialJob
-from coppice.orchestrator.placement.supervisor import JobsDie, Replaced
+from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.broker.bad_nodes import AVOID_S
 from coppice.slurm.request import Request
 from tests.support.slurm.stand_ins import Stage
 
 
 class Trials:
-    """Trials on a board; their jobs do what the test says."""
+    """Supervised trials; their jobs do what the test says."""
 
     def __init__(self, stage: Stage, count: int = 1, **request: Any) -> None:
-        self.stage, self.board = stage, Board(stage.broker, Request(5, **request))
+        self.stage, self.supervisor = stage, JobSupervisor(stage.broker, Request(5, **request))
         self.names = [f"t{i}" for i in range(count)]
         for name in self.names:
             write_json(self.folder(name).params, {"spec": {"training": {"epochs": 9, "checkpoint_every": 2}}})
-            self.board.add({"folder": str(self.folder(name).path)})
+            self.supervisor.start({"folder": str(self.folder(name).path)})
         self.poll()
 
     def folder(self, name: str) -> TrialFolder:
@@ -39,7 +40,7 @@ class Trials:
                 if attempt and attempt.job not in self.stage.client.jobs:
                     self.stage.runs(name, "PENDING", nodes="")
             self.stage.at += 301.0
-            self.board.poll()
+            self.supervisor.poll()
 
     def begin(self, name: str, epoch: int = 0) -> None:
         """The job gets as far as the trial."""
@@ -93,9 +94,9 @@ def test_jobs_that_die_on_every_node_stop_the_campaign(stage: Stage) -> None:
     (stage.state / "jobs" / "100_3_0_log.out").write_text("first\n\nModuleNotFoundError: No module named 'torch'\n")
     stage.runs("t2", "FAILED", nodes="n2")
     stage.runs("t3", "FAILED", nodes="n3")
-    with pytest.raises(JobsDie, match=r"on n1, n2, n3(.|\n)*100_3(.|\n)*No module named 'torch'"):
+    with pytest.raises(JobsKeepDying, match=r"on n1, n2, n3(.|\n)*100_3(.|\n)*No module named 'torch'"):
         trials.poll()
-    assert not trials.board.keep and trials.state("t0") == "waiting"
+    assert not trials.supervisor.keep and trials.state("t0") == "waiting"
 
 
 def test_jobs_that_die_do_not_stop_a_campaign_that_runs(stage: Stage) -> None:
@@ -125,7 +126,7 @@ def test_the_same_trial_dying_again_and_again_stops_where_no_other_runs(stage: S
     trials.ends("t0", "FAILED", nodes="n1")
     trials.ends("t0", "FAILED", nodes="n1")
     stage.runs("t0", "FAILED", nodes="n1")
-    with pytest.raises(JobsDie, match="one job after the other"):
+    with pytest.raises(JobsKeepDying, match="one job after the other"):
         trials.poll()
 
 
@@ -174,7 +175,7 @@ def test_more_memory_than_any_node_has_fails_this_trial_and_says_what_it_asked_f
 
 def test_jobs_that_slurm_never_takes_stop_the_campaign(stage: Stage) -> None:
     stage.set("refuse", "time=5\nsbatch: error: Invalid account or account/partition combination specified")
-    with pytest.raises(JobsDie, match="Invalid account"):
+    with pytest.raises(JobsKeepDying, match="Invalid account"):
         Trials(stage, 3)
 
 
@@ -229,11 +230,11 @@ def test_an_older_driver_ends_and_leaves_the_jobs_to_the_newer_one(stage: Stage)
     try:
         trials.poll()
         write_json(stage.broker.folder / fence.NAME, {"token": [2, 3]})
-        with pytest.raises(Replaced, match="another driver has taken over"):
+        with pytest.raises(DriverReplaced, match="another driver has taken over"):
             trials.poll()
     finally:
         fence.release(stage.broker.folder)
-    trials.board.drop("t0")
+    trials.supervisor.release("t0")
     assert not (trials.folder("t0").path / STOP).exists() and not stage.client.cancelled
 
 
@@ -266,7 +267,7 @@ def test_a_job_that_finishes_is_not_cancelled(stage: Stage) -> None:
     trials.begin("t0")
     trials.event("t0", "status", 9, status="finished")
     stage.runs("t0")
-    trials.board.drop("t0")
+    trials.supervisor.release("t0")
     trials.poll(2)
     assert not stage.client.cancelled and not (trials.folder("t0").path / STOP).exists()
 

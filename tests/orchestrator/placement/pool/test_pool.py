@@ -18,11 +18,12 @@ from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.catalog import check_placement
+from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.pool.nodes import Nodes
 from coppice.orchestrator.placement.pool.sizing import shape_of
-from coppice.orchestrator.placement.pool.supervisor import GIVE_BACK_AFTER_S, PoolBoard
-from coppice.orchestrator.placement.pool.workers import Ended, Fleet
-from coppice.orchestrator.placement.supervisor import JobsDie, Replaced
+from coppice.orchestrator.placement.pool.supervisor import GIVE_BACK_AFTER_S, PoolSupervisor
+from coppice.orchestrator.placement.pool.workers import EndedAttempt, Fleet
+from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Attempt
 from coppice.slurm.broker.work import Tracked, Work
@@ -134,12 +135,12 @@ class Hands:
 
     started: list[tuple[str, fence.Token]] = dataclasses.field(default_factory=list)
     stopped: list[str] = dataclasses.field(default_factory=list)
-    news: list[Ended] = dataclasses.field(default_factory=list)
+    news: list[EndedAttempt] = dataclasses.field(default_factory=list)
 
     def start(self, key: str, task: dict[str, Any], token: fence.Token) -> None:
         self.started.append((key, token))
 
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[EndedAttempt]:
         news, self.news = self.news, []
         return news
 
@@ -151,12 +152,12 @@ class Hands:
 
 
 class Room:
-    """A board with one trial, and a clock of its own."""
+    """A supervisor with one trial, and a clock of its own."""
 
     def __init__(self, root: Path, left: int = 1) -> None:
         self.now, self.hands, self.wanted, self.ours = 0.0, Hands(), [0], True
         self.root = root
-        self.board = PoolBoard(
+        self.supervisor = PoolSupervisor(
             self.hands, self._grow, lambda trials: -(-trials // 2), left, lambda: self.ours, clock=lambda: self.now
         )
 
@@ -168,29 +169,29 @@ class Room:
         folder = TrialFolder(self.root / name)
         folder.path.mkdir(exist_ok=True)
         write_json(folder.params, {"spec": {"training": {"epochs": 5}}})
-        self.board.add({"folder": str(folder.path), "body": "x:Y", "metrics": ["a"], "mode": "max"})
+        self.supervisor.start({"folder": str(folder.path), "body": "x:Y", "metrics": ["a"], "mode": "max"})
         return folder
 
-    def poll(self, *news: Ended, after_s: float = 1.0) -> None:
+    def poll(self, *news: EndedAttempt, after_s: float = 1.0) -> None:
         self.now += after_s
         self.hands.news += news
-        self.board.poll()
+        self.supervisor.poll()
 
 
 def test_a_trial_that_is_lost_again_and_again_without_a_checkpoint_fails(tmp_path: Path) -> None:
     room = Room(tmp_path)
     folder = room.add("t0000")
     for _ in range(2):
-        room.poll(Ended("t0000", "", "NodeDiedError: gone"))
+        room.poll(EndedAttempt("t0000", "", "NodeDiedError: gone"))
     (folder.checkpoints / "000001").mkdir(parents=True)
     write_json(folder.checkpoints / "000001" / "MANIFEST.json", {})
-    room.poll(Ended("t0000", "", "NodeDiedError: gone"))
-    room.poll(Ended("t0000", "left", ""), Ended("t0000", "left", ""))
-    room.poll(Ended("t0000", "", "x"))
-    room.poll(Ended("t0000", "", "x"))
-    assert not room.board.over("t0000")
-    room.poll(Ended("t0000", "", "WorkerCrashedError: the last words"))
-    assert room.board.over("t0000") and len(room.hands.started) == 8
+    room.poll(EndedAttempt("t0000", "", "NodeDiedError: gone"))
+    room.poll(EndedAttempt("t0000", "left", ""), EndedAttempt("t0000", "left", ""))
+    room.poll(EndedAttempt("t0000", "", "x"))
+    room.poll(EndedAttempt("t0000", "", "x"))
+    assert not room.supervisor.ended("t0000")
+    room.poll(EndedAttempt("t0000", "", "WorkerCrashedError: the last words"))
+    assert room.supervisor.ended("t0000") and len(room.hands.started) == 8
     tokens = [token for _, token in room.hands.started]
     assert tokens == sorted(set(tokens)) and fence.newest(folder.path) > tokens[-1]  # type: ignore[operator]
     last = read_events(folder.events)[-1]
@@ -203,8 +204,8 @@ def test_what_is_stopped_is_fenced_and_ended_but_what_has_finished_is_not(tmp_pa
     one.append_event({"type": "status", "status": "finished", "epoch": 5})
     two.append_event({"type": "status", "status": "stopped", "epoch": 2})
     before = fence.newest(two.path)
-    room.board.drop("t0000")
-    room.board.drop("t0001")
+    room.supervisor.release("t0000")
+    room.supervisor.release("t0001")
     assert room.hands.stopped == ["t0001"] and fence.newest(two.path) > before  # type: ignore[operator]
 
 
@@ -217,7 +218,7 @@ def test_the_pool_is_as_large_as_its_work(tmp_path: Path) -> None:
     assert room.wanted[-1] == 3
     for folder in folders[:4]:
         folder.append_event({"type": "status", "status": "finished", "epoch": 5})
-        room.poll(Ended(folder.name, "finished", ""))
+        room.poll(EndedAttempt(folder.name, "finished", ""))
     assert room.wanted[-1] == 2  # one runs, two are not known yet
     room.poll(after_s=GIVE_BACK_AFTER_S + 1)
     assert room.wanted[-1] == 1
@@ -228,10 +229,10 @@ def test_a_driver_whose_cluster_was_taken_away_ends_and_touches_nothing(tmp_path
     folder = room.add("t0000")
     before = fence.newest(folder.path)
     room.ours = False
-    with pytest.raises(Replaced):
+    with pytest.raises(DriverReplaced):
         room.poll()
-    room.board.drop("t0000")
-    room.board.close()
+    room.supervisor.release("t0000")
+    room.supervisor.close()
     assert fence.newest(folder.path) == before and not (folder.path / "stop").exists()
 
 
@@ -280,7 +281,7 @@ def test_a_node_that_ends_is_replaced_unless_nodes_never_join(tmp_path: Path) ->
     slurm.see("node1", "FAILED", "n4", over=True)
     nodes.poll(2)
     slurm.see("node1", "FAILED", "n5", over=True)
-    with pytest.raises(JobsDie, match=r"3 nodes of the pool(.*\n)*.*9 on n5, ended as FAILED(.*\n)*.*no module named ray"):
+    with pytest.raises(JobsKeepDying, match=r"3 nodes of the pool(.*\n)*.*9 on n5, ended as FAILED(.*\n)*.*no module named ray"):
         nodes.poll(2)
 
 
