@@ -1,17 +1,27 @@
-PYTHON ?= python3.11
+# Any Python >= 3.11 that can make environments. 3.11 goes first: the versions in constraints.txt are tested with it.
+PYTHON ?= python3.11 python3.14 python3.13 python3.12 python3
+FITS   := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP    := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt
+# Of what pip says: what takes long.
+SHOW   := awk '/Downloading .*[0-9] [MG]B\)/ {print "  " $$0} /^Installing/ {print "  Installing"} {fflush()}'
+
+SHELL       := bash
+.SHELLFLAGS := -o pipefail -ec
 
 .PHONY: run test check bench setup setup-test slurm clean
 
 run: setup            ## run the quickstart campaign
+	@echo "Running campaigns/quickstart.yaml: about 1 minute on two cores."
 	$(BIN)/coppice run campaigns/quickstart.yaml --new
 
 test: setup-test slurm check ## every check and test
+	@echo "Running the tests: about 30 minutes on two cores."
 	$(BIN)/python -m pytest
 
 check: setup-test
+	@echo "Checking style, types and imports: about 1 minute."
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
@@ -20,21 +30,34 @@ slurm:                ## a real Slurm for the tests, where packages may be insta
 	sh tests/support/slurm/install.sh
 
 bench: setup-test      ## side-by-side measurements; each prints its ratios
-	$(PIP) --no-deps torch-pruning==1.6.1 gromo==0.1.0
+	$(PIP) --quiet --no-deps torch-pruning==1.6.1 gromo==0.1.0
 	for b in benchmarks/*.py; do $(BIN)/python -P $$b || exit 1; done
 
 setup: $(VENV)/.ready
 setup-test: $(VENV)/.ready-test
 
-$(VENV)/.ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch==2.13.0
-	$(PIP) -e .
-	touch $@
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+	  if "$$python" -c '$(FITS)' >/dev/null 2>&1; then \
+	    echo "Making $(VENV) with $$("$$python" --version), $$(command -v "$$python")."; \
+	    exec "$$python" -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "Python 3.11 or newer with the modules venv and ensurepip must be on the PATH, but none of these is that: $(PYTHON)." >&2; \
+	echo "Install one (Debian, Ubuntu: apt install python3 python3-venv) or name one: make run PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up $(VENV): about 1.5 minutes where the network is fast. 1 of 2: PyTorch."
+	@$(PIP) torch==2.13.0 | $(SHOW)
+	@echo "2 of 2: Ray, Optuna and the other packages."
+	@$(PIP) -e . | $(SHOW)
+	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(PIP) -e ".[test]"
-	touch $@
+	@echo "Adding the test tools: pytest, ruff, mypy, import-linter."
+	@$(PIP) -e ".[test]" | $(SHOW)
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info
