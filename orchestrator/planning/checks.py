@@ -24,14 +24,16 @@ from coppice.orchestrator.trial.adaptation import Adaptation
 from coppice.orchestrator.trial.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
 from coppice.scheduler.triggers import build_trigger
 
-Found = Iterator[tuple[tuple[Any, ...], str]]
+Place = tuple[Any, ...]
+Problems = Iterator[tuple[Place, str]]
+"""What is wrong, each with where in the tree it is."""
 METRICS = ("loss", "accuracy", "r2", "rmse")
 COSTS = ("parameters", "flops", "compute", "seconds", "train_loss")
 REMOVALS = {"immediate": (), "absorb": (), "merge": (), "shrink": ("steps",)}
 TRIAL_SCHEDULERS = {"none": (), "asha": ("max_compute", "max_epochs", "grace", "reduction_factor")}
 
 
-def _said(call: Callable[[], Any]) -> str | None:
+def _error_of(call: Callable[[], Any]) -> str | None:
     """The message of the error that a call raises, if it raises one that a user's input explains."""
     try:
         call()
@@ -40,26 +42,29 @@ def _said(call: Callable[[], Any]) -> str | None:
     return None
 
 
-def check_search(spec: CampaignSpec) -> Found:
+def _problem_of(place: Place, call: Callable[[], Any]) -> Problems:
+    """The error that a call raises, as a problem of `place`; nothing where it raises none."""
+    message = _error_of(call)
+    if message:
+        yield place, message
+
+
+def check_search(spec: CampaignSpec) -> Problems:
     """Sampler, trial scheduler, metrics, placement and body."""
     search = spec.search
-    message = _said(lambda: make_sampler(search, Space({}), 0))
-    if message:
-        yield ("search", "sampler"), message
-    yield from _named(("search", "scheduler"), search.trial_scheduler.name, search.trial_scheduler.arguments, TRIAL_SCHEDULERS)
+    yield from _problem_of(("search", "sampler"), lambda: make_sampler(search, Space({}), 0))
+    scheduler = search.trial_scheduler
+    yield from _check_name(("search", "scheduler"), scheduler.name, scheduler.arguments, TRIAL_SCHEDULERS)
     known = {*COSTS, *(f"val_{m}" for m in METRICS)}
     for place, metric in [(("search", "metric"), search.metric), *((("search", "and", m), m) for m in search.also)]:
         if metric not in known:
             yield place, f"must be one of {sorted(known)}, but is {metric!r}"
-    message = _said(lambda: check_placement(spec.placement, spec.resources))
-    if message:
-        yield ("placement",), message
-    message = _said(lambda: resolve("body", spec.body, {}))
-    if message:
-        yield ("body",), message
+    yield from _problem_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
+    yield from _problem_of(("body",), lambda: resolve("body", spec.body, {}))
 
 
-def _named(place: tuple[Any, ...], name: str, arguments: dict[str, Any], known: dict[str, tuple[str, ...]]) -> Found:
+def _check_name(place: Place, name: str, arguments: dict[str, Any], known: dict[str, tuple[str, ...]]) -> Problems:
+    """Whether a name and its arguments are among the known ones."""
     if name not in known:
         yield place, f"must be one of {sorted(known)}, but is {name!r}"
         return
@@ -68,7 +73,7 @@ def _named(place: tuple[Any, ...], name: str, arguments: dict[str, Any], known: 
         yield (*place, name, unknown[0]), f"{name} takes {list(known[name]) or 'no arguments'}, but got {unknown}"
 
 
-def check_training(training: TrainingSpec) -> Found:
+def check_training(training: TrainingSpec) -> Problems:
     """Optimizer and learning-rate schedule."""
     optimizer = training.optimizer
     if optimizer.name not in OPTIMIZERS:
@@ -79,29 +84,24 @@ def check_training(training: TrainingSpec) -> Found:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"{optimizer.name} takes {known}"
             yield ("optimizer", optimizer.name, key), f"unknown key; {hint}"
-    message = _said(lambda: lr_at(training.lr_schedule, 1.0, 0.5))
+    message = _error_of(lambda: lr_at(training.lr_schedule, 1.0, 0.5))
     if message:
         yield ("lr_schedule",), f"{message} (known: {sorted(LR_SCHEDULES)})"
 
 
-def check_task(task: TaskSpec) -> Found:
+def check_task(task: TaskSpec) -> Problems:
     """Data set, network and loss."""
-    message = _said(lambda: resolve("dataset", task.dataset, DATASETS))
-    if message:
-        yield ("dataset",), message
+    yield from _problem_of(("dataset",), lambda: resolve("dataset", task.dataset, DATASETS))
     if task.data_dir is not None and not task.data_dir.expanduser().is_dir():
         yield ("data_dir",), f"must be a folder that can be read, but {str(task.data_dir)!r} is none"
-    message = _said(lambda: _check_factory(task.network, task.network_args))
-    if message:
-        yield ("network",), message
+    yield from _problem_of(("network",), lambda: _check_factory(task.network, task.network_args))
     if task.loss is not None:
         loss = task.loss.name
-        message = _said(lambda: resolve("loss", loss, LOSSES))
-        if message:
-            yield ("loss",), message
+        yield from _problem_of(("loss",), lambda: resolve("loss", loss, LOSSES))
 
 
 def _check_factory(network: str, arguments: dict[str, Any]) -> None:
+    """Raise where the network's factory cannot be imported, or does not take the arguments."""
     factory = import_factory(network_reference(network))
     known = inspect.signature(factory).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
@@ -118,8 +118,8 @@ def check_amount(spec: AdaptationSpec) -> None:
         raise ValueError(f"{spec.how.name} does not advise how many; give a number")
 
 
-def _fitting(spec: AdaptationSpec) -> Found:
-    """Whether trigger, selection, method and amount go together, as far as each of them is right by itself."""
+def _check_together(spec: AdaptationSpec) -> Problems:
+    """Whether trigger, selection, method and amount go together; nothing where one of them is wrong by itself."""
     try:
         amount, trigger = Amount.read(spec.amount), build_trigger(spec.when.name, spec.when.arguments)
         selection = build("selection", spec.where.name, spec.where.arguments)
@@ -129,35 +129,31 @@ def _fitting(spec: AdaptationSpec) -> Found:
     if spec.kind not in trigger.kinds:
         yield ("when",), f"{spec.when.name} is for {' and '.join(trigger.kinds)} only"
         return
-    refused = trigger.refuses(amount.value, amount.of)
-    if refused:
-        yield ("amount",), refused
-    advises = getattr(method, "advises", False)
-    if trigger.needs_advice and not advises:
-        yield ("when",), f"{spec.when.name} is for methods that advise how many units to change, but {spec.how.name} does not"
-    if isinstance(selection, Learned) and not advises:
-        yield ("where",), f"{spec.where.name} is for methods that advise how many units to change, but {spec.how.name} does not"
+    refusal = trigger.refuses(amount.value, amount.of)
+    if refusal:
+        yield ("amount",), refusal
+    if not getattr(method, "advises", False):
+        for key, name, needs in (
+            ("when", spec.when.name, trigger.needs_advice), ("where", spec.where.name, isinstance(selection, Learned))
+        ):  # fmt: skip
+            if needs:
+                yield (key,), f"{name} is for methods that advise how many units to change, but {spec.how.name} does not"
     levels = sorted(set(getattr(method, "levels", ())) - set(MEASURED))
     if selection.needs_latency and levels:
         yield ("where",), f"latency is measured for {', '.join(MEASURED)}, but {spec.how.name} acts on {', '.join(levels)}"
 
 
-def check_adaptation(spec: AdaptationSpec) -> Found:
-    """Trigger, selection, method and removal."""
-    for key, kind, named in (("where", "selection", spec.where), ("how", spec.kind, spec.how)):
-        message = _said(lambda kind=kind, named=named: build(kind, named.name, named.arguments))  # type: ignore[misc]
-        if message:
-            yield (key,), message
-    message = _said(lambda: check_amount(spec))
+def check_adaptation(spec: AdaptationSpec) -> Problems:
+    """Trigger, selection, method, amount and removal: each by itself, then whether they go together."""
+    yield from _problem_of(("where",), lambda: build("selection", spec.where.name, spec.where.arguments))
+    yield from _problem_of(("how",), lambda: build(spec.kind, spec.how.name, spec.how.arguments))
+    yield from _problem_of(("amount",), lambda: check_amount(spec))
+    trigger = list(_problem_of(("when",), lambda: build_trigger(spec.when.name, spec.when.arguments)))
+    combination = list(_check_together(spec))
+    removal = list(_check_name(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS))
+    yield from (*trigger, *combination, *removal)
+    if trigger or combination or removal or spec.removal.name == "immediate":
+        return
+    message = _error_of(lambda: Adaptation.build(0, spec))
     if message:
-        yield ("amount",), message
-    message = _said(lambda: build_trigger(spec.when.name, spec.when.arguments))
-    if message:
-        yield ("when",), message
-    unfit = list(_fitting(spec))
-    yield from unfit
-    wrong = list(_named(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS))
-    yield from wrong
-    together = None if wrong or message or unfit else _said(lambda: Adaptation.build(0, spec))
-    if together and spec.removal.name != "immediate":
-        yield ("removal",), f"{spec.how.name} does not go with removal {spec.removal.name}: {together}"
+        yield ("removal",), f"{spec.how.name} does not go with removal {spec.removal.name}: {message}"

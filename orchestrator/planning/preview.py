@@ -29,22 +29,24 @@ class Preview:
 
 
 def previews(spec: CampaignSpec, count: int = 5) -> list[Preview]:
-    """The first `count` trials the sampler would try, told of no results.
+    """The first `count` trials that the sampler would try while it knows of no results.
 
     Raises:
         ValueError: the task cannot be built; nothing was started.
     """
-    asker = Asker(spec)
-    found = []
+    sampler = Asker(spec)
+    sampled = []
     for number in range(min(count, spec.search.trials)):
-        asked = asker.ask(number)
-        if asked is None:
+        sample = sampler.ask(number)
+        if sample is None:
             break
-        found.append(_preview(TrialSpec.model_validate({**asked.tree, "seed": spec.seed + number}), asked.params))
-    return found
+        trial = TrialSpec.model_validate({**sample.tree, "seed": spec.seed + number})
+        sampled.append(_preview(trial, sample.params))
+    return sampled
 
 
 def _preview(trial: TrialSpec, params: dict[str, Any]) -> Preview:
+    """Build the trial's network and count what it has and costs."""
     dataset, _ = build_task(trial)
     network = build_network(trial, dataset)
     flops = count_flops(network)
