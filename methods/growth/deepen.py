@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coppice.methods.apply import apply
 from coppice.methods.graph.values import Element
+from coppice.methods.growth.first_order.insertion import fitting_kind, module_before, why_bare, why_nothing_fits
 from coppice.methods.measures.statistics import frozen_modes, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.network import Network
@@ -62,28 +63,12 @@ class Deepen(Method):
         reason = super().accepts(context, element)
         if reason is not None:
             return reason
-        if self._kind(context.network, element) is None:
-            return f"none of {', '.join(element.kinds)} keeps the function here and is a {self.block} block"
+        reason = why_nothing_fits(context.network, element, self.block)
+        if reason is not None:
+            return reason
         if self.batch_norm_inside and self._flat_norm(context.network, element):
             return "BatchNorm in a new linear layer needs an output of 2 dimensions"
-        if self.block == "auto" and _bare(context.network, element):
-            others = (e for e in context.network.elements() if e.level == "insertion" and e.permissible)
-            if any(not _bare(context.network, e) for e in others):
-                return "behind a bare layer; there are activations or blocks to insert behind"
-        return None
-
-    def _kind(self, network: Network, element: Element) -> str | None:
-        """What to insert, or None. The identity is exact behind ReLU, whose copy follows it, and behind anything linear."""
-        kinds = {k.partition("_")[0]: k for k in element.kinds}
-        at = element.name.removeprefix("after:")
-        if not network.graph().modules[at].residual:
-            kinds.pop("duplicate", None)
-        if self.block != "auto":
-            return kinds.get(self.block)
-        if "duplicate" in kinds:
-            return kinds["duplicate"]
-        behind_relu = isinstance(network.module.get_submodule(at), nn.ReLU)
-        return kinds.get("identity" if behind_relu else "residual")
+        return why_bare(context.network, element) if self.block == "auto" else None
 
     def promises(self) -> bool:
         """See `Method.promises`: a copied block with a last scale that is not zero changes the function."""
@@ -91,8 +76,8 @@ class Deepen(Method):
 
     def _flat_norm(self, network: Network, element: Element) -> bool:
         """Whether BatchNorm1d would be put behind something that is not [n, channels]."""
-        linear = str(self._kind(network, element)).endswith("linear")
-        return linear and len(network.graph().modules[element.name.removeprefix("after:")].output) != 2
+        linear = str(fitting_kind(network, element, self.block)).endswith("linear")
+        return linear and len(network.graph().modules[module_before(element)].output) != 2
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """The score of each place; without one, it predicts nothing."""
@@ -144,7 +129,7 @@ class Deepen(Method):
         return self._plan(context, element, self.last, None if seed is None else int(seed))
 
     def _plan(self, context: Context, element: Element, last: str, seed: int | None = None) -> InsertPlan:
-        kind = self._kind(context.network, element)
+        kind = fitting_kind(context.network, element, self.block)
         assert kind is not None, "accepted before"
         arguments: dict[str, Any] = {"last": last} if kind == "duplicate" else {}
         if kind.startswith("residual") and self.batch_norm_inside:
@@ -152,7 +137,7 @@ class Deepen(Method):
         if kind.startswith("identity") and self.batch_norm_inside:
             inputs, _ = next(iter(context.batches(1)))
             with frozen_modes(context.network.module):
-                held = channel_statistics(context.network, element.name.removeprefix("after:"), (inputs,))
+                held = channel_statistics(context.network, module_before(element), (inputs,))
             require_finite(f"activations behind {element.name}", *map(torch.tensor, held.values()))
             arguments["batch_norm"] = held
         drawn = int(torch.randint(2**31, (), generator=context.generator)) if seed is None else seed
@@ -171,9 +156,3 @@ def _inserted(network: Network, plan: InsertPlan) -> list[str]:
     before = {n for n, _ in network.module.named_parameters()}
     apply(network, plan)
     return [n for n, _ in network.module.named_parameters() if n not in before]
-
-
-def _bare(network: Network, element: Element) -> bool:
-    """Whether the insertion point is behind a layer that is neither a block nor an activation."""
-    at = element.name.removeprefix("after:")
-    return not network.graph().modules[at].residual and any(True for _ in network.module.get_submodule(at).parameters())

@@ -14,7 +14,7 @@ from coppice.methods.growth.first_order.gradients import Moment, fan_out_gradien
 from coppice.methods.growth.first_order.path import why_not_fan_in
 from coppice.methods.growth.first_order.singular import leading
 from coppice.methods.growth.first_order.sweep import layers_of
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.plan import GrowPlan
@@ -56,9 +56,7 @@ class GradMax(Exact):
         reason = super().accepts(context, element)
         if reason is not None or self.zero != "fan_in":
             return reason
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted above"
-        return why_not_fan_in(context.network, site, next(iter(context.batches(1)))[0])
+        return why_not_fan_in(context.network, site_of(context.network, element), next(iter(context.batches(1)))[0])
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Singular vectors, and the squared gradient norms that new units will get."""
@@ -105,8 +103,7 @@ class GradMax(Exact):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         data, chosen = measurement.data[element.name], torch.tensor(list(units))
         gain = float(data["gains"][chosen].sum())
         plan = GrowPlan(element.name, len(units), produce="zero", consume="zero", predicted_gain=gain)

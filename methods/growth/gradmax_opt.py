@@ -14,7 +14,7 @@ from coppice.methods.growth.first_order.exact import Exact
 from coppice.methods.growth.first_order.gradients import moments, offered, sites_of
 from coppice.methods.growth.first_order.singular import leading
 from coppice.methods.growth.first_order.sweep import View, layers_of, sweep
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.plan import GrowPlan
@@ -105,8 +105,7 @@ class GradMaxOpt(Exact):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         chosen = torch.tensor(list(units))
         values = {f"{site.producer}.weight:0": measurement.data[element.name]["rows"][chosen]}
         gain = float(measurement.scores[element.name][chosen].sum())

@@ -13,7 +13,7 @@ from coppice.methods.apply import apply
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.gradients import fan_out_gradients, offered, sites_of
 from coppice.methods.growth.first_order.sweep import View, layers_of, sweep
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of, why_no_site
 from coppice.methods.measures.statistics import NonFiniteStatistics, mean_loss, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
@@ -52,11 +52,7 @@ class Nest(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
+        return super().accepts(context, element) or why_no_site(context.network, element)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """New neurons with their gains; nothing for convolutions, whose maps are tried when they are planned."""
@@ -103,8 +99,7 @@ class Nest(Method):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         data = measurement.data.get(element.name)
         if data is None:
             return self._best_of(context, element, site, len(units))

@@ -18,7 +18,7 @@ from coppice.methods.growth.first_order.effective_rank import RankMemory, effect
 from coppice.methods.growth.first_order.exact import Exact
 from coppice.methods.growth.first_order.gradients import sites_of
 from coppice.methods.growth.first_order.sweep import View, layers_of, sweep
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan
@@ -82,8 +82,7 @@ class North(Exact):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site, count = find_site(context.network, element), len(units)
-        assert isinstance(site, Site), "accepted before"
+        site, count = site_of(context.network, element), len(units)
         weight = layers_of(context.network, site)[0].weight.detach()
         flat = weight.flatten(1).double()
         if self.init == "select":

@@ -9,7 +9,7 @@ import torch
 
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.path import why_not_fan_in
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import NoSite, site_of
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
 
@@ -46,9 +46,11 @@ class Random(Method):
         return self._cannot_learn(context, element) if self.zero == "fan_in" else None
 
     def _cannot_learn(self, context: Context, element: Element) -> str | None:
-        site = find_site(context.network, element)
-        if isinstance(site, str):
-            return f"zero fan-in cannot be checked here: {site}"
+        """Why new units with zero fan-in would not learn; None when they would."""
+        try:
+            site = site_of(context.network, element)
+        except NoSite as error:
+            return f"zero fan-in cannot be checked here: {error}"
         inputs, _ = next(iter(context.batches(1)))
         return why_not_fan_in(context.network, site, inputs)
 

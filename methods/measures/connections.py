@@ -20,6 +20,11 @@ def weights_of(context: Context, elements: Sequence[Element]) -> dict[str, Tenso
     return {e.name: get_tensor(context.network.module, e.name).detach() for e in elements}
 
 
+def magnitudes(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
+    """Element name -> absolute values of its tensor, float32."""
+    return {name: tensor.abs().float() for name, tensor in weights_of(context, elements).items()}
+
+
 def noisy(size: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """With normal noise of this standard deviation, drawn on the CPU."""
     return size + noise * torch.randn(size.shape, generator=generator).to(size)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
+from coppice.methods.measures.site import NoSite
 from coppice.methods.network import Network
 from coppice.methods.networks.dag import DAG
 from coppice.methods.plan import GrowPlan
@@ -52,10 +53,23 @@ class Neuron:
     to_outputs: Tensor
 
 
-def dag_site(network: Network, element: Element) -> DagSite | str:
-    """The network of single connections whose neurons the element is, or why there is none."""
+def dag_site_of(network: Network, element: Element) -> DagSite:
+    """The network of single connections whose neurons the element is.
+
+    Raises:
+        NoSite: it is something else.
+    """
     owner, _, leaf = element.name.rpartition(".")
     module = network.module.get_submodule(owner) if element.level == "channel" else None
     if not isinstance(module, DAG) or leaf != "weight:0":
-        return f"{element.name} is not the neurons of a network of single connections (coppice.methods.networks.dag)"
+        raise NoSite(f"{element.name} is not the neurons of a network of single connections (coppice.methods.networks.dag)")
     return DagSite(module, f"{owner}." if owner else "")
+
+
+def why_no_dag_site(network: Network, element: Element) -> str | None:
+    """Why an element is not the neurons of a network of single connections; None when it is."""
+    try:
+        dag_site_of(network, element)
+    except NoSite as error:
+        return str(error)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.graph.expr import Atom, Const, Prod
-from coppice.methods.graph.values import Element, Occurrence
+from coppice.methods.graph.values import AtomInfo, Element, Occurrence
 from coppice.methods.measures.statistics import frozen_modes
 from coppice.methods.network import Network
 
@@ -44,34 +44,67 @@ class Site:
         return self.batch_norm or self.producer
 
 
-def find_site(network: Network, element: Element) -> Site | str:
-    """The site of a channel, or why it has none."""
+class NoSite(ValueError):
+    """An element is no channel between two layers whose gradients can be computed; the message says why."""
+
+
+def why_no_site(network: Network, element: Element) -> str | None:
+    """Why an element has no site; None when it has one."""
+    try:
+        site_of(network, element)
+    except NoSite as error:
+        return str(error)
+    return None
+
+
+def sites_among(network: Network, elements: Iterable[Element]) -> dict[str, Site]:
+    """Sites by element name, of those elements that have one."""
+    return {e.name: site_of(network, e) for e in elements if why_no_site(network, e) is None}
+
+
+def site_of(network: Network, element: Element) -> Site:
+    """The site of a channel.
+
+    Raises:
+        NoSite: it has none.
+    """
     graph = network.graph()
     if element.joint or element.level != "channel" or element.moves[0].units != 1:
-        return "it moves together with others"
+        raise NoSite("it moves together with others")
     info = graph.atoms[element.moves[0].atom]
     mixing = sorted(info.marks & _MIXING)
     if mixing:
-        return f"what lies between is not channel by channel ({', '.join(mixing)})"
+        raise NoSite(f"what lies between is not channel by channel ({', '.join(mixing)})")
     made = [o for o in info.occurrences if o.role == "produce"]
     used = [o for o in info.occurrences if o.role == "consume"]
     if len(made) != 1 or len(used) != 1:
-        return f"it needs one producer and one consumer, but has {len(made)} and {len(used)} (a residual stream has many)"
+        counts = f"{len(made)} and {len(used)}"
+        raise NoSite(f"it needs one producer and one consumer, but has {counts} (a residual stream has many)")
     names = [o.tensor.rpartition(".")[0] for o in (made[0], used[0])]
     for name in names:
         reason = _unfit(network, name)
         if reason is not None:
-            return reason
+            raise NoSite(reason)
     taps = _taps(used[0])
     if made[0].expr != Atom(info.name, info.size) or taps is None:
-        return "its units are a part of a concatenation or of a product"
+        raise NoSite("its units are a part of a concatenation or of a product")
+    return Site(names[0], names[1], taps, info.size, _norm_between(network, info, names))
+
+
+def _norm_between(network: Network, info: AtomInfo, names: Sequence[str]) -> str | None:
+    """Name of the BatchNorm between two layers; None without one.
+
+    Raises:
+        NoSite: something else has weights for the units.
+    """
+    graph = network.graph()
     others = {o.tensor.rpartition(".")[0] for o in info.occurrences} - set(names)
     norms = [n for n in others if isinstance(network.module.get_submodule(n), nn.modules.batchnorm._BatchNorm)]
     if len(norms) > 1 or others - set(norms):
-        return f"{', '.join(sorted(others))} hold weights of their own for its units"
+        raise NoSite(f"{', '.join(sorted(others))} hold weights of their own for its units")
     if norms and graph.modules[norms[0]].calls != 1:
-        return f"{norms[0]} is called {graph.modules[norms[0]].calls} times"
-    return Site(names[0], names[1], taps, info.size, norms[0] if norms else None)
+        raise NoSite(f"{norms[0]} is called {graph.modules[norms[0]].calls} times")
+    return norms[0] if norms else None
 
 
 def _unfit(network: Network, name: str) -> str | None:
@@ -89,7 +122,16 @@ def _unfit(network: Network, name: str) -> str | None:
     return None
 
 
+def why_no_factor(network: Network, site: Site) -> str | None:
+    """Why the BatchNorm of a site cannot be taken as a factor on each unit; None when it can, or where there is none."""
+    norm = None if site.batch_norm is None else network.module.get_submodule(site.batch_norm)
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is None:
+        return f"{site.batch_norm} keeps no running statistics, so it mixes the samples of a batch in eval mode too"
+    return None
+
+
 def _taps(o: Occurrence) -> int | None:
+    """Entries of the consumer's dimension for each unit; None where the dimension is more than a repetition of units."""
     if isinstance(o.expr, Atom):
         return 1
     if isinstance(o.expr, Prod) and isinstance(o.expr.factors[0], Atom) and all(isinstance(f, Const) for f in o.expr.factors[1:]):

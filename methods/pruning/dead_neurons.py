@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.dag_site import DagSite, dag_site
+from coppice.methods.measures.dag_site import dag_site_of, why_no_dag_site
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, Method
 from coppice.methods.networks.dag import DAG, FUNCTIONS
@@ -35,18 +35,13 @@ class DeadNeurons(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        site = dag_site(context.network, element)
-        return site if isinstance(site, str) else None
+        return super().accepts(context, element) or why_no_dag_site(context.network, element)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """0 for neurons that do nothing, at least 1 for others; elements without any of them are left out."""
         scores, data, advised = {}, {}, {}
         for element in elements:
-            site = dag_site(context.network, element)
-            assert isinstance(site, DagSite), "accepted before"
+            site = dag_site_of(context.network, element)
             require_finite(element.name, site.module.weight, site.module.bias)
             dead, constants = idle(site.module)
             if bool(dead.any()):

@@ -14,7 +14,7 @@ from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.plan import PrunePlan
 from coppice.methods.pruning.bases.factors import sample_factors
-from coppice.methods.pruning.taylor import SensitivityPruning
+from coppice.methods.pruning.bases.sensitivity import SensitivityPruning
 from coppice.methods.surgery.tensors import get_tensor
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.connections import exchange, no_dense_gradient, noisy, wanted, weights_of
+from coppice.methods.measures.connections import exchange, magnitudes, no_dense_gradient, noisy, wanted, weights_of
 from coppice.methods.measures.per_sample import mean_gradients
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.plan import MaskPlan
-from coppice.methods.pruning.bases.weights import without
-from coppice.methods.pruning.magnitude_weights import MagnitudeWeights
+from coppice.methods.pruning.bases.weights import WeightPruning, without
 from coppice.methods.surgery.masks import mask_of
 
 
 @dataclass(frozen=True)
-class GraNet(MagnitudeWeights):
+class GraNet(WeightPruning):
     """Magnitude pruning by `amount` (trigger `cubic`, selection `global`), then a zero-cost regeneration of each tensor.
 
     Of what is left of a tensor, the fraction `regrow` of smallest |w| + noise is dropped as well, and as many connections come
@@ -40,6 +41,10 @@ class GraNet(MagnitudeWeights):
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
         return super().accepts(context, element) or no_dense_gradient(context.network, element.name)
+
+    def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
+        """Absolute values."""
+        return magnitudes(context, elements)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Magnitudes; data: `grow` and `drop` scores of all connections, at the tensor's shape."""

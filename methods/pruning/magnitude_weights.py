@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.connections import noisy, weights_of
+from coppice.methods.measures.connections import magnitudes, noisy
 from coppice.methods.method import Context, parameter
 from coppice.methods.pruning.bases.weights import WeightPruning
 
@@ -25,7 +25,7 @@ class MagnitudeWeights(WeightPruning):
 
     def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
         """Absolute values."""
-        return {name: tensor.abs().float() for name, tensor in weights_of(context, elements).items()}
+        return magnitudes(context, elements)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.cascade.candidate_pool import Pool
 from coppice.methods.growth.cascade.frozen_neurons import FrozenNeurons
-from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site
+from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site_of, why_no_dag_site
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.network import Network
@@ -57,13 +57,10 @@ class Cascade(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        site = dag_site(context.network, element)
-        if isinstance(site, str):
-            return site
-        return "a cascade needs a network that is one DAG as a whole" if site.prefix else None
+        reason = super().accepts(context, element) or why_no_dag_site(context.network, element)
+        if reason is None and dag_site_of(context.network, element).prefix:
+            return "a cascade needs a network that is one DAG as a whole"
+        return reason
 
     def companion(self, network: Network) -> FrozenNeurons | None:
         """Keeps what goes into new neurons as it is."""
@@ -73,8 +70,7 @@ class Cascade(Method):
         """The best candidate for each element."""
         scores, data = {}, {}
         for element in elements:
-            site = dag_site(context.network, element)
-            assert isinstance(site, DagSite), "accepted before"
+            site = dag_site_of(context.network, element)
             rows, biases = self._start(context, site)
             pool = Pool(context, site, self.num_batches)
             rows, biases, found = pool.trained(rows, biases, self.steps, self.rate)
@@ -92,8 +88,7 @@ class Cascade(Method):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site, data = dag_site(context.network, element), measurement.data[element.name]
-        assert isinstance(site, DagSite), "accepted before"
+        site, data = dag_site_of(context.network, element), measurement.data[element.name]
         inputs, outgoing = site.module.num_inputs, data["outgoing"]
         neuron = Neuron(
             data["row"][:inputs],

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from coppice.methods.graph.expr import Atom
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.growth.first_order.insertion import module_before
+from coppice.methods.measures.site import Site, site_of
 from coppice.methods.method import Context
 from coppice.methods.network import Network
 
@@ -121,8 +122,7 @@ class Draws:
 
     def wide(self, element: Element, new: int, with_splits: bool) -> WidthCandidates:
         """Splits, where they are wanted, and `new` new units of a channel."""
-        site = find_site(self.context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(self.context.network, element)
         epsilon = self.epsilon
         row, column = (self._weight(n) for n in (site.producer, site.consumer))
         each = column.unflatten(1, (site.size, -1)) if column.dim() == 2 else column
@@ -173,6 +173,6 @@ def _typical(weight: Tensor, dim: int) -> float:
 
 def channel_atom(network: Network, element: Element) -> str | None:
     """Name of the channels at an insertion point; None where they are a part of something else."""
-    output = network.graph().modules[element.name.removeprefix("after:")].output
+    output = network.graph().modules[module_before(element)].output
     channels = output[1 if len(output) == 4 else -1] if output else None
     return channels.name if isinstance(channels, Atom) else None

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.growth.deepen import Deepen
 from coppice.methods.growth.firefly.candidates import Draws, channel_atom
 from coppice.methods.growth.firefly.offers import growth, offered_block, offered_units, statistics
 from coppice.methods.growth.firefly.supernet import OverGrown
-from coppice.methods.growth.splitting.method import unfit_norm
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.growth.first_order.insertion import why_bare, why_nothing_fits
+from coppice.methods.measures.site import site_of, why_no_factor, why_no_site
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import InsertPlan, Plan
@@ -68,8 +67,8 @@ class Firefly(Method):
             return self._refuses_block(context, element)
         if not self.splits and not self.candidates:
             return "without splits and without new candidates there is nothing to try"
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else unfit_norm(context, site)
+        reason = why_no_site(context.network, element)
+        return reason or why_no_factor(context.network, site_of(context.network, element))
 
     def _refuses_block(self, context: Context, element: Element) -> str | None:
         if not self.depth:
@@ -78,7 +77,7 @@ class Firefly(Method):
             return f"none of {', '.join(element.kinds)} is a residual block"
         if channel_atom(context.network, element) is None:
             return "its channels are a part of a concatenation or of a product"
-        return Deepen().accepts(context, element)
+        return why_nothing_fits(context.network, element) or why_bare(context.network, element)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Predicted decreases of the loss; data holds what was trained, and `parents`: the unit that is split, or -1 if new."""
@@ -145,7 +144,6 @@ class Firefly(Method):
             values = {"first.weight": data["first"], "first.bias": data["bias"], "last.weight": data["last"]}
             gain = float(data["gains"][0])
             return InsertPlan(element.name, kind, {"width": len(data["first"])}, predicted_gain=gain, values=values)
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         chosen = {name: t[torch.tensor(list(units))] for name, t in data.items()}
         return growth(context, element, site, chosen)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.firefly.candidates import DepthCandidate, WidthCandidates
-from coppice.methods.growth.splitting.curvature import layer_output
+from coppice.methods.growth.first_order.cross_moment import run_rows
 from coppice.methods.measures.site import Site
 from coppice.methods.measures.statistics import Seen, observe
 from coppice.methods.method import Context
@@ -56,7 +56,7 @@ def statistics(context: Context, site: Site, found: Mapping[str, Tensor], num_ba
 
     def use(seen: dict[str, Seen], inputs: Tensor) -> None:
         nonlocal counts
-        made = layer_output(producer, seen[site.producer].input, rows).movedim(1, 0).flatten(1).double()
+        made = run_rows(producer, seen[site.producer].input, rows).movedim(1, 0).flatten(1).double()
         sums.add_(torch.stack([made.sum(1), made.square().sum(1)]).cpu())
         counts += made.shape[1]
 

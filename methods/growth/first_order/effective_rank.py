@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coppice.methods.companion import Companion
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, sites_among
 from coppice.methods.measures.statistics import Seen, observe, require_finite
 from coppice.methods.method import Context, Method
 
@@ -67,8 +67,7 @@ def effective_rank_signals(context: Context, method: Method, rooms: Sequence[tup
     With `num_batches` and `threshold` of a method that measures ranks itself. Left out where no element is a channel between
     two layers.
     """
-    found = {e.name: find_site(context.network, e) for e, _ in rooms}
-    sites = {name: site for name, site in found.items() if isinstance(site, Site)}
+    sites = sites_among(context.network, (e for e, _ in rooms))
     own = bool(getattr(method, "measures_ranks", False))
     num_batches, threshold = (method.num_batches, method.threshold) if own else (BATCHES, THRESHOLD)  # type: ignore[attr-defined]
     ranks = list(effective_ranks(context, sites, num_batches, threshold).values()) if sites else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import why_no_site
 from coppice.methods.method import Context, Method
 
 
@@ -17,5 +17,4 @@ class Exact(Method):
             return reason
         if element.grow != "exact":
             return "new units would change the function"
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
+        return why_no_site(context.network, element)

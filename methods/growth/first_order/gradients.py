@@ -20,7 +20,7 @@ from coppice.methods.growth.first_order.cross_moment import (
 )
 from coppice.methods.growth.first_order.linearised import linearise
 from coppice.methods.growth.first_order.sweep import View, groups, layers_of, sweep
-from coppice.methods.measures.site import Site, find_site, why_not_zero
+from coppice.methods.measures.site import Site, site_of, why_not_zero
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context
 
@@ -30,12 +30,7 @@ GROUP_BYTES = 64 * 2**20
 
 def sites_of(context: Context, elements: Sequence[Element]) -> dict[str, Site]:
     """Sites by element name, of elements that were accepted."""
-    found = {}
-    for element in elements:
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
-        found[element.name] = site
-    return found
+    return {element.name: site_of(context.network, element) for element in elements}
 
 
 def grouped(context: Context, sites: Mapping[str, Site], squares: bool = False) -> Iterator[dict[str, Site]]:

@@ -13,14 +13,14 @@ from coppice.methods.companion import Companion
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.gated.gates import Gate
 from coppice.methods.growth.gated.state import GateState
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import site_of, why_no_site
 from coppice.methods.network import Network
 from coppice.methods.surgery.changes import TensorChange
 from coppice.methods.surgery.tensors import get_tensor
 
 
-def gated_site(network: Network, element: Element, only: str) -> Site | str:
-    """Where the gates of an element are, or why it has none."""
+def why_no_gate(network: Network, element: Element, only: str) -> str | None:
+    """Why an element has no gates; None when it has them, at its site."""
     if only and not fnmatch.fnmatchcase(element.name, only):
         return f"only elements named like {only} have gates"
     reason = element.reason or element.doubt
@@ -28,7 +28,7 @@ def gated_site(network: Network, element: Element, only: str) -> Site | str:
         return reason
     if element.level != "channel" or element.grow != "exact":
         return "gates are on the outgoing weights of units that can be added without changing the function"
-    return find_site(network, element)
+    return why_no_site(network, element)
 
 
 class GateCompanion(Companion):
@@ -82,9 +82,9 @@ class GateCompanion(Companion):
             return
         found = {}
         for element in elements:
-            site = gated_site(network, element, self.gate.only)
-            if isinstance(site, str):
+            if why_no_gate(network, element, self.gate.only) is not None:
                 continue
+            site = site_of(network, element)
             state = self.states.get(element.name)
             if state is None:
                 state = GateState.fresh(site, self.gate, fraction)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from coppice.methods.companion import Companion
 from coppice.methods.graph.values import Element
-from coppice.methods.growth.gated.companion import GateCompanion, gated_site
+from coppice.methods.growth.gated.companion import GateCompanion, why_no_gate
 from coppice.methods.growth.gated.gates import Gate
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.network import Network
@@ -61,8 +61,7 @@ class GatedUnits(Method):
             return f"{type(self).__name__} needs its companion beside the training (Method.companion), but there is none"
         if context.companion.gate != self.gate():
             return "growing and pruning must have the same parameters: they share one trained size"
-        site = gated_site(context.network, element, self.only)
-        return site if isinstance(site, str) else None
+        return why_no_gate(context.network, element, self.only)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """How many units must come or go. Signals: `open`, the sum of open units, and `size`, that of all of them."""
@@ -90,8 +89,8 @@ class GatedUnits(Method):
         """See `Method.plan`."""
         if self.kind == "prune":
             return PrunePlan(element.name, tuple(units))
-        site = find_site(context.network, element)
-        assert isinstance(site, Site) and isinstance(context.companion, GateCompanion), "accepted before"
+        site = site_of(context.network, element)
+        assert isinstance(context.companion, GateCompanion), "accepted before"
         weight = context.network.module.get_submodule(site.consumer).weight
         assert isinstance(weight, Tensor)
         new = len(units) * site.taps

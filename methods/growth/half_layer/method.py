@@ -12,7 +12,7 @@ from torch import Tensor
 from coppice.methods.apply import apply
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.half_layer.schur import selected
-from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site
+from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site_of, why_no_dag_site
 from coppice.methods.measures.quadratic import Flat
 from coppice.methods.measures.statistics import mean_loss, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
@@ -56,13 +56,10 @@ class HalfLayer(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
+        reason = super().accepts(context, element) or why_no_dag_site(context.network, element)
         if reason is not None:
             return reason
-        site = dag_site(context.network, element)
-        if isinstance(site, str):
-            return site
-        if self.choice == "schur" and site.prefix:
+        if self.choice == "schur" and dag_site_of(context.network, element).prefix:
             return "the Schur selection needs a network that is one DAG as a whole; use choice random"
         if self.choice == "schur" and (size := len(Flat.of(context.network))) > self.largest:
             return f"the curvature of {size} weights is too large for schur (at most {self.largest}); use choice random"
@@ -73,8 +70,7 @@ class HalfLayer(Method):
         before = mean_loss(context, self.num_batches) if elements else torch.zeros(())
         scores, data = {}, {}
         for element in elements:
-            site = dag_site(context.network, element)
-            assert isinstance(site, DagSite), "accepted before"
+            site = dag_site_of(context.network, element)
             trial = Trial(context, element, site, self.num_batches)
             best = self._random(context, site, trial) if self.choice == "random" else self._schur(context, site, trial, before)
             if best is None:
@@ -104,8 +100,7 @@ class HalfLayer(Method):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site, data = dag_site(context.network, element), measurement.data[element.name]
-        assert isinstance(site, DagSite), "accepted before"
+        site, data = dag_site_of(context.network, element), measurement.data[element.name]
         none = torch.zeros(len(data["to_neurons"]), dtype=torch.float64)
         return site.plan(element, Neuron(from_neurons=none, **data), float(measurement.scores[element.name][0]))
 
@@ -129,9 +124,7 @@ class Trial:
         self._num_batches = num_batches
         first = random_neuron(site, torch.Generator().manual_seed(0))
         apply(self._context.network, site.plan(element, first, None))
-        found = dag_site(self._context.network, element)
-        assert isinstance(found, DagSite)
-        self._module = found.module
+        self._module = dag_site_of(self._context.network, element).module
 
     @torch.no_grad()
     def loss(self, neuron: Neuron) -> Tensor:

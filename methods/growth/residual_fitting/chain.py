@@ -35,10 +35,27 @@ class Chain:
         return x
 
 
-def find_chain(network: Network) -> Chain | str:
-    """The chain that a network is, or why it is none; the forward is checked on the example inputs."""
+class NoChain(ValueError):
+    """A network is no chain; the message says why."""
+
+
+def why_no_chain(network: Network) -> str | None:
+    """Why a network is no chain; None when it is one."""
+    try:
+        chain_of(network)
+    except NoChain as error:
+        return str(error)
+    return None
+
+
+def chain_of(network: Network) -> Chain:
+    """The chain that a network is; its forward is checked on the example inputs.
+
+    Raises:
+        NoChain: it is none.
+    """
     if len(network.example_inputs) != 1 or not isinstance(network.example_inputs[0], Tensor):
-        return "its forward takes something else than one tensor"
+        raise NoChain("its forward takes something else than one tensor")
     called: list[str] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -50,20 +67,20 @@ def find_chain(network: Network) -> Chain | str:
     try:
         with frozen_modes(network.module), torch.no_grad(), torch.autocast(device, enabled=False):
             output = network.module(*network.example_inputs)
-            chain = _read(leaves, called)
-            return chain if isinstance(chain, str) else _checked(network, chain, output)
+            return _checked(network, _read(leaves, called), output)
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _read(leaves: dict[str, nn.Module], called: list[str]) -> Chain | str:
+def _read(leaves: dict[str, nn.Module], called: list[str]) -> Chain:
+    """The chain of the modules that were called, in their order."""
     linears: list[str] = []
     activations: list[tuple[str, ...]] = []
     for name in list(called):
         module = leaves[name]
         if called.count(name) != 1:
-            return f"{name} is called {called.count(name)} times"
+            raise NoChain(f"{name} is called {called.count(name)} times")
         if type(module) is nn.Linear:
             linears.append(name)
             activations.append(())
@@ -72,16 +89,17 @@ def _read(leaves: dict[str, nn.Module], called: list[str]) -> Chain | str:
         elif linears and type(module) in ENTRYWISE:
             activations[-1] = (*activations[-1], name)
         else:
-            return f"{name} is a {type(module).__name__}; it needs a chain of Linear layers and activations"
+            raise NoChain(f"{name} is a {type(module).__name__}; it needs a chain of Linear layers and activations")
     if len(linears) < 2:
-        return "it has no hidden layer between two Linear layers"
+        raise NoChain("it has no hidden layer between two Linear layers")
     return Chain(tuple(linears), tuple(activations[:-1]))
 
 
-def _checked(network: Network, chain: Chain, output: Any) -> Chain | str:
+def _checked(network: Network, chain: Chain, output: Any) -> Chain:
+    """The chain, if it gives the same output as the network."""
     layers = [network.module.get_submodule(n) for n in chain.linears]
     weights = [(layer.weight, layer.bias) for layer in layers]
     again = chain.run(network, weights, network.example_inputs[0].flatten(1))  # type: ignore[arg-type]
     if not isinstance(output, Tensor) or output.shape != again.shape or not torch.allclose(output, again, 1e-4, 1e-5, True):
-        return "its forward does more than run its Linear layers and activations one after the other"
+        raise NoChain("its forward does more than run its Linear layers and activations one after the other")
     return chain

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.growth.residual_fitting.chain import Chain, find_chain
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.growth.residual_fitting.chain import Chain, chain_of, why_no_chain
+from coppice.methods.measures.site import site_of, sites_among, why_no_site
 from coppice.methods.measures.statistics import frozen_modes, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
@@ -66,18 +66,11 @@ class ResidualFitting(Method):
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
         reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        chain = find_chain(context.network)
-        if isinstance(chain, str):
-            return chain
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else None
+        return reason or why_no_chain(context.network) or why_no_site(context.network, element)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Fit; the signal `r2` says how well. Nothing is offered unless all hidden layers may grow."""
-        chain = find_chain(context.network)
-        assert isinstance(chain, Chain), "accepted before"
+        chain = chain_of(context.network)
         names = _elements_of(context, chain, elements)
         if len(names) < len(chain.linears) - 1:
             return Measurement({})
@@ -156,8 +149,7 @@ class ResidualFitting(Method):
         Raises:
             PlanError: another number of units than were fitted.
         """
-        site, data = find_site(context.network, element), measurement.data[element.name]
-        assert isinstance(site, Site), "accepted before"
+        site, data = site_of(context.network, element), measurement.data[element.name]
         rows, count = data["rows"], len(data["rows"])
         if len(units) != count:
             raise PlanError(
@@ -178,8 +170,7 @@ class ResidualFitting(Method):
 
 def _elements_of(context: Context, chain: Chain, elements: Sequence[Element]) -> list[str]:
     """Names of the elements of the hidden layers, in the order of the chain; those that are not offered are left out."""
-    sites = {e.name: find_site(context.network, e) for e in elements}
-    by_producer = {site.producer: name for name, site in sites.items() if isinstance(site, Site)}
+    by_producer = {site.producer: name for name, site in sites_among(context.network, elements).items()}
     return [by_producer[n] for n in chain.linears[:-1] if n in by_producer]
 
 

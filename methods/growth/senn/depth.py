@@ -13,13 +13,13 @@ from torch.nn.utils import skip_init
 
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.cross_moment import run_rows
+from coppice.methods.growth.first_order.insertion import module_before, why_bare
 from coppice.methods.growth.first_order.sweep import groups
 from coppice.methods.growth.senn.kfac import GROUP_BYTES, Settings, Sums, entries_of, score_layers, total
 from coppice.methods.growth.senn.method import ExpansionScore, scored_layers
 from coppice.methods.growth.senn.output_curvature import observe_curvature
 from coppice.methods.measures.statistics import Seen, observe
 from coppice.methods.method import Context, Measurement, parameter
-from coppice.methods.network import Network
 from coppice.methods.plan import InsertPlan
 
 
@@ -53,16 +53,15 @@ class SennDepth(ExpansionScore):
             return reason
         if not any(k.startswith("residual") for k in element.kinds):
             return f"no residual layer can be put here, but {', '.join(element.kinds) or 'nothing'}"
-        output = context.network.graph().modules[element.name.removeprefix("after:")].output
-        if _bare(context.network, element):
-            others = (e for e in context.network.elements() if e.level == "insertion" and e.permissible)
-            if any(not _bare(context.network, e) for e in others):
-                return "behind a bare layer; there are activations or blocks to insert behind"
+        reason = why_bare(context.network, element)
+        if reason is not None:
+            return reason
+        output = context.network.graph().modules[module_before(element)].output
         return None if len(output) in (2, 4) else f"what comes out has {len(output)} dimensions; 2 or 4 are needed"
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """See `Method.measure`."""
-        places = {e.name: e.name.removeprefix("after:") for e in elements}
+        places = {e.name: module_before(e) for e in elements}
         eta = total(score_layers(context, list(scored_layers(context.network)), self.settings()))
         found = best_layers(context, list(places.values()), self.proposals, self.settings())
         gains = {name: found[at].gain.reshape(1) for name, at in places.items()}
@@ -79,12 +78,6 @@ class SennDepth(ExpansionScore):
         seed = int(torch.randint(2**31, (), generator=context.generator))
         gain = float(measurement.scores[element.name].sum()) / 2
         return InsertPlan(element.name, kind, {}, seed, gain, values)
-
-
-def _bare(network: Network, element: Element) -> bool:
-    """Whether a place is behind a layer that is neither a block nor an activation."""
-    at = element.name.removeprefix("after:")
-    return not network.graph().modules[at].residual and any(True for _ in network.module.get_submodule(at).parameters())
 
 
 @dataclass(frozen=True)

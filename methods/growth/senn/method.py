@@ -16,7 +16,7 @@ from coppice.methods.growth.first_order.sweep import layers_of
 from coppice.methods.growth.senn.kfac import Settings, score_layers, total
 from coppice.methods.growth.senn.output_curvature import reachable
 from coppice.methods.growth.senn.search import choose, draw, improve, moments
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.network import Network
@@ -133,8 +133,7 @@ class Senn(Exact, ExpansionScore):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         producer = layers_of(context.network, site)[0]
         chosen = torch.tensor(list(units))
         rows, entries = measurement.data[element.name]["rows"][chosen], producer.weight[0].numel()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from coppice.methods.growth.first_order.cross_moment import run_rows
 from coppice.methods.growth.splitting.smooth import SmoothReLU
 from coppice.methods.measures.site import Site, through
 from coppice.methods.measures.statistics import Seen, observe, require_finite
@@ -23,14 +24,6 @@ from coppice.methods.network import Network
 
 _CHUNK = 2**22
 """Entries of unfolded inputs that are held at a time."""
-
-
-def layer_output(module: nn.Module, inputs: Tensor, rows: Tensor) -> Tensor:
-    """What a Linear or Conv2d with these rows and no bias makes: [n, len(rows), ...]."""
-    if isinstance(module, nn.Linear):
-        return F.linear(inputs, rows)
-    assert isinstance(module, nn.Conv2d)
-    return F.conv2d(inputs, rows, None, module.stride, module.padding, module.dilation)
 
 
 def rows_gradient(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
@@ -73,7 +66,7 @@ def bends(network: Network, site: Site, inputs: Tensor, entry: Tensor, gradient:
     weight = consumer.weight
     assert isinstance(weight, Tensor)
     with torch.enable_grad():
-        value = (layer_output(consumer, behind, weight.detach()) * gradient).sum()
+        value = (run_rows(consumer, behind, weight.detach()) * gradient).sum()
         (slope,) = torch.autograd.grad(value, z, create_graph=True)
         if not slope.requires_grad:
             return torch.zeros_like(z)
@@ -126,7 +119,7 @@ class Curvature:
         total = torch.zeros_like(kept)
 
         def use(before: Tensor, bend: Tensor) -> None:
-            made = layer_output(self.producer, before, rows) * bend
+            made = run_rows(self.producer, before, rows) * bend
             total.add_(rows_gradient(self.producer, before, made).double().cpu())
 
         samples = self._observe(use)

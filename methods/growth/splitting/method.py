@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.splitting.curvature import Curvature, Ends, exact_ends, fast_ends
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of, why_no_factor, why_no_site
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
 
@@ -63,11 +63,8 @@ class Splitting(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        site = find_site(context.network, element)
-        return site if isinstance(site, str) else unfit_norm(context, site)
+        reason = super().accepts(context, element) or why_no_site(context.network, element)
+        return reason or why_no_factor(context.network, site_of(context.network, element))
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Eigenvalues, directions and predicted decreases; the signal `lambda_min` is the smallest eigenvalue of all."""
@@ -75,8 +72,7 @@ class Splitting(Method):
         data: dict[str, dict[str, Tensor]] = {}
         lowest = float("inf")
         for element in elements:
-            site = find_site(context.network, element)
-            assert isinstance(site, Site), "accepted before"
+            site = site_of(context.network, element)
             ends = self._ends(context, site)
             lowest = min(lowest, float(ends.low.min()))
             found = self._offers(ends)
@@ -111,8 +107,7 @@ class Splitting(Method):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         chosen = {name: t[torch.tensor(list(units))] for name, t in measurement.data[element.name].items()}
         producer = context.network.module.get_submodule(site.producer)
         weight, share = producer.weight, chosen["shares"]
@@ -131,14 +126,6 @@ class Splitting(Method):
             adjust={name: adjust.to(weight.dtype), **_signed_adjust(context, site, chosen)},
             offsets={f"{name}:0": offset.to(weight.dtype), **_signed_offsets(context, site, chosen)},
         )
-
-
-def unfit_norm(context: Context, site: Site) -> str | None:
-    """Why the BatchNorm of a site cannot be taken as a factor; None when it can, or where there is none."""
-    norm = None if site.batch_norm is None else context.network.module.get_submodule(site.batch_norm)
-    if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_var is None:
-        return f"{site.batch_norm} keeps no running statistics, so it mixes the samples of a batch in eval mode too"
-    return None
 
 
 def _columns(context: Context, site: Site, parents: Tensor) -> tuple[Tensor, Tensor]:

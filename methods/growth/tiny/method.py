@@ -15,7 +15,7 @@ from coppice.methods.growth.first_order.gradients import fan_out_gradients, grou
 from coppice.methods.growth.first_order.path import path_of
 from coppice.methods.growth.first_order.sweep import layers_of
 from coppice.methods.growth.tiny.bottleneck import Bottleneck, Demands
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of, why_no_site
 from coppice.methods.measures.statistics import NonFiniteStatistics, mean_loss, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
@@ -59,14 +59,11 @@ class Tiny(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
+        reason = super().accepts(context, element) or why_no_site(context.network, element)
         if reason is not None:
             return reason
-        site = find_site(context.network, element)
-        if isinstance(site, str):
-            return site
         inputs, _ = next(iter(context.batches(1)))
-        shape, run, like = path_of(context.network, site, inputs[:2])
+        shape, run, like = path_of(context.network, site_of(context.network, element), inputs[:2])
         if float(run(like.new_zeros(shape)).abs().max()) > 1e-6:
             return "the activation is not 0 at 0, so a small step of new units would be a large change of the function"
         return None
@@ -111,8 +108,7 @@ class Tiny(Method):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site = find_site(context.network, element)
-        assert isinstance(site, Site), "accepted before"
+        site = site_of(context.network, element)
         data, chosen = measurement.data[element.name], torch.tensor(list(units))
         if not self.line_search:
             return self._scaled(context, element, site, chosen, data, self.step)

@@ -15,7 +15,7 @@ from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.exact import Exact
 from coppice.methods.growth.first_order.sweep import layers_of
 from coppice.methods.growth.variance_transfer.stage_rates import StageRates
-from coppice.methods.measures.site import Site, find_site
+from coppice.methods.measures.site import Site, site_of
 from coppice.methods.measures.statistics import frozen_modes
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.network import Network
@@ -79,8 +79,7 @@ class VarianceTransfer(Exact):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
-        site, count = find_site(context.network, element), len(units)
-        assert isinstance(site, Site), "accepted before"
+        site, count = site_of(context.network, element), len(units)
         consumer = layers_of(context.network, site)[1]
         beta = self._beta(consumer.weight.detach(), 1 + count / site.size)
         rows, columns = self._new(context, site, count, beta)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.site import Site, entry_output, find_site, through
+from coppice.methods.measures.site import NoSite, Site, entry_output, site_of, through
 from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context
 from coppice.methods.network import Network
@@ -80,9 +80,10 @@ class Fan:
 
 def why_not_merge(context: Context, element: Element) -> str | None:
     """Why the units of an element cannot be merged; None when they can."""
-    site = find_site(context.network, element)
-    if isinstance(site, str):
-        return f"its units cannot be merged: {site}"
+    try:
+        site = site_of(context.network, element)
+    except NoSite as error:
+        return f"its units cannot be merged: {error}"
     if path_kind(context, site) is None:
         return f"what lies between {site.producer} and {site.consumer} is neither positively homogeneous (ReLU) nor odd (tanh)"
     return None
@@ -94,9 +95,9 @@ def fan(context: Context, element: Element) -> Fan:
     Raises:
         NonFiniteStatistics: weights or statistics are not finite.
     """
-    site = find_site(context.network, element)
-    path = path_kind(context, site) if isinstance(site, Site) else None
-    assert isinstance(site, Site) and path is not None, "accepted before"
+    site = site_of(context.network, element)
+    path = path_kind(context, site)
+    assert path is not None, "accepted before"
     vectors = fan_in(context.network, site)
     require_finite(f"the fan-in of {element.name}", vectors)
     return Fan(vectors, path)

@@ -11,7 +11,7 @@ from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
 from coppice.methods.growth.cascade.candidate_pool import Pool
-from coppice.methods.measures.dag_site import DagSite, dag_site
+from coppice.methods.measures.dag_site import dag_site_of
 from coppice.methods.method import Context
 from coppice.methods.selection import All
 from coppice.methods.surgery.followers import OptimizerFollower
@@ -45,8 +45,7 @@ def copied(ctx: Context) -> Context:
 
 
 def pool_of(ctx: Context) -> Pool:
-    site = dag_site(ctx.network, ctx.network.element("weight:0"))
-    assert isinstance(site, DagSite)
+    site = dag_site_of(ctx.network, ctx.network.element("weight:0"))
     return Pool(ctx, site, 1)
 
 

@@ -14,7 +14,7 @@ from coppice.methods.growth.firefly.method import Firefly
 from coppice.methods.growth.firefly.offers import growth, offered_block, offered_units, statistics
 from coppice.methods.growth.firefly.supernet import OverGrown
 from coppice.methods.growth.random import Random
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.method import Context
 from coppice.methods.plan import InsertPlan
@@ -68,7 +68,7 @@ def test_the_over_grown_network_is_the_network_with_all_candidates(names):
     assert same(before, everything(ctx.network.module))
     if len(names) > 1:
         return
-    element, site = ctx.network.element(names[0]), find_site(ctx.network, ctx.network.element(names[0]))
+    element, site = ctx.network.element(names[0]), site_of(ctx.network, ctx.network.element(names[0]))
     offered = offered_units(candidates[names[0]], -torch.ones(site.size + 5))
     offered |= statistics(ctx, site, offered, 1)
     apply(ctx.network, growth(ctx, element, site, offered))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.method import Context
 from coppice.testing.examples import context
 
@@ -48,7 +48,7 @@ def grown_gradients(ctx: Context, element: str, count: int, method) -> tuple[Ten
     network = ctx.network
     found = network.element(element)
     assert method.accepts(ctx, found) is None, method.accepts(ctx, found)
-    site = find_site(network, found)
+    site = site_of(network, found)
     measured = method.measure(ctx, [found], {element: count})
     count = min(count, len(measured.scores[element]))
     apply(network, method.plan(ctx, found, range(count), measured))

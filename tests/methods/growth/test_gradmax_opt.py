@@ -8,7 +8,7 @@ from torch import nn
 from coppice.methods.catalog import build
 from coppice.methods.growth.first_order.sweep import sweep
 from coppice.methods.growth.gradmax_opt import SAME, _gains, _slope
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from tests.methods.growth.test_gradmax import Pool, double, grown_gradients
 
 NAME = "0.weight:0"
@@ -28,7 +28,7 @@ def network(name):
 
 def views(ctx):
     found = []
-    samples = sweep(ctx, {NAME: find_site(ctx.network, ctx.network.element(NAME))}, lambda _, view: found.append(view), 1)
+    samples = sweep(ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, lambda _, view: found.append(view), 1)
     return found, samples
 
 

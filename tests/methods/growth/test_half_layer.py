@@ -11,7 +11,7 @@ from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.half_layer.method import Trial, random_neuron
 from coppice.methods.growth.half_layer.schur import selected
-from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site
+from coppice.methods.measures.dag_site import Neuron, dag_site_of
 from coppice.methods.measures.quadratic import Flat, gauss_newton
 from coppice.methods.method import Context
 from coppice.methods.selection import All
@@ -64,8 +64,7 @@ def test_the_best_of_its_draws_is_kept_and_the_loss_is_the_one_said():
     (event,) = adapt(ctx, build("grow", "half_layer", {"num_batches": 1}), All(), 1, Rules()).events
     assert loss_of(ctx) == pytest.approx(before - event.predicted, rel=1e-9)
     element = start.network.element("weight:0")
-    site = dag_site(start.network, element)
-    assert isinstance(site, DagSite)
+    site = dag_site_of(start.network, element)
     trial, generator = Trial(start, element, site, 1), torch.Generator().manual_seed(0)
     losses = [float(trial.loss(random_neuron(site, generator))) for _ in range(100)]
     assert loss_of(ctx) == pytest.approx(min(losses), rel=1e-9) and min(losses) < 0.7 * sum(losses) / 100
@@ -76,7 +75,7 @@ def test_the_best_of_its_draws_is_kept_and_the_loss_is_the_one_said():
 def test_the_schur_choice_is_the_newton_step_of_all_weights_together():
     ctx = regression()
     element = ctx.network.element("weight:0")
-    site = dag_site(ctx.network, element)
+    site = dag_site_of(ctx.network, element)
     (neuron,) = selected(ctx, site, 1, spread=6.0, damping=1e-9, num_batches=1)
     grown = copied(ctx)
     zero = torch.zeros_like

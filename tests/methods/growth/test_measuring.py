@@ -15,7 +15,7 @@ from coppice.methods.growth.first_order.linearised import linearise
 from coppice.methods.growth.first_order.path import Paths
 from coppice.methods.growth.first_order.singular import leading
 from coppice.methods.growth.first_order.unfold import unfolded, unfolded_back
-from coppice.methods.measures.site import find_site, through
+from coppice.methods.measures.site import site_of, through
 from coppice.methods.measures.statistics import frozen_modes
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
@@ -83,7 +83,7 @@ BETWEEN = {
 def test_a_recorded_path_is_the_one_of_the_network(name):
     ctx = double(Net(nn.ReLU()), 2, 9, 8)
     network, module = ctx.network, ctx.network.module
-    site = find_site(network, network.element("first.weight:0"))
+    site = site_of(network, network.element("first.weight:0"))
     module._modules.pop("between")
     object.__setattr__(module, "between", BETWEEN[name])
     inputs = next(iter(ctx.batches(1)))[0]

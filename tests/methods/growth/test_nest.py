@@ -13,7 +13,7 @@ from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.selection import All
 from coppice.testing.examples import context
@@ -66,7 +66,7 @@ def test_the_product_of_both_sides_is_the_bridging_matrix_on_average(share):
     method = build("grow", "nest", {"share": share})
     b = bridging(ctx)
     kept = b.abs() >= b.abs().flatten().sort(descending=True).values[round(share * b.numel()) - 1]
-    site = find_site(ctx.network, ctx.network.element("0.weight:0"))
+    site = site_of(ctx.network, ctx.network.element("0.weight:0"))
     rows, columns = method._neurons(ctx, site, b, 4000)
     products = torch.einsum("ni,nj->nij", rows, columns)
     assert F.cosine_similarity(products.mean(0).flatten(), (b * kept).flatten(), 0) > 0.98

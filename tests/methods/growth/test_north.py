@@ -15,7 +15,7 @@ from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.first_order.effective_rank import RankMemory, effective_rank, effective_ranks
 from coppice.methods.growth.north import orthonormal_rows
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
 from coppice.testing.examples import context, mixed
@@ -43,7 +43,7 @@ def linear(act=nn.Tanh, copies=0, width=8, batches=None):
 
 def test_copies_and_dead_units_lower_it():
     ctx = linear(copies=3)
-    site = find_site(ctx.network, ctx.network.element("0.weight:0"))
+    site = site_of(ctx.network, ctx.network.element("0.weight:0"))
     assert effective_ranks(ctx, {"a": site}, 1, 0.01) == {"a": 5 / 8}
     module = ctx.network.module
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_positions_of_convolutions_and_behind_a_flatten_are_samples():
     module = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 3)).double()
     inputs = torch.randn(3, 2, 6, 6, dtype=torch.float64)
     ctx = context(module, inputs, torch.randint(3, (3,)))
-    site = find_site(ctx.network, ctx.network.element("0.weight:0"))
+    site = site_of(ctx.network, ctx.network.element("0.weight:0"))
     h = module[1](module[0](inputs)).movedim(1, -1).reshape(-1, 5)
     expected = float((torch.linalg.svdvals(h / len(h) ** 0.5) > 0.4).double().mean())
     assert effective_ranks(ctx, {"a": site}, 1, 0.4)["a"] == expected and 0 < expected < 1
@@ -66,7 +66,7 @@ def distances(ctx, element, count, candidates):
     """Relative distance of each new unit's activations to the span of the old ones' and of the new ones before it."""
     network = copy.deepcopy(ctx.network)
     ctx = replace(ctx, network=network, generator=torch.Generator().manual_seed(5))
-    site = find_site(network, network.element(element))
+    site = site_of(network, network.element(element))
     method = build("grow", "north", {"num_batches": 1, "candidates": candidates})
     found = network.element(element)
     apply(network, method.plan(ctx, found, range(count), method.measure(ctx, [found], {element: count})))

@@ -12,7 +12,7 @@ from torch import nn
 from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
-from coppice.methods.growth.residual_fitting.chain import Chain, find_chain
+from coppice.methods.growth.residual_fitting.chain import Chain, chain_of, why_no_chain
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
 from coppice.testing.examples import context, mixed
@@ -183,12 +183,12 @@ class Skip(nn.Module):
 )
 def test_other_networks_are_refused(module, said):
     ctx = context(module, torch.randn(6, 3), torch.randint(2, (6,)))
-    assert said in find_chain(ctx.network)
+    assert said in why_no_chain(ctx.network)
 
 
 def test_a_chain_is_found_and_convolutions_are_refused():
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2))
     ctx = context(module, torch.randn(6, 3, 4), torch.randint(2, (6,)))
-    assert find_chain(ctx.network) == Chain(("1", "4"), (("2", "3"),))
+    assert chain_of(ctx.network) == Chain(("1", "4"), (("2", "3"),))
     ctx = mixed()
     assert "chain of Linear" in build("grow", "residual_fitting", {}).accepts(ctx, ctx.network.element("conv.weight:0"))

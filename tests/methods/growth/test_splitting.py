@@ -13,7 +13,7 @@ from coppice.methods.apply import apply
 from coppice.methods.growth.splitting.curvature import Curvature, exact_ends, fast_ends
 from coppice.methods.growth.splitting.method import Splitting
 from coppice.methods.growth.splitting.smooth import BETA, SmoothReLU
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.method import Context
 from coppice.methods.selection import All
@@ -84,7 +84,7 @@ def hessian_of_one_unit(ctx: Context, unit: int) -> Tensor:
 
 def test_the_splitting_matrix_is_the_hessian_that_opposite_offsets_see():
     ctx = double(NETWORKS["linear"][0](), 5)
-    found = Curvature(ctx, find_site(ctx.network, ctx.network.element("0.weight:0")), 1).matrices()
+    found = Curvature(ctx, site_of(ctx.network, ctx.network.element("0.weight:0")), 1).matrices()
     for unit in range(6):
         assert torch.allclose(found[unit], hessian_of_one_unit(ctx, unit), rtol=1e-9, atol=1e-12)
 
@@ -93,7 +93,7 @@ def test_the_splitting_matrix_is_the_hessian_that_opposite_offsets_see():
 def test_the_fast_form_agrees_with_the_exact_one(name):
     factory, shape = NETWORKS[name]
     ctx = double(factory(), *shape)
-    site = find_site(ctx.network, ctx.network.element("0.weight:0"))
+    site = site_of(ctx.network, ctx.network.element("0.weight:0"))
     curvature = Curvature(ctx, site, 2)
     exact = exact_ends(curvature)
     matrices = curvature.matrices()
@@ -200,7 +200,7 @@ def test_units_behind_relu_are_ranked_and_split():
     elements = [ctx.network.element(n) for n in names]
     found = Splitting().measure(ctx, elements, dict.fromkeys(names, 99))
     assert set(found.scores) == set(names)
-    slopes = Curvature(ctx, find_site(ctx.network, elements[1]), 1).matrices()
+    slopes = Curvature(ctx, site_of(ctx.network, elements[1]), 1).matrices()
     assert (slopes.flatten(1).norm(dim=1) > 0).all()
 
 

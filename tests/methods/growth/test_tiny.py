@@ -14,7 +14,7 @@ from coppice.methods.catalog import build
 from coppice.methods.growth.first_order.cross_moment import add_cross_moment
 from coppice.methods.growth.first_order.linearised import linearise
 from coppice.methods.growth.first_order.sweep import sweep
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.method import Context
 from coppice.methods.selection import All
 from coppice.testing.examples import context, everything, same
@@ -167,7 +167,7 @@ def test_a_convolution_is_left_what_its_own_weights_cannot_do():
         add_cross_moment(total, view, path, left.view_as(g).movedim(2, 1).reshape(view.gradient.shape))
         found.append(torch.linalg.svdvals(total / 40)[:5].square())
 
-    sweep(ctx, {NAME: find_site(ctx.network, ctx.network.element(NAME))}, use, 1)
+    sweep(ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, use, 1)
     assert torch.allclose(scores, found[0], rtol=1e-6)
 
 

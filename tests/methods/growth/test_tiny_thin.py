@@ -10,7 +10,7 @@ from coppice.methods.growth.first_order.covariance import Moments
 from coppice.methods.growth.tiny.bottleneck import Bottleneck, Demands
 from coppice.methods.growth.tiny.thin_factors import Thin
 from coppice.methods.growth.tiny.whitening import Whitening
-from coppice.methods.measures.site import find_site
+from coppice.methods.measures.site import site_of
 from coppice.methods.method import Context
 from tests.methods.growth.test_gradmax import Pool, double
 
@@ -38,7 +38,7 @@ def two_batches(name: str) -> Context:
 
 
 def run(ctx: Context, demands: Demands, samples: int) -> Bottleneck:
-    found = Bottleneck(demands, ctx, {NAME: find_site(ctx.network, ctx.network.element(NAME))}, samples)
+    found = Bottleneck(demands, ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, samples)
     found.run()
     return found
 
