@@ -17,7 +17,7 @@ from coppice.orchestrator.config.models import TrainingSpec
 from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.tasks.catalog import load_dataset
 from coppice.orchestrator.tasks.losses import loss_for
-from coppice.orchestrator.trial.checkpointing import Staging, capture
+from coppice.orchestrator.trial.checkpointing import Staging, snapshot
 from coppice.orchestrator.trial.trainer import Trainer
 
 ROUNDS = 9
@@ -45,7 +45,7 @@ def raw(path: Path, chunks: list[bytes]) -> None:
 def main() -> None:
     made = trainer()
     staging = Staging()
-    content = capture(made, {"epoch": 1, "history": []}, Staging())
+    content = snapshot(made, {"epoch": 1, "history": []}, Staging())
     tensors = [*content.tensors.values(), *content.optimizer.values()]
     num_bytes = sum(t.numel() * t.element_size() for t in tensors)
     chunks = [b"".join(t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for t in part.values() if t.numel())
@@ -55,7 +55,7 @@ def main() -> None:
         folder = Path(name)
         for i in range(ROUNDS):
             began = time.perf_counter()
-            path = checkpoints.write(folder / "ours", i, capture(made, {"epoch": 1, "history": []}, staging))
+            path = checkpoints.write(folder / "ours", i, snapshot(made, {"epoch": 1, "history": []}, staging))
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             raw(folder, chunks)

@@ -14,7 +14,7 @@ from coppice.orchestrator.placement.jobs.request import request_of
 from coppice.orchestrator.placement.pool.placement import pool_name
 from coppice.orchestrator.placement.pool.sizing import Shape, shape_of
 from coppice.orchestrator.planning.preview import Preview
-from coppice.orchestrator.trial.trial import KEPT_CHECKPOINTS
+from coppice.orchestrator.trial.checkpointing import KEPT_CHECKPOINTS
 from coppice.slurm.request import Request, options
 from coppice.slurm.site import Site, load_site
 from coppice.slurm.submission import script

@@ -21,6 +21,11 @@ Write = Callable[..., None]
 History = Sequence[Mapping[str, float]]
 
 
+def sizes(network: Network) -> dict[str, int]:
+    """Number of units of each element that can be grown or pruned."""
+    return {e.name: e.size for e in network.elements() if e.permissible and e.moves}
+
+
 class Adaptations:
     """The adaptations of a trial.
 
@@ -44,7 +49,7 @@ class Adaptations:
 
     def begin(self, network: Network, fresh: bool) -> None:
         """Build what methods keep beside a network; `fresh` is one that was never trained."""
-        self.seed_sizes = {e.name: e.size for e in network.elements() if e.permissible and e.moves}
+        self.seed_sizes = sizes(network)
         build_companions(self.all, network)
         if fresh:
             for companion in self.companions.values():
@@ -53,11 +58,11 @@ class Adaptations:
     @property
     def companions(self) -> dict[int, Companion]:
         """What methods keep beside the network, by the index of the first adaptation that has it."""
-        found: dict[int, Companion] = {}
+        companions: dict[int, Companion] = {}
         for a in self.all:
-            if a.companion is not None and all(a.companion is not c for c in found.values()):
-                found[a.index] = a.companion
-        return found
+            if a.companion is not None and all(a.companion is not c for c in companions.values()):
+                companions[a.index] = a.companion
+        return companions
 
     def after_epoch(
         self, epoch: int, context: Context, followers: Sequence[Follower], history: Callable[[], History], initially: bool = False
@@ -72,33 +77,33 @@ class Adaptations:
             initially: whether it is the turn of those that act before training.
         """
         changed, seen = False, history()
-        acting = [a for a in self.all if a.trigger.initially == initially]
-        for adaptation in acting:
+        candidates = [a for a in self.all if a.trigger.initially == initially]
+        for adaptation in candidates:
             progress = adaptation.progress(epoch, self._epochs, seen, self.changed)
             adaptation.look(progress, context, self.seed_sizes, self._busy())
-        for adaptation in acting:
+        for adaptation in candidates:
             progress = adaptation.progress(epoch, self._epochs, seen, self.changed)
             if not adaptation.due(progress):
                 continue
             result = adaptation.act(progress, context, followers, self.seed_sizes, self._busy())
             changed |= any(event.accepted for event in result.events)
-            self._told(epoch, adaptation, result.events, result.skipped)
+            self._record(epoch, adaptation, result.events, result.skipped)
             seen = history() if result.events else seen
         return changed
 
     def after_step(self, epoch: int, context: Context, followers: Sequence[Follower]) -> None:
         """Go on with removals that are spread over steps."""
         for adaptation in self.all:
-            self._told(epoch, adaptation, *adaptation.after_step(context, followers))
+            self._record(epoch, adaptation, *adaptation.after_step(context, followers))
 
-    def say_what_stays(self, epoch: int) -> None:
-        """Removals that training was too short for."""
+    def report_unfinished(self, epoch: int) -> None:
+        """Write down the removals that training was too short for."""
         for adaptation in self.all:
             for s in adaptation.shrinking:
                 shrunk = f"{len(s.units)} units had shrunk for {s.done} of {s.steps} steps when training ended"
-                self._told(epoch, adaptation, (), [f"{s.element}: {shrunk}; they stay"])
+                self._record(epoch, adaptation, (), [f"{s.element}: {shrunk}; they stay"])
 
-    def _told(self, epoch: int, adaptation: Adaptation, events: Sequence[Event], skipped: Sequence[str]) -> None:
+    def _record(self, epoch: int, adaptation: Adaptation, events: Sequence[Event], skipped: Sequence[str]) -> None:
         for event in events:
             self._write("structural", epoch=epoch, adaptation=adaptation.index, **event.to_json())
         if events:
@@ -115,9 +120,9 @@ class Adaptations:
         return {"seed_sizes": self.seed_sizes, "changed": self.changed, "adaptations": [a.state() for a in self.all]}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors for a checkpoint."""
-        held = self.companions.items()
-        return {f"{i}|{name}": tensor for i, companion in held for name, tensor in companion.tensors().items()}
+        """The companions' tensors for a checkpoint, by `index|name`."""
+        companions = self.companions.items()
+        return {f"{i}|{name}": tensor for i, companion in companions for name, tensor in companion.tensors().items()}
 
     def load(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint with this state and these tensors."""

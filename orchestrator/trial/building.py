@@ -1,4 +1,4 @@
-"""Builds what a trial works on from its spec or from a checkpoint, and captures it again."""
+"""Builds what a trial works on, data, loss and network, from its spec or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -68,10 +68,6 @@ def restore_network(checkpoint: Checkpoint, dataset: Dataset, spec: TrialSpec) -
     """The network of a checkpoint, on the trial's device."""
     tensors = own_tensors(checkpoint.tensors)
     return rebuild(checkpoint.architecture, tensors, example_inputs=_examples(dataset), device=device_of(spec))
-
-
-
-
 
 
 def count_flops(network: Network) -> float:

@@ -14,12 +14,12 @@ from coppice.methods.network import Network
 from coppice.methods.ranks import Ranks
 
 
-class Wrapped:
+class TrainingModule:
     """What is called in training in place of the network's module: compiled, and with gradients averaged over ranks.
 
-    A wrapper around parameters that change their shape gives different gradients on each rank without an error, so it is taken
-    off as soon as training stops and put on anew; compiled code of another shape is forgotten, since after some recompilations
-    PyTorch stays in its slow mode without a word.
+    A wrapper around parameters that change their shape gives different gradients on each rank without an error, so the network
+    is unwrapped as soon as training stops and wrapped anew; compiled code of another shape is forgotten, since after some
+    recompilations PyTorch stays in its slow mode without a word.
     """
 
     def __init__(self, network: Network, ranks: Ranks, compiled: bool) -> None:
@@ -31,9 +31,9 @@ class Wrapped:
         self._changes = -1
 
     def module(self) -> nn.Module:
-        """For the network as it is now."""
+        """What to call in a training step, for the network as it is now."""
         if self._changes != len(self._network.lineage):
-            self.take_off()
+            self.unwrap()
             self._compilation, self._changes = None, len(self._network.lineage)
         if self._compilation is None:
             self._compilation = _compile(self._network.module) if self._compiled else self._network.module
@@ -43,8 +43,8 @@ class Wrapped:
             self._parallel = _parallel(self._compilation)
         return self._parallel
 
-    def take_off(self) -> None:
-        """Before anything but training happens to the network."""
+    def unwrap(self) -> None:
+        """Call before anything but training happens to the network."""
         if self._parallel is not None:
             self._parallel = None
             gc.collect()  # its hooks on the parameters go with it, and it lies in a reference cycle
@@ -111,10 +111,10 @@ def require_equal(ranks: Ranks, module: nn.Module, when: str) -> None:
 
 def fingerprint(module: nn.Module) -> int:
     """A checksum of names, shapes and values of all parameters and buffers."""
-    found = 0
+    checksum = 0
     for name, tensor in module.state_dict().items():
-        found = zlib.crc32(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), found)
+        checksum = zlib.crc32(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), checksum)
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
-    return found
+            checksum = zlib.crc32(flat.view(torch.uint8).numpy().data, checksum)
+    return checksum

@@ -32,8 +32,6 @@ IDLE = timedelta(days=30)
 SIOCGIFADDR = 0x8915
 
 
-
-
 class ProcessRanks(Ranks):
     """Ranks of torch.distributed: gloo for tensors on the CPU, nccl for those on GPUs.
 
@@ -44,7 +42,7 @@ class ProcessRanks(Ranks):
         self.rank = rank
         self.size = size
         self._store = store
-        self._told = 0
+        self._commands_sent = 0
 
     def sum(self, *tensors: Tensor) -> None:
         """See `Ranks.sum`."""
@@ -67,8 +65,8 @@ class ProcessRanks(Ranks):
 
     def lead(self, what: str) -> None:
         """Rank 0: say what the others do next."""
-        self._told += 1
-        self._store.set(f"told/{self._told}", what)
+        self._commands_sent += 1
+        self._store.set(f"command/{self._commands_sent}", what)
 
     def follow(self) -> str:
         """Other ranks: wait for what rank 0 says.
@@ -76,8 +74,8 @@ class ProcessRanks(Ranks):
         Raises:
             RanksLost: rank 0 is gone.
         """
-        self._told += 1
-        key = f"told/{self._told}"
+        self._commands_sent += 1
+        key = f"command/{self._commands_sent}"
         try:
             self._store.wait([key], IDLE)
             return self._store.get(key).decode()

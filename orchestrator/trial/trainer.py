@@ -22,7 +22,7 @@ from coppice.orchestrator.config.models import TrainingSpec
 from coppice.orchestrator.seeds import derive
 from coppice.orchestrator.tasks.batches import num_batches, train_batches
 from coppice.orchestrator.tasks.dataset import Dataset
-from coppice.orchestrator.trial.data_parallel import Wrapped, average_buffers
+from coppice.orchestrator.trial.data_parallel import TrainingModule, average_buffers
 from coppice.orchestrator.trial.errors import NonFiniteLoss
 from coppice.orchestrator.trial.optimizers import build_optimizer, lr_at
 
@@ -57,7 +57,7 @@ class Trainer:
         self.spec = spec
         self.seed = seed
         self.ranks = ranks
-        self._wrapped = Wrapped(network, ranks, spec.compile)
+        self._training_module = TrainingModule(network, ranks, spec.compile)
         self.optimizer = build_optimizer(spec.optimizer, network.module.parameters())
         self.ema: nn.Module | None = copy.deepcopy(network.module) if spec.ema is not None else None
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -97,7 +97,7 @@ class Trainer:
             steps += 1
             if steps % 50 == 0:
                 self._check(sums, epoch, steps)
-        self._wrapped.take_off()
+        self._training_module.unwrap()
         average_buffers(self.ranks, self.network.module)
         self._follow_buffers()
         total, samples = self._check(sums, epoch, steps)
@@ -107,7 +107,7 @@ class Trainer:
         """One step; `weight` makes up for ranks that have a sample more than others, as gradients are averaged over ranks."""
         self.optimizer.zero_grad(set_to_none=True)
         with precision(self.spec, inputs.device):
-            loss = self.loss(self._wrapped.module()(inputs), targets)
+            loss = self.loss(self._training_module.module()(inputs), targets)
         (loss if weight == 1 else loss * weight).backward()
         for companion in companions:
             companion.after_backward(self.network)

@@ -100,12 +100,12 @@ def test_a_campaign_with_the_trigger_is_valid_and_acts(tmp_path: Path, name: str
     text = yaml.safe_dump({"name": "x", **{k: v for k, v in spec.items() if k != "seed"}})
     assert check(text) == []
     trial = run(spec, tmp_path / "t")
-    acted = trial.acting.all[0].acted
+    acted = trial.adaptations.all[0].acted
     assert acted == epochs
     assert {e["epoch"] for e in structural(tmp_path / "t")} <= set(acted)
     assert bool(structural(tmp_path / "t")) == bool(epochs)
-    trigger = trial.acting.all[0].trigger
-    assert len(trial.acting.all[0].signals) == (EPOCHS if trigger.wants else 0)
+    trigger = trial.adaptations.all[0].trigger
+    assert len(trial.adaptations.all[0].signals) == (EPOCHS if trigger.wants else 0)
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if TRIGGERS[n].wants or n in ("compute", "target", "cubic", "initial")])
@@ -119,19 +119,19 @@ def test_stopped_after_any_epoch_it_goes_on_bit_by_bit(tmp_path: Path, name: str
         pieces.step()
         pieces.close()
     assert files(tmp_path / "whole") == files(tmp_path / "pieces")
-    for piece, one in zip(pieces.acting.all, whole.acting.all, strict=True):
+    for piece, one in zip(pieces.adaptations.all, whole.adaptations.all, strict=True):
         assert piece.signals == one.signals and piece.acted == one.acted
-    assert pieces.acting.changed == whole.acting.changed and pieces.acting.all[0].acted
+    assert pieces.adaptations.changed == whole.adaptations.changed and pieces.adaptations.all[0].acted
 
 
 def test_signals_are_measured_only_where_the_trigger_may_act(tmp_path: Path) -> None:
     """Rank compares with the first epoch, so it is measured in every one."""
     trial = run(tree(grow({"score": {"threshold": 1e9, "from": 3, "until": 4}}, how="gradmax")), tmp_path / "score")
-    assert [bool(s) for s in trial.acting.all[0].signals] == [False, False, True, True, False, False]
+    assert [bool(s) for s in trial.adaptations.all[0].signals] == [False, False, True, True, False, False]
     trial = run(tree(grow({"score": {"cooldown": 2}}, how="gradmax")), tmp_path / "rests")
-    assert [bool(s) for s in trial.acting.all[0].signals] == [True, False, False, True, False, False]
+    assert [bool(s) for s in trial.adaptations.all[0].signals] == [True, False, False, True, False, False]
     trial = run(tree(grow({"rank": {"gamma": 0.1, "from": 3}})), tmp_path / "rank")
-    assert all(trial.acting.all[0].signals) and trial.acting.all[0].acted[0] == 3
+    assert all(trial.adaptations.all[0].signals) and trial.adaptations.all[0].acted[0] == 3
 
 
 def test_the_cubic_schedule_ends_at_its_sparsity(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_method_without_scores_under_a_trigger_of_scores_says_so(tmp_path: Pat
 def test_regression_is_compared_by_r2(tmp_path: Path) -> None:
     spec = tree(grow({"overfitting": {"acts": 3, "alpha": 100.0}}), dataset="diabetes", network="mlp")
     trial = run(spec, tmp_path / "t")
-    assert set(trial.acting.all[0].signals[0]) == {"train_r2"} and trial.acting.all[0].acted
+    assert set(trial.adaptations.all[0].signals[0]) == {"train_r2"} and trial.adaptations.all[0].acted
 
 
 def test_an_amount_that_a_trigger_cannot_work_with_is_refused_in_python_too() -> None:

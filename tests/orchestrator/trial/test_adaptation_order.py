@@ -55,8 +55,8 @@ class TestOrder:
         more = grow({"periodic": {"every": 2, "until": 2}}, amount=1.0)
         less = prune({"periodic": {"every": 1, "refractory": 1}}, how="magnitude", amount=0.1, where="all")
         trial = run(tree(more, less), tmp_path / "t")
-        assert trial.acting.all[0].acted == [2]
-        assert trial.acting.all[1].acted == [1, 4]
+        assert trial.adaptations.all[0].acted == [2]
+        assert trial.adaptations.all[1].acted == [1, 4]
 
     def test_the_second_is_told_the_costs_after_the_first(self, tmp_path: Path) -> None:
         """Growth passes the target at once; pruning brings it back after the same epoch."""
@@ -65,7 +65,7 @@ class TestOrder:
         trial = run(tree(more, less), tmp_path / "t")
         grown, wanted = 64 * 48 + 48 + 48 * 48 + 48 + 48 * 10 + 10, 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
         assert round(48 * (700 / grown) ** 0.5) == 16
-        assert trial.acting.all[1].acted[0] == 2 and trial.history[1]["parameters"] == wanted
+        assert trial.adaptations.all[1].acted[0] == 2 and trial.history[1]["parameters"] == wanted
 
     def test_what_was_shrunk_to_zero_is_a_change(self, tmp_path: Path) -> None:
         once, shrink = {"periodic": {"every": 2, "until": 2}}, {"shrink": {"steps": 6}}
@@ -73,7 +73,7 @@ class TestOrder:
         more = grow({"periodic": {"every": 1, "from": 3, "refractory": 1}}, elements=["hidden.2.*"])
         trial = run(tree(less, more), tmp_path / "t")
         assert [e["epoch"] for e in structural(tmp_path / "t") if e["kind"] == "prune"] == [4]
-        assert trial.acting.all[1].acted == [3] and trial.acting.changed == [3, 4]
+        assert trial.adaptations.all[1].acted == [3] and trial.adaptations.changed == [3, 4]
 
     def test_what_one_is_shrinking_is_left_alone_by_the_others(self, tmp_path: Path) -> None:
         """Units are known by their numbers, which another removal in the same element would change."""
@@ -82,7 +82,7 @@ class TestOrder:
         second = prune({"periodic": {"every": 1, "until": 4}}, how="magnitude", amount=1, where="all", elements=["hidden.0.*"])
         trial = Trial.open(TrialSpec.model_validate(tree(first, second)), tmp_path / "t")
         trial.step()
-        marked = [trial.acting.all[0].shrinking[0].units]
+        marked = [trial.adaptations.all[0].shrinking[0].units]
         trial.run()
         events = [e for e in structural(tmp_path / "t") if e["kind"] == "prune"]
         assert [(e["epoch"], e["adaptation"]) for e in events] == [(4, 0), (4, 1)]
@@ -97,7 +97,7 @@ class TestOrder:
                     network_args={"depth": 8, "width": 0.25})  # fmt: skip
         trial = Trial.open(TrialSpec.model_validate(spec), tmp_path / "t")
         trial.step()
-        inside = [s.element for s in trial.acting.all[0].shrinking if s.element.startswith("stages.0.0.")]
+        inside = [s.element for s in trial.adaptations.all[0].shrinking if s.element.startswith("stages.0.0.")]
         assert inside
         apply(trial.network, RemovePlan("stages.0.0"), trial.trainer.followers)
         trial.run()

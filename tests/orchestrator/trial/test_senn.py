@@ -33,7 +33,7 @@ def test_it_grows_where_it_is_worth_it_and_is_resumed_bit_by_bit(tmp_path: Path,
         trial.step()
         trial.step()
         done = trial.done
-        signals = trial.acting.all[0].signals
+        signals = trial.adaptations.all[0].signals
         trial.close()
     tensors = []
     for folder in ("whole", "pieces"):

@@ -1,0 +1,41 @@
+"""Every event of a trial is written here, with the trial's name, the time and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coppice.methods.ranks import Ranks
+from coppice.orchestrator.folder.layout import TrialFolder
+
+
+class EventWriter:
+    """Writes the events of a trial; silent on every rank but 0.
+
+    Attributes:
+        clock: seconds since 1970.
+        epoch: the last one that was trained.
+        num_steps: optimizer steps taken so far.
+    """
+
+    def __init__(self, folder: TrialFolder, ranks: Ranks, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.epoch = 0
+        self.num_steps = 0
+        self._folder = folder
+        self._silent = ranks.rank != 0
+
+    def write(self, type: str, **content: Any) -> None:
+        """Append one event; `content` may name another epoch than the last.
+
+        Raises:
+            Superseded: a newer attempt runs the trial.
+        """
+        if not self._silent:
+            head = {"trial": self._folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
+            self._folder.append_event({"type": type, **head, **content})
+
+    def forget_after(self, epoch: int) -> None:
+        """Delete events of later epochs: they will be done again."""
+        if not self._silent:
+            self._folder.truncate_events(epoch)
