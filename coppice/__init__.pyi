@@ -1,10 +1,11 @@
 """What README and docs use: the public names of Coppice, and where each of them lives."""
 
 from coppice.methods.adaptation.adapt import adapt as adapt
+from coppice.methods.adaptation.candidates import Rules as Rules
 from coppice.methods.apply import apply as apply
 from coppice.methods.event import Event as Event
-from coppice.methods.graph import Element as Element
-from coppice.methods.graph import elements as elements
+from coppice.methods.graph.elements import elements as elements
+from coppice.methods.graph.values import Element as Element
 from coppice.methods.growth.cascade.method import Cascade as Cascade
 from coppice.methods.growth.deepen import Deepen as Deepen
 from coppice.methods.growth.firefly.method import Firefly as Firefly
@@ -30,8 +31,10 @@ from coppice.methods.growth.splitting.method import Splitting as Splitting
 from coppice.methods.growth.tiny.method import Tiny as Tiny
 from coppice.methods.growth.variance_transfer.method import VarianceTransfer as VarianceTransfer
 from coppice.methods.method import Context as Context
+from coppice.methods.method import Measurement as Measurement
 from coppice.methods.method import Method as Method
 from coppice.methods.network import Network as Network
+from coppice.methods.parameters import parameter as parameter
 from coppice.methods.plan import (
     GrowPlan as GrowPlan,
 )
@@ -72,6 +75,7 @@ from coppice.methods.pruning.taylor import Taylor as Taylor
 from coppice.methods.record.architecture import build as build
 from coppice.methods.record.architecture import rebuild as rebuild
 from coppice.methods.record.architecture import record as record
+from coppice.methods.record.architecture import tensors_of as tensors_of
 from coppice.methods.selection import Selection as Selection
 from coppice.methods.selection.amount import Amount as Amount
 from coppice.methods.selection.best import BestGain as BestGain
@@ -101,8 +105,12 @@ from coppice.orchestrator.operations.status import status as status
 from coppice.orchestrator.planning.load import load_campaign as load_campaign
 from coppice.orchestrator.report.networks import load_network as load_network
 from coppice.orchestrator.report.results import results as results
+from coppice.orchestrator.tasks.dataset import Dataset as Dataset
+from coppice.orchestrator.tasks.dataset import Split as Split
 from coppice.orchestrator.trial.trial import Trial as Trial
-from coppice.scheduler.triggers import Trigger as Trigger
+from coppice.scheduler.triggers.base import Progress as Progress
+from coppice.scheduler.triggers.base import Trigger as Trigger
+from coppice.scheduler.triggers.base import setting as setting
 from coppice.scheduler.triggers.plateau import Plateau as Plateau
 from coppice.scheduler.triggers.resources import Compute as Compute
 from coppice.scheduler.triggers.resources import Overfitting as Overfitting

@@ -68,7 +68,7 @@ def test_no_file_of_ours_is_loaded_twice() -> None:
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def imports_in(text: str) -> list[tuple[str, str]]:
@@ -80,7 +80,7 @@ def imports_in(text: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
 def test_pages_use_the_front_door(page: Path) -> None:
-    text = page.read_text()
+    text = re.sub(r"<!--.*?-->", "", page.read_text(), flags=re.S)
     for module, name in imports_in(text):
         assert module in ("coppice", "coppice.testing"), f"{page.name} imports {name} from {module}"
         assert hasattr(importlib.import_module(module), name)

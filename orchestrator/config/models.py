@@ -14,7 +14,7 @@ Tree = Any
 class Model(BaseModel):
     """Frozen, and strict about unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
 
 
 class Named(Model):
@@ -45,35 +45,55 @@ class TaskSpec(Model):
     """What is learned, and by what network."""
 
     dataset: str
+    """One of our data sets, or `package.module:attribute` of a function that returns a `coppice.Dataset`."""
     data_dir: Path | None = None
+    """Folder with the data set's files, for those that have any."""
     dataset_args: dict[str, Any] = {}
+    """Arguments of the data set; `limit_train` and `limit_eval` cut any of them down."""
     network: str
+    """One of our networks, or `package.module:attribute` of a function that returns a module."""
     network_args: dict[str, Any] = {}
+    """Arguments of the network; those that the data decides are filled in."""
     loss: Named | None = None
+    """Of a batch; by default the one that suits the data. `package.module:attribute` for your own."""
 
 
 class TrainingSpec(Model):
     """How the network is trained between its changes."""
 
     epochs: int = Field(ge=1)
+    """Passes over the training data."""
     batch_size: int = Field(128, ge=1)
+    """Samples a step, of all GPUs of a trial together."""
     optimizer: Named = Named(name="sgd", arguments={"lr": 0.1, "momentum": 0.9})
+    """With the arguments that PyTorch gives it."""
     lr_schedule: Named = Named(name="constant")
+    """How the learning rate goes over the epochs."""
     augment: bool = True
+    """Whether training batches are changed at random as the data set says."""
     gradient_clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient."""
     ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights; it is what is evaluated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Auto takes a GPU where there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass; weights stay float32."""
     compile: bool = False
+    """Whether the network is compiled, anew after every change."""
     checkpoint_every: int = Field(1, ge=1)
+    """Epochs between two checkpoints."""
 
 
 class LimitSpec(Model):
     """How far an adaptation may go: parameters and FLOPs of the whole network, width as a multiple of an element's seed size."""
 
     parameters: float | None = Field(None, gt=0)
+    """Most parameters of the whole network."""
     flops: float | None = Field(None, gt=0)
+    """Most FLOPs of one forward of one sample."""
     width: float | None = Field(None, ge=1)
+    """Most units of an element, as a multiple of those it had at first."""
 
 
 class AdaptationSpec(Model):
@@ -81,13 +101,22 @@ class AdaptationSpec(Model):
 
     kind: Literal["grow", "prune"]
     when: Named
+    """When: a trigger."""
     where: Named = Named(name="all")
+    """Where, and how many units each: a selection."""
     how: Named
+    """How: a method."""
     amount: int | float | str | dict[str, Any]
+    """A fraction of each element's units now (0.25), a number of units (8), `seed`: a fraction or number of the first size,
+    `above`: units whose score is above a threshold, `advised`: what the method says; `multiple` rounds."""
     limit: LimitSpec = LimitSpec()
+    """How far it may go."""
     elements: tuple[str, ...] = ()
+    """Patterns of element names (`stages.*`); all when empty."""
     removal: Named = Named(name="immediate")
+    """How pruned units go."""
     minimum: int = Field(1, ge=1)
+    """Units of an element that are always left."""
 
     @model_validator(mode="before")
     @classmethod
@@ -122,23 +151,36 @@ class SearchSpec(Model):
     """How the campaign searches."""
 
     sampler: Named = Named(name="random")
+    """How the next trial is drawn."""
     trials: int = Field(1, ge=1)
+    """How many are tried."""
     metric: str = "val_accuracy"
+    """What is searched by; a trial reports it after each epoch."""
     mode: Literal["max", "min"] = "max"
+    """Which end of it is good."""
     also: dict[str, Literal["max", "min"]] = Field({}, alias="and")
+    """Further objectives, each with its mode."""
     trial_scheduler: Named = Field(Named(name="none"), alias="scheduler")
+    """Which trials go on."""
     max_concurrent: int | None = Field(None, ge=1)
+    """Trials at a time; by default as many as fit."""
     seed: int = 0
+    """Of the sampler."""
 
 
 class ResourcesSpec(Model):
     """What one trial gets."""
 
     gpus: int = Field(0, ge=0)
+    """GPUs of a trial on each node."""
     cpus: int = Field(1, ge=1)
+    """Cores of a trial without GPUs."""
     cpus_per_gpu: int = Field(1, ge=1)
+    """Cores beside each GPU."""
     nodes: int = Field(1, ge=1)
+    """Nodes of a trial."""
     hours: float | None = Field(None, gt=0)
+    """Time limit of a trial's job; by default a day, or the longest that the site gives."""
 
 
 class CompareSpec(Model):
@@ -147,20 +189,33 @@ class CompareSpec(Model):
     """
 
     static: bool = False
+    """Train the best network's final architecture from scratch."""
     big: dict[str, Any] | None = None
+    """Train the task's network with these arguments changed."""
 
 
 class CampaignSpec(Model):
     """A campaign file. `task`, `training` and `adaptations` may hold distributions anywhere."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of its folder below `root`."""
     root: Path = Path("runs")
+    """Where its folder is made; on a cluster, a file system that the nodes share."""
     task: Tree
+    """What is learned, and by what network."""
     training: Tree
+    """How the network is trained between its changes."""
     adaptations: Tree = []
+    """What may change, in the order in which they act."""
     search: SearchSpec = SearchSpec()
+    """How the campaign searches."""
     compare: CompareSpec = CompareSpec()
+    """What the best network is compared with."""
     resources: ResourcesSpec = ResourcesSpec()
+    """What one trial gets."""
     placement: Named = Named(name="local")
+    """Where trials run."""
     body: str = "coppice.orchestrator.trial.trial:Trial"
+    """What runs as a trial: a class of your own, as `package.module:Class`."""
     seed: int = 0
+    """Of everything: each trial derives its own from it."""

@@ -114,14 +114,14 @@ class StatusBoard:
         )
 
 
-def status(folder: Path) -> list[TrialStatus]:
+def status(folder: Path | str) -> list[TrialStatus]:
     """How the trials of the campaign in `folder` stand.
 
     Raises:
         FileNotFoundError: there is no campaign in the folder.
         ValueError: a file is damaged; the message names it.
     """
-    return StatusBoard(folder).read()
+    return StatusBoard(Path(folder)).read()
 
 
 

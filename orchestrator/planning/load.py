@@ -46,14 +46,14 @@ At = Callable[[CampaignSpec], CampaignSpec]
 """Fills in where a campaign is to run, before that is checked."""
 
 
-def load_campaign(path: Path, at: At = lambda spec: spec) -> CampaignSpec:
+def load_campaign(path: Path | str, at: At = lambda spec: spec) -> CampaignSpec:
     """Read and check a campaign file.
 
     Raises:
         CampaignError: everything that is wrong with it, with line numbers.
     """
     try:
-        text = path.read_text()
+        text = Path(path).read_text()
     except OSError as error:
         raise CampaignError(str(path), [Problem(0, "", f"the file must be readable, but {error.strerror}")]) from None
     problems = check(text, at)

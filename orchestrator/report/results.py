@@ -18,7 +18,7 @@ from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 Rows = list[dict[str, Any]]
 
 
-def results(folder: Path) -> dict[str, pa.Table]:
+def results(folder: Path | str) -> dict[str, pa.Table]:
     """Tables of the campaign in `folder`, as far as it has come.
 
     Returns:
@@ -29,12 +29,12 @@ def results(folder: Path) -> dict[str, pa.Table]:
         FileNotFoundError: there is no campaign in the folder.
         ValueError: a file is damaged; the message names it.
     """
-    board = StatusBoard(folder).read()
+    board = StatusBoard(Path(folder)).read()
     reports: Rows = []
     changes: Rows = []
     trials: Rows = []
     for status in board:
-        trial = CampaignFolder(folder).trial(status.id)
+        trial = CampaignFolder(Path(folder)).trial(status.id)
         events = read_events(trial.events)
         reports += [_flat({k: v for k, v in e.items() if k != "type"}) for e in events if e["type"] == "metrics"]
         changes += [_flat({k: v for k, v in e.items() if k != "type"}) for e in events if e["type"] == "structural"]
