@@ -12,7 +12,6 @@ from coppice.orchestrator.config.models import AdaptationSpec, CampaignSpec, Sea
 from coppice.scheduler.triggers import TRIGGERS
 from tests.docs.pages import ROOT
 
-pytest.importorskip("mkdocs", reason="make docs installs it")
 NEEDED = ("docs", "mkdocs.yml", "coppice", "methods", "orchestrator", "scheduler", "slurm")
 
 
