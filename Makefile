@@ -10,7 +10,7 @@ SHOW   := awk '/Downloading .*[0-9] [MG]B\)/ {print "  " $$0} /^Installing/ {pri
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -ec
 
-.PHONY: run test check bench setup setup-test slurm clean
+.PHONY: run test check docs bench setup setup-test slurm clean
 
 run: setup            ## run the quickstart campaign
 	@echo "Running campaigns/quickstart.yaml: about 1 minute on two cores."
@@ -28,6 +28,10 @@ check: setup-test
 
 slurm:                ## a real Slurm for the tests, where packages may be installed
 	sh tests/support/slurm/install.sh
+
+docs: setup-test       ## the site, in build/site; a broken link is an error
+	$(BIN)/python -m mkdocs build --strict
+	@echo "Open build/site/index.html, or: $(BIN)/python -m mkdocs serve"
 
 bench: setup-test      ## side-by-side measurements; each prints its ratios
 	$(PIP) --quiet --no-deps torch-pruning==1.6.1 gromo==0.1.0
