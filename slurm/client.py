@@ -38,16 +38,16 @@ class SlurmFull(SlurmError):
     """Slurm takes no more jobs of this user now, or not so many in one array."""
 
 
-def refusal(said: str, told: str) -> SlurmError:
+def refusal(printed: str, message: str) -> SlurmError:
     """The kind of error that Slurm's words mean.
 
     Args:
-        said: what the command printed.
-        told: the message of the error.
+        printed: by the command.
+        message: of the error.
     """
-    if any(phrase in said for phrase in UNREACHABLE):
-        return SlurmUnreachable(told)
-    return SlurmFull(told) if FULL.search(said) else SlurmError(told)
+    if any(phrase in printed for phrase in UNREACHABLE):
+        return SlurmUnreachable(message)
+    return SlurmFull(message) if FULL.search(printed) else SlurmError(message)
 
 
 @dataclass(frozen=True)

@@ -52,5 +52,5 @@ def explained(reason: str) -> str:
     word = reason.strip("()").partition(",")[0].strip()
     meaning = WORDS.get(word) or WORDS.get(word.replace("_", " "))
     if meaning is None and word.startswith(("Assoc", "QOS", "Grp", "Max")):
-        meaning = next((told for part, told in PARTS if part.lower() in word.lower()), "a limit of your account or qos")
+        meaning = next((meaning for part, meaning in PARTS if part.lower() in word.lower()), "a limit of your account or qos")
     return f"{reason}: {meaning}" if meaning else reason

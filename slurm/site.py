@@ -176,10 +176,10 @@ def load_site(name: str | Path) -> Site:
     try:
         return Site.model_validate({"name": path.stem, **tree})
     except ValidationError as error:
-        raise SiteError(f"site file {path} has {error.error_count()} problems:\n" + "\n".join(_told(error))) from None
+        raise SiteError(f"site file {path} has {error.error_count()} problems:\n" + "\n".join(_problems(error))) from None
 
 
-def _told(error: ValidationError) -> list[str]:
+def _problems(error: ValidationError) -> list[str]:
     lines = []
     for one in error.errors():
         place = ".".join(map(str, one["loc"]))

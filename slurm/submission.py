@@ -81,7 +81,7 @@ def script(folder: Path, site: Site, options: Mapping[str, str], name: str) -> s
     return str(_make_sbatch_string(command=command, folder=folder, **parameters(site, options, name, 1)))
 
 
-def hand_in(made: Any, calls: Sequence[Callable[[], Any]]) -> list[str]:
+def submit_all(made: Any, calls: Sequence[Callable[[], Any]]) -> list[str]:
     """Hand in one job for each call, as one array where there are several; returns their ids in this order.
 
     Raises:

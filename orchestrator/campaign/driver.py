@@ -18,7 +18,7 @@ from coppice.orchestrator.folder.trials import Ledger
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.client import Client, SlurmError
-from coppice.slurm.job.succession import NOT_DONE, Succession
+from coppice.slurm.job.successor import NOT_DONE, Successor
 from coppice.slurm.request import Request, options
 from coppice.slurm.script import driver_script
 from coppice.slurm.site import Site
@@ -61,12 +61,12 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
     """
     folder = CampaignFolder(path.absolute())
     spec = load_spec(folder)
-    succession = Succession.of_this_job(folder.driver_script, client)
+    successor = Successor.of_this_job(folder.driver_script, client)
     if cancelled(folder):
         return 0
-    succession.prepare()
+    successor.prepare()
     if _idle(folder) >= IDLE_DRIVERS:
-        succession.done()
+        successor.done()
         raise RuntimeError(
             f"a driver must bring its campaign on, but the last {IDLE_DRIVERS} did not; see {folder.jobs / 'driver.log'}, "
             f"delete {_count(folder)} and start again: coppice drive {folder.path} in a job of your own."
@@ -74,18 +74,18 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
     try:
         outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S)
     except (JobsKeepDying, DriverReplaced):
-        succession.done()  # the next driver would fare no better, or is there already
+        successor.done()  # the next driver would fare no better, or is there already
         raise
     except BlockingIOError as error:
         if not _driven(folder, client):
             raise
         print(f"{error} Nothing is left to do for this job.", file=sys.stderr)
-        succession.done()
+        successor.done()
         return 0
     if outcome.state == "finished" or cancelled(folder):
-        succession.done()
+        successor.done()
         return 0
-    succession.hand_over()
+    successor.hand_over()
     return NOT_DONE
 
 

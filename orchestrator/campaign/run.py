@@ -101,25 +101,25 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
     if not jobs:
         ledger.interrupt()
     entries = ledger.entries()
-    from coppice.orchestrator.campaign.sampler import Asker
+    from coppice.orchestrator.campaign.sampler import Sampler
 
-    asker = Asker(spec)
-    asker.restore(entries)
+    sampler = Sampler(spec)
+    sampler.restore(entries)
     prepare_environment()
     from coppice.orchestrator.campaign.interrupts import Interrupt
-    from coppice.orchestrator.campaign.tune_search import Feed
+    from coppice.orchestrator.campaign.tune_search import TuneSearch
     from coppice.scheduler.trials import build_trial_scheduler, replay, stop_at
 
     named = spec.search.trial_scheduler
     trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
     replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
-    feed = Feed(spec, ledger, entries, asker, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
+    search = TuneSearch(spec, ledger, entries, sampler, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
     interrupt = Interrupt(lambda: cancelled(folder))
-    if not feed.complete:
+    if not search.complete:
         with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
-            feed.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
-            _tune(spec, folder, feed, trial_scheduler, interrupt, on_progress, place)
-    if not feed.complete:
+            search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
+            _tune(spec, folder, search, trial_scheduler, interrupt, on_progress, place)
+    if not search.complete:
         if not jobs:
             ledger.interrupt()
         return interrupt.signal or "SIGUSR1"
@@ -127,7 +127,7 @@ def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | Non
 
 
 def _tune(
-    spec: CampaignSpec, folder: CampaignFolder, feed: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None,
+    spec: CampaignSpec, folder: CampaignFolder, search: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None,
     place: OpenPlacement,
 ) -> None:  # fmt: skip
     from ray import tune
@@ -142,7 +142,7 @@ def _tune(
         place.trainable,
         name=time.strftime("%Y%m%d-%H%M%S"),
         storage_path=str(folder.tune),
-        search_alg=feed,
+        search_alg=search,
         scheduler=trial_scheduler,
         stop=interrupt,
         reuse_actors=place.reuse_workers,

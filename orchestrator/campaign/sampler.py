@@ -12,11 +12,11 @@ from optuna.trial import TrialState
 from coppice.orchestrator.config.grid import grid
 from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.config.space import Space, make_sampler
-from coppice.orchestrator.folder.trials import Asked, Entry
+from coppice.orchestrator.folder.trials import Entry, Sample
 from coppice.orchestrator.seeds import derive
 
 
-class Asker:
+class Sampler:
     """The search of a campaign.
 
     What is asked for trial n depends on the search's seed, n and the results told so far, not on how often the campaign
@@ -47,7 +47,7 @@ class Asker:
             if entry.ended:
                 self.tell(entry.number, entry.state, entry.reports)
 
-    def ask(self, number: int) -> Asked | None:
+    def ask(self, number: int) -> Sample | None:
         """What to try as trial `number`; None when the sampler is `grid` and all points have been asked."""
         if self._search.sampler.name == "grid":
             point = next(itertools.islice(grid(self._space), number, None), None)
@@ -62,7 +62,7 @@ class Asker:
             "distributions": {k: distribution_to_json(v) for k, v in frozen.distributions.items()},
             "attributes": dict(frozen.system_attrs),
         }
-        return Asked(tree, dict(frozen.params), sampling)
+        return Sample(tree, dict(frozen.params), sampling)
 
     def tell(self, number: int, state: str, reports: Sequence[dict[str, float]]) -> None:
         """What came of trial `number`: its state and the metrics of its epochs.

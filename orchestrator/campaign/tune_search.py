@@ -11,9 +11,9 @@ from ray.tune.experiment import Experiment
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
-from coppice.orchestrator.campaign.sampler import Asker
+from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
-from coppice.orchestrator.folder.trials import Asked, Entry, Ledger
+from coppice.orchestrator.folder.trials import Entry, Ledger, Sample
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 
 Comparisons = Callable[[], list[tuple[str, TrialSpec]]]
@@ -22,7 +22,7 @@ WORKER_RETRIES = 2
 """How often a trial whose worker died (not: whose body failed) goes on in a new one, from its own checkpoint."""
 
 
-class Feed(SearchAlgorithm):
+class TuneSearch(SearchAlgorithm):
     """The trials: first those to go on with, then new ones as the sampler asks for them, then the comparisons.
 
     Attributes:
@@ -34,10 +34,10 @@ class Feed(SearchAlgorithm):
     """
 
     def __init__(
-        self, spec: CampaignSpec, ledger: Ledger, entries: Sequence[Entry], asker: Asker, comparisons: Comparisons,
+        self, spec: CampaignSpec, ledger: Ledger, entries: Sequence[Entry], sampler: Sampler, comparisons: Comparisons,
         stop_at: dict[str, float],
     ) -> None:  # fmt: skip
-        self._spec, self._ledger, self._asker, self._comparisons, self._stop_at = spec, ledger, asker, comparisons, stop_at
+        self._spec, self._ledger, self._sampler, self._comparisons, self._stop_at = spec, ledger, sampler, comparisons, stop_at
         self._waiting = [(e.id, e.spec.get("label")) for e in entries if not e.ended]
         self._numbers = {e.id: e.number for e in entries}
         self._reports = {e.id: list(e.reports) for e in entries if not e.ended}
@@ -93,23 +93,23 @@ class Feed(SearchAlgorithm):
 
     def _ask(self) -> None:
         number, name = self._next, f"t{self._next:04d}"
-        asked = self._asker.ask(number)
-        if asked is None:
+        sample = self._sampler.ask(number)
+        if sample is None:
             self._exhausted = True
             return
         self._next += 1
-        tree = {**asked.tree, "seed": self._spec.seed + number}
+        tree = {**sample.tree, "seed": self._spec.seed + number}
         try:
             spec = TrialSpec.model_validate(tree).model_dump(mode="json")
         except ValidationError as error:
-            self._ledger.add(name, tree, number, asked)
+            self._ledger.add(name, tree, number, sample)
             self._ledger.mark(name, "failed", error=f"the sampled values do not fit together: {error}")
-            self._asker.tell(number, "failed", ())
+            self._sampler.tell(number, "failed", ())
             return
-        self._add(name, spec, number, asked)
+        self._add(name, spec, number, sample)
 
-    def _add(self, name: str, spec: dict[str, Any], number: int | None = None, asked: Asked | None = None) -> None:
-        self._ledger.add(name, spec, number, asked)
+    def _add(self, name: str, spec: dict[str, Any], number: int | None = None, sample: Sample | None = None) -> None:
+        self._ledger.add(name, spec, number, sample)
         self._known.add(name)
         self._numbers[name], self._reports[name] = number, []
         self._waiting.append((name, spec.get("label")))
@@ -152,7 +152,7 @@ class Feed(SearchAlgorithm):
         state = self._ending(trial_id, result or {}, error)
         number, reports = self._numbers[trial_id], self._reports.pop(trial_id)
         if number is not None:
-            self._asker.tell(number, state, [*reports, result] if result else reports)
+            self._sampler.tell(number, state, [*reports, result] if result else reports)
 
     def _ending(self, trial_id: str, result: dict[str, Any], error: bool) -> str:
         if error:

@@ -20,7 +20,7 @@ from coppice.slurm.client import Client, Job, SlurmError
 from coppice.slurm.reasons import explained
 from coppice.slurm.request import Request, options
 from coppice.slurm.site import Site, SiteError
-from coppice.slurm.submission import executor, hand_in, parameters
+from coppice.slurm.submission import executor, parameters, submit_all
 
 MINUTES = 10
 CLOCK_S = 2.0
@@ -93,7 +93,7 @@ def on_node(
     try:
         probe = Probe(folder, secret, site.local_disk, requeue)
         found = executor(folder, parameters(site, options(site, small), "coppice-doctor", 1))
-        job = hand_in(found, [probe])[0]
+        job = submit_all(found, [probe])[0]
         tell(f"The node is looked at by job {job}; this takes as long as the queue does, at most {wait_s:g} s.")
         last = _wait(folder, job, client, wait_s, tell)
         return _judged(folder, last, secret, small.gpus, wait_s, requeue)

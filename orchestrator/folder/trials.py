@@ -14,7 +14,7 @@ from coppice.orchestrator.folder.layout import CampaignFolder
 
 
 @dataclass(frozen=True)
-class Asked:
+class Sample:
     """What to try: the decided tree, the sampled values by path, and what the sampler must be told after a restart (JSON)."""
 
     tree: dict[str, Any]
@@ -68,10 +68,10 @@ class Ledger:
         reports = tuple(numbers(e) for e in events if e["type"] == "metrics")
         return Entry(name, params["number"], params["spec"], params["params"], params["sampling"], state_of(events), reports)
 
-    def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, asked: Asked | None = None) -> None:
+    def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, sample: Sample | None = None) -> None:
         """Write down a new trial before anything of it runs."""
-        asked = asked or Asked({}, {}, {})
-        content = {"spec": spec, "params": asked.params, "number": number, "sampling": asked.sampling}
+        sample = sample or Sample({}, {}, {})
+        content = {"spec": spec, "params": sample.params, "number": number, "sampling": sample.sampling}
         write_json(self.folder.trial(name).params, content)
 
     def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coppice.slurm.broker.work import LAUNCH_FAILED, Tracked
+from coppice.slurm.broker.work import LAUNCH_FAILED, TrackedWork
 
 BLAMELESS = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "CANCELLED", LAUNCH_FAILED, "UNKNOWN")
 """Ends of jobs that say nothing about their trial."""
@@ -18,7 +18,7 @@ class JobsKeepDying(RuntimeError):
     """No job of the campaign gets as far as its trial; the message shows why."""
 
 
-def last_lines(folder: Path, tracked: Tracked, count: int) -> str:
+def last_lines(folder: Path, tracked: TrackedWork, count: int) -> str:
     """The last `count` lines that a job has written; `folder` is submitit's."""
     job = tracked.attempt.job if tracked.attempt else ""
     for path in sorted(folder.glob(f"{job}_*_log.out")):

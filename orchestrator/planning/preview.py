@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coppice.orchestrator.campaign.sampler import Asker
+from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
 from coppice.orchestrator.trial.building import build_network, build_task, count_flops
 
@@ -34,7 +34,7 @@ def previews(spec: CampaignSpec, count: int = 5) -> list[Preview]:
     Raises:
         ValueError: the task cannot be built; nothing was started.
     """
-    sampler = Asker(spec)
+    sampler = Sampler(spec)
     sampled = []
     for number in range(min(count, spec.search.trials)):
         sample = sampler.ask(number)

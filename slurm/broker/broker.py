@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coppice.slurm.broker.intake import Intake
 from coppice.slurm.broker.journal import Attempt, Journal
-from coppice.slurm.broker.work import LAUNCH_FAILED, REFUSED, UNKNOWN, Call, Tracked, Work
+from coppice.slurm.broker.submitter import Submitter
+from coppice.slurm.broker.work import LAUNCH_FAILED, REFUSED, UNKNOWN, Call, TrackedWork, Work
 from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
 from coppice.slurm.site import Site
-from coppice.slurm.submission import executor, hand_in, parameters
+from coppice.slurm.submission import executor, parameters, submit_all
 
 FORGOTTEN_AFTER_S, FORGOTTEN_AFTER = 60.0, 3
 """A job that Slurm has not known for so long, so many times in a row, never existed or is forgotten."""
@@ -55,7 +55,7 @@ class Broker:
     client: Client = field(default_factory=Client)
     clock: Callable[[], float] = time.monotonic
     problem: str = ""
-    _works: dict[str, Tracked] = field(default_factory=dict)
+    _works: dict[str, TrackedWork] = field(default_factory=dict)
     _waiting: list[str] = field(default_factory=list)
     _next_poll: float = 0.0
     _slowness: int = 1
@@ -65,22 +65,22 @@ class Broker:
     _full: tuple[int, float] = (sys.maxsize, 0.0)
 
     def __post_init__(self) -> None:
-        self._intake, self._remark = Intake(self.site.limits.array_size), ""
+        self._submitter, self._remark = Submitter(self.site.limits.array_size), ""
         self._newest = {key: attempts[-1] for key, attempts in self.journal.attempts().items()}
         self._ours = {attempt.job for attempt in self._newest.values()}
 
     def add(self, work: Work) -> None:
         """Take on work: the job that an earlier driver handed in for it, else a new one, handed in by the next poll."""
-        tracked = self._works[work.key] = Tracked(work, seen_s=self.clock())
+        tracked = self._works[work.key] = TrackedWork(work, seen_s=self.clock())
         tracked.attempt = self._newest.get(work.key)
         if tracked.attempt is None or not tracked.attempt.job:
             self._waiting.append(work.key)
 
-    def again(self, key: str, options: Mapping[str, str] | None = None) -> None:
+    def resubmit(self, key: str, options: Mapping[str, str] | None = None) -> None:
         """Hand in another job for work whose attempt is over, with other options where they are given."""
         tracked = self._works[key]
         if options is not None:
-            tracked.work = Work(key, tracked.work.call, options)
+            tracked.work = Work(key, tracked.work.function, options)
         tracked.over, tracked.job = False, None
         self._waiting.append(key)
 
@@ -91,7 +91,7 @@ class Broker:
         if cancel and tracked and tracked.attempt and tracked.attempt.job and not tracked.over:
             self._unwanted.add(tracked.attempt.job)
 
-    def tracked(self, key: str) -> Tracked:
+    def tracked(self, key: str) -> TrackedWork:
         """What is known of a piece of work."""
         return self._works[key]
 
@@ -120,8 +120,8 @@ class Broker:
         self._remark = ""
         try:
             self._look()
-            self._hand_in()
-            self._slowness, self.problem = 1, self._intake.problem or self._remark
+            self._submit_waiting()
+            self._slowness, self.problem = 1, self._submitter.problem or self._remark
         except SlurmError as error:
             if not self._answered and not isinstance(error, SlurmUnreachable):
                 raise
@@ -129,22 +129,22 @@ class Broker:
         self._next_poll = self.clock() + self.site.limits.poll_every_s * self._slowness
         return True
 
-    def _hand_in(self) -> None:
+    def _submit_waiting(self) -> None:
         most, under_way = self.site.limits.submitted, len(self._under_way())
         many, since = self._full
         if under_way >= many and self.clock() - since < SLOWEST * self.site.limits.poll_every_s:
             return
         keys = self._waiting if most is None else self._waiting[: max(most - under_way, 0)]
         waiting = [(key, self._works[key].work.options) for key in keys]
-        for refused, error in self._intake.hand_in(waiting, self._hand_in_array, under_way > 0):
+        for refused, error in self._submitter.submit_all(waiting, self._submit_array, under_way > 0):
             self._refused(refused, error)
-        self._full = (len(self._under_way()), self.clock()) if self._intake.problem else (sys.maxsize, 0.0)
+        self._full = (len(self._under_way()), self.clock()) if self._submitter.problem else (sys.maxsize, 0.0)
 
-    def _hand_in_array(self, options: Mapping[str, str], keys: list[str]) -> None:
+    def _submit_array(self, options: Mapping[str, str], keys: list[str]) -> None:
         numbers = [self.attempts(key) + 1 for key in keys]
-        calls = [Call(self._works[key].work.call, number) for key, number in zip(keys, numbers, strict=True)]
+        calls = [Call(self._works[key].work.function, number) for key, number in zip(keys, numbers, strict=True)]
         self.journal.add([Attempt(key, number, "", time.time()) for key, number in zip(keys, numbers, strict=True)])
-        jobs = hand_in(executor(self.folder, parameters(self.site, options, self.name, self.parallel)), calls)
+        jobs = submit_all(executor(self.folder, parameters(self.site, options, self.name, self.parallel)), calls)
         attempts = [Attempt(key, number, job, time.time()) for key, number, job in zip(keys, numbers, jobs, strict=True)]
         self.journal.add(attempts)
         self._ours |= set(jobs)
@@ -159,7 +159,7 @@ class Broker:
             tracked = self._works[key]
             if "exclude" in tracked.work.options:
                 options = {name: value for name, value in tracked.work.options.items() if name != "exclude"}
-                tracked.work = Work(key, tracked.work.call, options)
+                tracked.work = Work(key, tracked.work.function, options)
             else:
                 tracked.job, tracked.over = Job("", "", REFUSED, str(error)), True
                 self._waiting.remove(key)
@@ -194,11 +194,11 @@ class Broker:
         except SlurmError as error:  # no reason to leave the others alone
             self._remark = str(error)
 
-    def _under_way(self) -> list[Tracked]:
+    def _under_way(self) -> list[TrackedWork]:
         waiting = set(self._waiting)
         return [t for t in self._works.values() if t.attempt and t.attempt.job and not t.over and t.work.key not in waiting]
 
-    def _account_for(self, gone: Iterable[Tracked]) -> None:
+    def _account_for(self, gone: Iterable[TrackedWork]) -> None:
         """Jobs that the controller does not know: the accounts tell how they ended, where there are accounts."""
         known: dict[str, Job] = {}
         missing = [(t, t.attempt.job) for t in gone if t.attempt]

@@ -19,17 +19,17 @@ class Work:
 
     Attributes:
         key: unique name.
-        call: made in the job, once in each of its tasks; gets the number of the attempt.
+        function: called in the job, once in each of its tasks; gets the number of the attempt.
         options: of sbatch, see `coppice.slurm.request.options`.
     """
 
     key: str
-    call: Callable[[int], Any]
+    function: Callable[[int], Any]
     options: Mapping[str, str]
 
 
 @dataclass
-class Tracked:
+class TrackedWork:
     """A piece of work and its newest attempt.
 
     Attributes:
@@ -51,11 +51,11 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Call:
-    """What submitit pickles: a call with the number of its attempt."""
+    """What submitit pickles: a function of work with the number of the attempt."""
 
-    call: Callable[[int], Any]
+    function: Callable[[int], Any]
     number: int
 
     def __call__(self) -> Any:
         """Run it."""
-        return self.call(self.number)
+        return self.function(self.number)

@@ -8,17 +8,17 @@ from types import FrameType
 ENDING = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM)
 
 
-class Told:
+class EndSignals:
     """Takes note of the signals before a time limit, a preemption or a cancellation, and lets the process go on.
 
     Attributes:
-        signal: name of the last one; empty before there was one.
+        last: name of the last one; empty before there was one.
     """
 
     def __init__(self) -> None:
-        self.signal = ""
+        self.last = ""
         for number in ENDING:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
+        self.last = signal.Signals(number).name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coppice.slurm.client import Client
-from coppice.slurm.job.signals import Told
+from coppice.slurm.job.signals import EndSignals
 from coppice.slurm.ray.process import STOP_S, RayFailed, RayProcess, Start, running
 
 LEAVING = "COPPICE_LEAVING"
@@ -102,7 +102,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Glide:
+class NodeJob:
     """The call of a node's job: a Ray node of the cluster that a file tells of.
 
     Attributes:
@@ -125,18 +125,18 @@ class Glide:
         Raises:
             RayFailed: the node did not come up, or its Ray ended by itself.
         """
-        told = Told()
+        signals = EndSignals()
         name = node_name(self.key, number, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
         leave = leave_file(self.folder, name)
         cluster = Cluster(self.folder)
         address = cluster.address()
         if address is None:
             return "the cluster that it was meant for is gone"
-        with running(self._start(name, address, leave), lambda: not told.signal and cluster.address() == address) as ray:
+        with running(self._start(name, address, leave), lambda: not signals.last and cluster.address() == address) as ray:
             if ray is None:
                 return "not wanted any more"
             print(f"joined {address} as {name}", flush=True)
-            return _stay(ray, cluster, leave, told, self.drain_s)
+            return _stay(ray, cluster, leave, signals, self.drain_s)
 
     def _start(self, name: str, address: str, leave: Path) -> Start:
         given = Allocation.of(os.environ)
@@ -151,19 +151,19 @@ class Glide:
         return Start(options, {**self.environment, **drain}, False, WORKERS_A_CPU * given.cpus + 10, seed, disk)
 
 
-def _stay(ray: RayProcess, cluster: Cluster, leave: Path, told: Told, drain_s: float) -> str:
+def _stay(ray: RayProcess, cluster: Cluster, leave: Path, signals: EndSignals, drain_s: float) -> str:
     address = cluster.address()
     while ray.running:
-        if told.signal:
+        if signals.last:
             leave.touch()
         if leave.exists():
             ray.stop(drain_s + STOP_S)  # it takes no more work, and ends when nothing runs any more
-            return f"left ({told.signal or 'not needed any more'})"
+            return f"left ({signals.last or 'not needed any more'})"
         if address is None or cluster.address() != address:
             ray.stop(GONE_S)
             return "the cluster is gone"
         time.sleep(CHECK_EVERY_S)
-    raise RayFailed(f"the Ray of this node ended by itself with {ray.process.returncode}:\n{ray.told()}")
+    raise RayFailed(f"the Ray of this node ended by itself with {ray.process.returncode}:\n{ray.log_ends()}")
 
 
 def node_name(key: str, number: int, restarts: int) -> str:

@@ -116,7 +116,7 @@ class RayProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def told(self, lines: int = 12) -> str:
+    def log_ends(self, lines: int = 12) -> str:
         """The ends of its logs."""
         logs = [self.folder / "start.log", *sorted(self.folder.glob("r/session_2*/logs/*"))]
         wanted = [p for p in logs if p.name in ("start.log", "raylet.out", "raylet.err", "gcs_server.out", "dashboard_agent.log")]
@@ -176,8 +176,8 @@ def _problem(ray: RayProcess, wanted: Callable[[], bool]) -> str:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline and wanted():
         if not ray.running:
-            return f"ended with {ray.process.returncode}:\n{ray.told()}"
+            return f"ended with {ray.process.returncode}:\n{ray.log_ends()}"
         if STARTED in (ray.folder / "start.log").read_text(errors="replace"):
             return ""
         time.sleep(0.1)
-    return "" if not wanted() else f"took more than {READY_S:g} s:\n{ray.told()}"
+    return "" if not wanted() else f"took more than {READY_S:g} s:\n{ray.log_ends()}"

@@ -140,7 +140,7 @@ def test_a_job_that_comes_back_after_it_was_given_up_is_cancelled(stage: Stage) 
     stage.poll(3)
     tracked = stage.broker.tracked("w0")
     assert tracked.over and tracked.job is not None and tracked.job.state == "UNKNOWN"
-    stage.broker.again("w0")
+    stage.broker.resubmit("w0")
     stage.client.jobs[job] = found
     stage.poll()
     assert stage.client.cancelled == [job] and len(stage.taken()) == 2
@@ -167,7 +167,7 @@ def test_a_job_that_slurm_holds_because_it_cannot_start_it_is_replaced(stage: St
     stage.poll()
     tracked = stage.broker.tracked("w0")
     assert tracked.over and tracked.job is not None and tracked.job.state == "LAUNCH_FAILED"
-    stage.broker.again("w0")
+    stage.broker.resubmit("w0")
     stage.poll()
     assert stage.client.cancelled == [job] and len(stage.taken()) == 2
 

@@ -22,7 +22,7 @@ from coppice.orchestrator.placement.supervisor import (
 )
 from coppice.slurm.broker.bad_nodes import BadNodes
 from coppice.slurm.broker.broker import Broker
-from coppice.slurm.broker.work import REFUSED, Tracked, Work
+from coppice.slurm.broker.work import REFUSED, TrackedWork, Work
 from coppice.slurm.client import Job
 from coppice.slurm.request import Request, options
 from coppice.slurm.site import SiteError
@@ -94,7 +94,7 @@ class JobSupervisor(BaseSupervisor):
                 self.broker.drop(trial.key)
                 self.fail(trial, BY_ITS_USER)
 
-    def _find_the_fault(self, with_ended_job: Sequence[tuple[SupervisedTrial, Tracked]]) -> None:
+    def _find_the_fault(self, with_ended_job: Sequence[tuple[SupervisedTrial, TrackedWork]]) -> None:
         """Whose fault it was that jobs ended: a node's, or everybody's. First of all, since no job goes to such a node again."""
         for trial, tracked in with_ended_job:
             if self._began(trial, tracked):
@@ -116,7 +116,7 @@ class JobSupervisor(BaseSupervisor):
                     f"so no more are handed in. The last one, {job.id}, wrote:\n{log}"
                 )
 
-    def _job_ended(self, trial: SupervisedTrial, tracked: Tracked) -> None:
+    def _job_ended(self, trial: SupervisedTrial, tracked: TrackedWork) -> None:
         if self._concluded(trial):
             return
         job = _job_of(tracked)
@@ -130,11 +130,11 @@ class JobSupervisor(BaseSupervisor):
         newest = ((trial, self.broker.tracked(trial.key)) for trial in self._under_way())
         return any(not tracked.over and self._began(trial, tracked) for trial, tracked in newest)
 
-    def _began(self, trial: SupervisedTrial, tracked: Tracked) -> bool:
+    def _began(self, trial: SupervisedTrial, tracked: TrackedWork) -> bool:
         token = attempts.newest(trial.folder.path)
         return token is not None and tracked.attempt is not None and token[0] == tracked.attempt.number
 
-    def _go_on(self, trial: SupervisedTrial, tracked: Tracked) -> None:
+    def _go_on(self, trial: SupervisedTrial, tracked: TrackedWork) -> None:
         job, events, history = _job_of(tracked), trial.events(), self._histories[trial.key]
         reached = progress(trial, events)
         trial.lost = 0 if reached != trial.reached else trial.lost + 1
@@ -148,7 +148,7 @@ class JobSupervisor(BaseSupervisor):
                 history.request, trial.lost = request, 0
             if trial.lost >= most:
                 raise NeverFits(f"{trial.lost} jobs in a row ended without a new checkpoint")
-            self.broker.again(trial.key, self._options(request))
+            self.broker.resubmit(trial.key, self._options(request))
         except (NeverFits, SiteError) as error:
             self._give_up(trial, tracked, str(error))
 
@@ -160,7 +160,7 @@ class JobSupervisor(BaseSupervisor):
             raise JobsKeepDying(f"Slurm does not take jobs of this campaign; those that it has taken go on. It says:\n  {said}")
         self.fail(trial, f"Slurm does not take its next job, which asks for {_in_one_line(self._options(request))}: {said}")
 
-    def _give_up(self, trial: SupervisedTrial, tracked: Tracked, why: str) -> None:
+    def _give_up(self, trial: SupervisedTrial, tracked: TrackedWork, why: str) -> None:
         job = _job_of(tracked)
         end = f"{job.state}{': ' + job.reason if job.reason else ''}"
         last_job = f"the last one ({job.id} on {job.nodes or 'no node'}) ended as {end}"
@@ -178,7 +178,7 @@ class JobSupervisor(BaseSupervisor):
         return {**of_site, "exclude": avoided} if avoided else of_site
 
 
-def _job_of(tracked: Tracked) -> Job:
+def _job_of(tracked: TrackedWork) -> Job:
     assert tracked.job is not None, "its job has ended, so it was seen"
     return tracked.job
 

@@ -11,7 +11,7 @@ from coppice.orchestrator.folder import attempts as fence
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
 from coppice.orchestrator.folder.layout import STOP
 from coppice.orchestrator.placement.runner import MEETING, Runner, accompany
-from coppice.slurm.job.signals import Told
+from coppice.slurm.job.signals import EndSignals
 from coppice.slurm.job.task import this_task
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class TrialJob:
         if ended in FINAL:  # its node was lost before Slurm heard of the end, and the job was requeued
             return ended
         token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
-        told = Told()
+        signals = EndSignals()
         task = this_task()
         # as many threads as cores, as in Ray's workers; with others sums are rounded in another way
         os.environ.setdefault("OMP_NUM_THREADS", str(task.cpus))
         if task.size == 1:
-            return self._claimed(folder, token, told, None)
+            return self._claimed(folder, token, signals, None)
         from coppice.orchestrator.trial.process_group import joined, use_gpu
 
         use_gpu(task.local)
@@ -52,24 +52,24 @@ class TrialJob:
             if task.rank and ranks:
                 accompany(self.task, ranks, _seed)
                 return "accompanied"
-            return self._claimed(folder, token, told, ranks)
+            return self._claimed(folder, token, signals, ranks)
 
-    def _claimed(self, folder: Path, token: fence.Token, told: Told, ranks: ProcessRanks | None) -> str:
+    def _claimed(self, folder: Path, token: fence.Token, signals: EndSignals, ranks: ProcessRanks | None) -> str:
         try:
             fence.claim(folder, token)
-            return self._run(folder, told, ranks)
+            return self._run(folder, signals, ranks)
         except fence.Superseded:
             return "superseded"
         finally:
             fence.release(folder)
 
-    def _run(self, folder: Path, told: Told, ranks: ProcessRanks | None) -> str:
+    def _run(self, folder: Path, signals: EndSignals, ranks: ProcessRanks | None) -> str:
         runner = Runner(self.task, _seed, ranks)
         try:
             while True:
                 if (folder / STOP).exists():
                     return "stopped"
-                if told.signal:
+                if signals.last:
                     runner.save()
                     return "interrupted"
                 fence.check(folder)

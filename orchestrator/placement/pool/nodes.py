@@ -11,7 +11,7 @@ from coppice.orchestrator.placement.ended_jobs import BLAMELESS, DEAD_ON_ARRIVAL
 from coppice.orchestrator.placement.pool.workers import Fleet
 from coppice.slurm.broker.bad_nodes import BadNodes
 from coppice.slurm.broker.broker import Broker
-from coppice.slurm.broker.work import REFUSED, Tracked, Work
+from coppice.slurm.broker.work import REFUSED, TrackedWork, Work
 from coppice.slurm.client import Job
 from coppice.slurm.ray.node import leave_file
 
@@ -80,9 +80,9 @@ class Nodes:
         if key in self._parting or len(self._staying) > wanted:
             self._forget(key)
         else:
-            self.broker.again(key, self._options(key))
+            self.broker.resubmit(key, self._options(key))
 
-    def _died(self, tracked: Tracked, job: Job, fleet: Fleet) -> None:
+    def _died(self, tracked: TrackedWork, job: Job, fleet: Fleet) -> None:
         self._dead += 1
         if fleet.up or self._dead < DEAD_ON_ARRIVAL:
             return

@@ -17,7 +17,7 @@ from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Journal
 from coppice.slurm.broker.work import Work
 from coppice.slurm.client import Client
-from coppice.slurm.ray.node import Cluster, Glide, controller_address, own_address
+from coppice.slurm.ray.node import Cluster, NodeJob, controller_address, own_address
 from coppice.slurm.submission import SIGNAL_DELAY_S, notice_s
 
 SPARE_S, LEAST_DRAIN_S = 30.0, 5.0
@@ -70,7 +70,7 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
 
 def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
     drain_s = max(LEAST_DRAIN_S, notice_s(shape.request.time_min, SIGNAL_DELAY_S) - SPARE_S)
-    return Work(key, Glide(key, own, {**RAY_SETTINGS, **environment}, shape.site.local_disk, drain_s), shape.options)
+    return Work(key, NodeJob(key, own, {**RAY_SETTINGS, **environment}, shape.site.local_disk, drain_s), shape.options)
 
 
 def _own_address(client: Client) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coppice.orchestrator.campaign import run, status
-from coppice.orchestrator.campaign.sampler import Asker
+from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Ledger
@@ -87,10 +87,10 @@ def test_the_study_comes_back_from_the_folders(tmp_path: Path) -> None:
 
     spec = campaign(tmp_path, training={"epochs": 1}, search={"trials": 3})
     run(spec)
-    asker = Asker(spec)
-    asker.restore(Ledger(CampaignFolder(tmp_path / "c")).entries())
-    trials = asker._study.trials
+    sampler = Sampler(spec)
+    sampler.restore(Ledger(CampaignFolder(tmp_path / "c")).entries())
+    trials = sampler._study.trials
     assert [t.state for t in trials] == [optuna.trial.TrialState.COMPLETE] * 3
     assert [t.value for t in trials] == [s.metrics["val_accuracy"] for s in status(tmp_path / "c")]
-    asked = asker.ask(3)
-    assert asked is not None and list(asked.params) == ["task/network_args/x"]
+    sample = sampler.ask(3)
+    assert sample is not None and list(sample.params) == ["task/network_args/x"]

@@ -12,7 +12,7 @@ from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
 from coppice.orchestrator.folder.lock import create
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.slurm.client import Job
-from coppice.slurm.job.succession import NOT_DONE
+from coppice.slurm.job.successor import NOT_DONE
 from tests.support.campaigns import campaign
 from tests.support.slurm.stand_ins import FakeClient
 

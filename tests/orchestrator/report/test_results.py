@@ -11,7 +11,7 @@ from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import create
-from coppice.orchestrator.folder.trials import Asked, Ledger
+from coppice.orchestrator.folder.trials import Ledger, Sample
 from coppice.orchestrator.operations.status import StatusBoard, status
 from coppice.orchestrator.report.results import best_trial, results, write_results
 
@@ -46,8 +46,8 @@ def folder(tmp_path: Path) -> CampaignFolder:
 def add(folder: CampaignFolder, name: str, number: int | None) -> None:
     spec = TrialSpec.model_validate({"task": {"dataset": "digits", "network": "mlp"}, "training": {"epochs": 2},
                                      "label": None if name.startswith("t0") else name})
-    asked = Asked({}, {"lr": 0.1 * number, "how": "random"} if number is not None else {}, {})
-    Ledger(folder).add(name, spec.model_dump(mode="json"), number, asked)
+    sample = Sample({}, {"lr": 0.1 * number, "how": "random"} if number is not None else {}, {})
+    Ledger(folder).add(name, spec.model_dump(mode="json"), number, sample)
 
 
 def report(folder: CampaignFolder, name: str, epoch: int, accuracy: float, parameters: float) -> None:

@@ -26,7 +26,7 @@ from coppice.orchestrator.placement.pool.workers import EndedAttempt, Fleet
 from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Attempt
-from coppice.slurm.broker.work import Tracked, Work
+from coppice.slurm.broker.work import TrackedWork, Work
 from coppice.slurm.client import Job
 from coppice.slurm.ray.node import Allocation, Cluster, leave_file
 from coppice.slurm.ray.ports import NoPorts, reserved
@@ -243,17 +243,17 @@ class Slurm:
         self.folder, self.works, self.again_with, self.dropped = folder, {}, [], []  # type: ignore[var-annotated]
 
     def add(self, work: Work) -> None:
-        self.works[work.key] = Tracked(work, Attempt(work.key, 1, f"{len(self.works) + 1}", 0.0))
+        self.works[work.key] = TrackedWork(work, Attempt(work.key, 1, f"{len(self.works) + 1}", 0.0))
 
-    def tracked(self, key: str) -> Tracked:
+    def tracked(self, key: str) -> TrackedWork:
         return self.works[key]
 
     def poll(self) -> bool:
         return True
 
-    def again(self, key: str, options: dict[str, str]) -> None:
+    def resubmit(self, key: str, options: dict[str, str]) -> None:
         self.again_with.append((key, options.get("exclude", "")))
-        self.works[key] = Tracked(self.works[key].work, Attempt(key, self.works[key].attempt.number + 1, "9", 0.0))
+        self.works[key] = TrackedWork(self.works[key].work, Attempt(key, self.works[key].attempt.number + 1, "9", 0.0))
 
     def drop(self, key: str) -> None:
         self.dropped.append(key)

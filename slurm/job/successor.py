@@ -1,4 +1,4 @@
-"""How a job that must end before its work is done hands over to another one."""
+"""How a job that must end before its work is done hands over to another one, its successor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_DONE = 75
 
 
 @dataclass
-class Succession:
+class Successor:
     """The job that goes on when this one has ended without success.
 
     A successor is queued beforehand, so that one is there even after this job is killed without a word. Where the site does not
@@ -23,18 +23,18 @@ class Succession:
         script: of this job, which is also its successor's.
         client: Slurm's commands.
         job: this job's id; empty outside of Slurm.
-        successor: id of the job that waits; empty when there is none.
+        id: of the job that waits; empty when there is none.
     """
 
     script: Path
     client: Client
     job: str = ""
-    successor: str = ""
+    id: str = ""
 
     @staticmethod
-    def of_this_job(script: Path, client: Client) -> Succession:
+    def of_this_job(script: Path, client: Client) -> Successor:
         """For the job that this process runs in."""
-        return Succession(script, client, os.environ.get("SLURM_JOB_ID", ""))
+        return Successor(script, client, os.environ.get("SLURM_JOB_ID", ""))
 
     @property
     def note(self) -> Path:
@@ -47,29 +47,29 @@ class Succession:
             return
         written = self.note.read_text().split() if self.note.exists() else []
         if len(written) == 2 and written[0] == self.job:
-            self.successor = written[1]
+            self.id = written[1]
             return
         after = (f"--dependency=afternotok:{self.job}", "--kill-on-invalid-dep=yes")
         try:
-            self.successor = self.client.run("sbatch", "--parsable", *after, str(self.script)).strip().split(";")[0]
+            self.id = self.client.run("sbatch", "--parsable", *after, str(self.script)).strip().split(";")[0]
         except SlurmError:
             return
-        self.note.write_text(f"{self.job} {self.successor}")
+        self.note.write_text(f"{self.job} {self.id}")
 
     def _waits(self) -> bool:
         """Whether there is a successor, as far as Slurm says."""
-        if not self.successor:
+        if not self.id:
             return False
         try:
-            found = self.client.live().get(self.successor)
+            job = self.client.live().get(self.id)
         except SlurmError:
             return True
-        return found is not None and not found.ended
+        return job is not None and not job.ended
 
     def done(self) -> None:
         """The work is done: no successor is needed."""
-        if self.successor:
-            self.client.cancel([self.successor])
+        if self.id:
+            self.client.cancel([self.id])
         self.note.unlink(missing_ok=True)
 
     def hand_over(self) -> bool:
@@ -78,9 +78,9 @@ class Succession:
             return False
         if not self._waits():
             self.note.unlink(missing_ok=True)
-            self.successor = ""
+            self.id = ""
             self.prepare()
-        if self.successor:
+        if self.id:
             return True
         try:
             self.client.run("scontrol", "requeue", self.job)

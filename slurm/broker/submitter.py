@@ -14,7 +14,7 @@ Options = Mapping[str, str]
 
 
 @dataclass
-class Intake:
+class Submitter:
     """Hands in work in arrays of what asks for the same.
 
     After a refusal for too many jobs, arrays become half as large and the rest waits for the next time; after each array that
@@ -29,7 +29,7 @@ class Intake:
     problem: str = ""
     _size: int = 0
 
-    def hand_in(
+    def submit_all(
         self, waiting: Sequence[tuple[str, Options]], submit: Callable[[Options, list[str]], None], others: bool
     ) -> Iterator[tuple[list[str], SlurmError]]:
         """Hand in as much as Slurm takes. Yields what it refuses for good, with what it said.
