@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from coppice.methods.catalog import build
@@ -17,6 +17,7 @@ from coppice.methods.selection.amount import Amount
 from coppice.orchestrator.config.models import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
 from coppice.orchestrator.config.space import Space, make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
+from coppice.orchestrator.planning.problems import Faults, Place
 from coppice.orchestrator.references import resolve
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES
@@ -24,9 +25,6 @@ from coppice.orchestrator.trial.adaptation import Adaptation
 from coppice.orchestrator.trial.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
 from coppice.scheduler.triggers import build_trigger
 
-Place = tuple[Any, ...]
-Problems = Iterator[tuple[Place, str]]
-"""What is wrong, each with where in the tree it is."""
 METRICS = ("loss", "accuracy", "r2", "rmse")
 COSTS = ("parameters", "flops", "compute", "seconds", "train_loss")
 REMOVALS = {"immediate": (), "absorb": (), "merge": (), "shrink": ("steps",)}
@@ -42,28 +40,28 @@ def _error_of(call: Callable[[], Any]) -> str | None:
     return None
 
 
-def _problem_of(place: Place, call: Callable[[], Any]) -> Problems:
-    """The error that a call raises, as a problem of `place`; nothing where it raises none."""
+def _fault_of(place: Place, call: Callable[[], Any]) -> Faults:
+    """The error that a call raises, as a fault of `place`; nothing where it raises none."""
     message = _error_of(call)
     if message:
         yield place, message
 
 
-def check_search(spec: CampaignSpec) -> Problems:
+def check_search(spec: CampaignSpec) -> Faults:
     """Sampler, trial scheduler, metrics, placement and body."""
     search = spec.search
-    yield from _problem_of(("search", "sampler"), lambda: make_sampler(search, Space({}), 0))
+    yield from _fault_of(("search", "sampler"), lambda: make_sampler(search, Space({}), 0))
     scheduler = search.trial_scheduler
     yield from _check_name(("search", "scheduler"), scheduler.name, scheduler.arguments, TRIAL_SCHEDULERS)
     known = {*COSTS, *(f"val_{m}" for m in METRICS)}
     for place, metric in [(("search", "metric"), search.metric), *((("search", "and", m), m) for m in search.also)]:
         if metric not in known:
             yield place, f"must be one of {sorted(known)}, but is {metric!r}"
-    yield from _problem_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
-    yield from _problem_of(("body",), lambda: resolve("body", spec.body, {}))
+    yield from _fault_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
+    yield from _fault_of(("body",), lambda: resolve("body", spec.body, {}))
 
 
-def _check_name(place: Place, name: str, arguments: dict[str, Any], known: dict[str, tuple[str, ...]]) -> Problems:
+def _check_name(place: Place, name: str, arguments: dict[str, Any], known: dict[str, tuple[str, ...]]) -> Faults:
     """Whether a name and its arguments are among the known ones."""
     if name not in known:
         yield place, f"must be one of {sorted(known)}, but is {name!r}"
@@ -73,7 +71,7 @@ def _check_name(place: Place, name: str, arguments: dict[str, Any], known: dict[
         yield (*place, name, unknown[0]), f"{name} takes {list(known[name]) or 'no arguments'}, but got {unknown}"
 
 
-def check_training(training: TrainingSpec) -> Problems:
+def check_training(training: TrainingSpec) -> Faults:
     """Optimizer and learning-rate schedule."""
     optimizer = training.optimizer
     if optimizer.name not in OPTIMIZERS:
@@ -89,15 +87,15 @@ def check_training(training: TrainingSpec) -> Problems:
         yield ("lr_schedule",), f"{message} (known: {sorted(LR_SCHEDULES)})"
 
 
-def check_task(task: TaskSpec) -> Problems:
+def check_task(task: TaskSpec) -> Faults:
     """Data set, network and loss."""
-    yield from _problem_of(("dataset",), lambda: resolve("dataset", task.dataset, DATASETS))
+    yield from _fault_of(("dataset",), lambda: resolve("dataset", task.dataset, DATASETS))
     if task.data_dir is not None and not task.data_dir.expanduser().is_dir():
         yield ("data_dir",), f"must be a folder that can be read, but {str(task.data_dir)!r} is none"
-    yield from _problem_of(("network",), lambda: _check_factory(task.network, task.network_args))
+    yield from _fault_of(("network",), lambda: _check_factory(task.network, task.network_args))
     if task.loss is not None:
         loss = task.loss.name
-        yield from _problem_of(("loss",), lambda: resolve("loss", loss, LOSSES))
+        yield from _fault_of(("loss",), lambda: resolve("loss", loss, LOSSES))
 
 
 def _check_factory(network: str, arguments: dict[str, Any]) -> None:
@@ -118,7 +116,7 @@ def check_amount(spec: AdaptationSpec) -> None:
         raise ValueError(f"{spec.how.name} does not advise how many; give a number")
 
 
-def _check_together(spec: AdaptationSpec) -> Problems:
+def _check_together(spec: AdaptationSpec) -> Faults:
     """Whether trigger, selection, method and amount go together; nothing where one of them is wrong by itself."""
     try:
         amount, trigger = Amount.read(spec.amount), build_trigger(spec.when.name, spec.when.arguments)
@@ -143,12 +141,12 @@ def _check_together(spec: AdaptationSpec) -> Problems:
         yield ("where",), f"latency is measured for {', '.join(MEASURED)}, but {spec.how.name} acts on {', '.join(levels)}"
 
 
-def check_adaptation(spec: AdaptationSpec) -> Problems:
+def check_adaptation(spec: AdaptationSpec) -> Faults:
     """Trigger, selection, method, amount and removal: each by itself, then whether they go together."""
-    yield from _problem_of(("where",), lambda: build("selection", spec.where.name, spec.where.arguments))
-    yield from _problem_of(("how",), lambda: build(spec.kind, spec.how.name, spec.how.arguments))
-    yield from _problem_of(("amount",), lambda: check_amount(spec))
-    trigger = list(_problem_of(("when",), lambda: build_trigger(spec.when.name, spec.when.arguments)))
+    yield from _fault_of(("where",), lambda: build("selection", spec.where.name, spec.where.arguments))
+    yield from _fault_of(("how",), lambda: build(spec.kind, spec.how.name, spec.how.arguments))
+    yield from _fault_of(("amount",), lambda: check_amount(spec))
+    trigger = list(_fault_of(("when",), lambda: build_trigger(spec.when.name, spec.when.arguments)))
     combination = list(_check_together(spec))
     removal = list(_check_name(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS))
     yield from (*trigger, *combination, *removal)

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from coppice.orchestrator.config.models import CampaignSpec, Named, TrialSpec
-from coppice.orchestrator.planning.load import CampaignError, check, load_campaign, parse
+from coppice.orchestrator.planning.load import check, load_campaign
+from coppice.orchestrator.planning.problems import CampaignError
+from coppice.orchestrator.planning.source import parse
 
 GOOD = """\
 name: good

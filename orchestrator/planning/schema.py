@@ -1,0 +1,62 @@
+"""Validates a part of a campaign file against its model, says in words of the file what is wrong, and goes on without that."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from coppice.orchestrator.config.models import AdaptationSpec, LimitSpec, SearchSpec, TaskSpec, TrainingSpec
+from coppice.orchestrator.planning.problems import Fault, Faults, Place
+
+STAND_INS: dict[str, Any] = {
+    "name": "x", "task": {}, "training": {}, "dataset": "digits", "network": "mlp", "epochs": 1, "when": "never",
+    "how": "random", "amount": 1.0}
+"""For required keys that are missing or wrong, while the rest is checked."""
+MODELS: dict[str, type[BaseModel]] = {
+    "task": TaskSpec, "training": TrainingSpec, "adaptations": AdaptationSpec, "search": SearchSpec, "limit": LimitSpec}
+"""Models of parts that the models of the whole hold as plain trees, by key."""
+
+
+def validate(model: type[BaseModel], tree: Any) -> tuple[list[Fault], BaseModel | None]:
+    """What is wrong with `tree`, and the model without the values that are wrong, so that the rest can be checked too."""
+    try:
+        return [], model.model_validate(tree)
+    except ValidationError as error:
+        faults = list(_explain(error, model))
+    if not isinstance(tree, dict):
+        return faults, None
+    wrong = {place[0] for place, _ in faults if place}
+    right = {k: v for k, v in tree.items() if k not in wrong}
+    needed = {k: v for k, v in STAND_INS.items() if k in model.model_fields and k not in right}
+    try:
+        return faults, model.model_validate({**needed, **right})
+    except ValidationError:
+        return faults, None
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> Faults:
+    """Pydantic's errors in words of a campaign file."""
+    for one in error.errors():
+        place = tuple(one["loc"])
+        if one["type"] == "extra_forbidden":
+            known = _keys(model, place[:-1])
+            near = difflib.get_close_matches(str(place[-1]), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(known)}"
+            yield place, f"unknown key{hint}"
+        elif one["type"] == "missing":
+            yield place, "is missing"
+        else:
+            yield place, f"{one['msg'].removeprefix('Value error, ')} (got {one['input']!r})"
+
+
+def _keys(model: type[BaseModel], place: Place) -> list[str]:
+    """The keys that the mapping at `place` may have, where `model` is that of the root."""
+    for key in place:
+        if key in MODELS:
+            model = MODELS[key]
+        elif isinstance(key, str) and key in model.model_fields:
+            annotation = model.model_fields[key].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
+    return [field.alias or name for name, field in model.model_fields.items() if name != "kind"]
