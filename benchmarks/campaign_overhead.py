@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.local.placement import local
 
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--fresh", type=int, default=30, help="how many fresh-actor trials are timed")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, local({"cpus": 2}):
+    with tempfile.TemporaryDirectory() as folder, local(LocalPlacement(cpus=2)):
         import os
 
         os.environ.pop("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS")  # bare Tune as it is by default

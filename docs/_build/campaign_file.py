@@ -14,8 +14,8 @@ from pydantic_core import PydanticUndefined
 from coppice.methods.catalog import GROWTH, PRUNING, SELECTIONS
 from coppice.methods.networks.catalog import NETWORKS
 from coppice.orchestrator.config import models
+from coppice.orchestrator.config.placement import PLACEMENTS, PlacementSpec
 from coppice.orchestrator.config.space import SAMPLERS
-from coppice.orchestrator.placement.base import PLACEMENTS
 from coppice.orchestrator.planning.checks import REMOVALS
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES
@@ -32,6 +32,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], str]] = {
     "search": (models.SearchSpec, ""),
     "compare": (models.CompareSpec, ""),
     "resources": (models.ResourcesSpec, ""),
+    **{f"placement: {name}": (model, "") for name, model in PLACEMENTS.items()},
 }
 NAMES: dict[str, Iterable[str]] = {
     "task.dataset": DATASETS, "task.network": NETWORKS, "task.loss": LOSSES, "training.optimizer": OPTIMIZERS,
@@ -67,9 +68,9 @@ def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "must be given"
     value = info.default if info.default is not PydanticUndefined else info.default_factory()  # type: ignore[misc,call-arg]
-    if isinstance(value, BaseModel) and not isinstance(value, models.Named):
+    if isinstance(value, BaseModel) and not isinstance(value, (models.Named, PlacementSpec)):
         return "see there"
-    if isinstance(value, models.Named):
+    if isinstance(value, (models.Named, PlacementSpec)):
         value = value.model_dump()
     return "" if value in (None, {}, (), []) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
@@ -83,11 +84,13 @@ def _range(info: FieldInfo) -> str:
 def _kind(annotation: Any) -> str:
     """A Python annotation in the words of a YAML file."""
     origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _kind(annotation.__origin__)
     if origin is typing.Literal:
         return " \\| ".join(f"`{a}`" for a in typing.get_args(annotation))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(k for a in typing.get_args(annotation) if a is not type(None) and (k := _kind(a))))
-    if isinstance(annotation, type) and issubclass(annotation, models.Named):
+    if isinstance(annotation, type) and issubclass(annotation, (models.Named, PlacementSpec)):
         return "a name"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping", tuple: "a list"}
     return words.get(origin or annotation, "a path" if getattr(annotation, "__name__", "") == "Path" else "")

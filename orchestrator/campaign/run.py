@@ -18,8 +18,8 @@ from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder, cancelled
 from coppice.orchestrator.folder.trials import Ledger
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
-from coppice.orchestrator.placement.base import OpenPlacement
 from coppice.orchestrator.placement.catalog import placed
+from coppice.orchestrator.placement.open_placement import OpenPlacement
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.report.results import best_trial, write_results
 

@@ -14,6 +14,7 @@ import typer
 from coppice.orchestrator.cli.options import Account, Json
 from coppice.orchestrator.cli.output import console, print_json, say
 from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
+from coppice.orchestrator.config.placement import JobPlacement, SlurmPlacement
 from coppice.orchestrator.doctor import cluster, machine, node
 from coppice.orchestrator.doctor import folder as disk
 from coppice.orchestrator.doctor.finding import Finding
@@ -71,23 +72,26 @@ def _campaign(path: Path | None) -> tuple[CampaignSpec | None, Path]:
 def _findings(
     spec: CampaignSpec | None, root: Path, site: str | None, account: str | None, job: tuple[float, bool] | None
 ) -> list[Finding]:
-    given = dict(spec.placement.arguments) if spec is not None and spec.placement.name != "local" else {}
-    name = site or given.get("site") or (None if job is None and (spec is None or spec.placement.name == "local") else "generic")
-    at = load_site(name or "generic")
+    placement = spec.placement if spec is not None and isinstance(spec.placement, SlurmPlacement) else None
+    at = load_site(site or (placement or JobPlacement()).site)
     place = disk.existing(root.absolute())
     longest_h = max(q.max_min for q in at.queues) / 60
     resources = spec.resources if spec is not None else ResourcesSpec(hours=min(24.0, longest_h))
-    gpus_here = resources.gpus if spec is not None and spec.placement.name == "local" else 0
+    gpus_here = resources.gpus if spec is not None and placement is None else 0
     here = machine.described()
     findings = [*machine.judged(here, gpus_here), *_started(place, here), *disk.judged(place, at.scratch)]
-    if name is None:
+    if site is None and placement is None and job is None:
         return findings
-    request = request_of({**given, **({"account": account} if account else {})}, resources)
+    request = request_of(_billed(placement or JobPlacement(), account), resources, at)
     client = Client(timeout_s=30.0)
     findings += cluster.judged(client, at, request)
     if job is not None:
         findings += node.on_node(place, at, request, client, wait_s=job[0], requeue=job[1], tell=say)
     return findings
+
+
+def _billed(placement: SlurmPlacement, account: str | None) -> SlurmPlacement:
+    return placement.model_copy(update={"account": account}) if account else placement
 
 
 def _started(place: Path, here: dict[str, Any]) -> list[Finding]:

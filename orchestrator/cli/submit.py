@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from coppice.orchestrator.campaign import driver
 from coppice.orchestrator.cli.options import Account, File, Hours
 from coppice.orchestrator.cli.output import command, say
-from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import JobPlacement, LocalPlacement
 from coppice.orchestrator.planning.load import At, load_campaign
 from coppice.slurm.client import Client
 from coppice.slurm.request import Request
@@ -31,11 +32,13 @@ def at_site(site: str, account: str | None) -> At:
     """Places a campaign's trials as jobs at a site, unless its file places them already; what it leaves out is filled in."""
 
     def at(spec: CampaignSpec) -> CampaignSpec:
-        name = "job" if spec.placement.name == "local" else spec.placement.name
-        given = {} if spec.placement.name == "local" else spec.placement.arguments
-        watched = {"dashboard": True} if name == "job" else {}  # a pool's nodes would answer whoever asks for metrics
-        arguments = {"site": site, **watched, **({"account": account} if account else {}), **given}
-        return spec.model_copy(update={"placement": Named(name=name, arguments=arguments), "root": spec.root.absolute()})
+        placement = JobPlacement() if isinstance(spec.placement, LocalPlacement) else spec.placement
+        defaults: dict[str, Any] = {"site": site, **({"account": account} if account else {})}
+        if isinstance(placement, JobPlacement):  # a pool's nodes would answer whoever asks for metrics
+            defaults["dashboard"] = True
+        left_out = {key: value for key, value in defaults.items() if key not in placement.model_fields_set}
+        placement = placement.model_copy(update=left_out)
+        return spec.model_copy(update={"placement": placement, "root": spec.root.absolute()})
 
     return at
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_serializer, model_validator
+from pydantic import Field, StringConstraints, model_serializer, model_validator
+
+from coppice.orchestrator.config.base import Model
+from coppice.orchestrator.config.placement import LocalPlacement, Placement
 
 Tree = Any
 """A part of the campaign file in which any value may be a distribution."""
-
-
-class Model(BaseModel):
-    """Frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
 
 
 class Named(Model):
@@ -213,7 +210,7 @@ class CampaignSpec(Model):
     """What the best network is compared with."""
     resources: ResourcesSpec = ResourcesSpec()
     """What one trial gets."""
-    placement: Named = Named(name="local")
+    placement: Placement = LocalPlacement()
     """Where trials run."""
     body: str = "coppice.orchestrator.trial.trial:Trial"
     """What runs as a trial: a class of your own, as `package.module:Class`."""

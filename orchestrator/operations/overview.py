@@ -15,7 +15,7 @@ from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 from coppice.orchestrator.operations.usage import CampaignUsage, Usage, usage_of
 from coppice.slurm.client import Client
 from coppice.slurm.reasons import explained
-from coppice.slurm.site import Site, load_site
+from coppice.slurm.site import Site
 
 SOON_DAYS = 7
 RUNS = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING")
@@ -79,7 +79,7 @@ def overview(folder: CampaignFolder, client: Client) -> Overview:
     found = [_standing(s, jobs.get(s.id), used.get(s.id), queue, driven) for s in statuses]
     order = sorted(found, key=lambda s: (s.trial.label is not None, s.trial.id))
     problem = (f"Slurm cannot be asked, so states are those of the folder: {queue.problem}",) if queue.problem else ()
-    notes = (*problem, *usage.notes, *_expiry(folder, load_site(spec.placement.arguments.get("site", "generic")), time.time()))
+    notes = (*problem, *usage.notes, *_expiry(folder, spec.placement.open_site(), time.time()))
     return Overview(tuple(order), queue, usage, _driver(folder, queue, driven, statuses), notes)
 
 

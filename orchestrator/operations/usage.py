@@ -13,7 +13,7 @@ from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.queue import attempts_of
 from coppice.slurm.accounts import Node, Run, billed_hours, runs, whole_nodes
 from coppice.slurm.client import Client, SlurmError
-from coppice.slurm.site import Site, load_site
+from coppice.slurm.site import Site
 
 EARLY_S = 2.0
 """Clocks of nodes and of the controller may differ by so much."""
@@ -138,7 +138,7 @@ def _accounts(client: Client, jobs: Mapping[str, Sequence[str]], notes: list[str
 def _hours(
     client: Client, spec: CampaignSpec, held: Mapping[str, Sequence[Run]], notes: list[str]
 ) -> dict[str, tuple[float, float]]:
-    site = load_site(spec.placement.arguments.get("site", "generic"))
+    site = spec.placement.open_site()
     nodes: dict[str, Node] = {}
     if site.billing == "nodes":
         try:

@@ -5,55 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from coppice.orchestrator.config.models import CampaignSpec, Named, ResourcesSpec
+from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
+from coppice.orchestrator.config.placement import JobPlacement, Placement, PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.base import PLACEMENTS, OpenPlacement, _known
+from coppice.orchestrator.placement.jobs.placement import jobs
+from coppice.orchestrator.placement.jobs.request import JobRequest
 from coppice.orchestrator.placement.local.placement import local
+from coppice.orchestrator.placement.open_placement import OpenPlacement
+from coppice.orchestrator.placement.pool.placement import pool
+from coppice.orchestrator.placement.pool.sizing import PoolShape
 
 
-def check_placement(placement: Named, resources: ResourcesSpec) -> None:
+def check_placement(placement: Placement, resources: ResourcesSpec) -> None:
     """Raise what is wrong with a placement, without starting anything.
 
     Raises:
-        ValueError: unknown placement or argument, or a job that the site does not take.
+        ValueError: there is no such site, it does not take such jobs, or no trial fits into a node of the pool.
     """
-    if placement.name not in PLACEMENTS:
-        raise ValueError(f"placement must be one of {list(PLACEMENTS)}, but got {placement.name!r}.")
-    _known(placement.name, placement.arguments, PLACEMENTS[placement.name])
-    if placement.name == "job":
-        from coppice.orchestrator.placement.jobs.request import request_of
-        from coppice.slurm.request import options
-        from coppice.slurm.site import load_site
-
-        options(load_site(placement.arguments.get("site", "generic")), request_of(placement.arguments, resources))
-    if placement.name == "pool":
-        from coppice.orchestrator.placement.pool.sizing import shape_of
-
-        shape_of(placement.arguments, resources)
-
-
+    if isinstance(placement, JobPlacement):
+        JobRequest.of(placement, resources)
+    if isinstance(placement, PoolPlacement):
+        PoolShape.of(placement, resources)
 
 
 def placed(
     spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool] = lambda: False
 ) -> AbstractContextManager[OpenPlacement]:
-    """The placement of a campaign.
+    """The placement of a campaign, to be entered for as long as the campaign runs.
 
     Args:
         spec: the campaign.
         folder: its folder.
         leaving: whether this process must end before the campaign does.
-
-    Raises:
-        ValueError: see `check_placement`.
     """
-    check_placement(spec.placement, spec.resources)
-    if spec.placement.name == "local":
-        return local(spec.placement.arguments, spec.resources, folder)
-    if spec.placement.name == "pool":
-        from coppice.orchestrator.placement.pool.placement import pool
-
-        return pool(spec, folder, leaving)
-    from coppice.orchestrator.placement.jobs.placement import jobs
-
-    return jobs(spec, folder, leaving)
+    placement = spec.placement
+    if isinstance(placement, JobPlacement):
+        return jobs(spec, placement, folder, leaving)
+    if isinstance(placement, PoolPlacement):
+        return pool(spec, placement, folder, leaving)
+    return local(placement, spec.resources, folder)

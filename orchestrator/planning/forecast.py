@@ -9,13 +9,14 @@ from pathlib import Path
 
 from coppice.orchestrator.campaign.driver import script_text
 from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import JobPlacement, PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.jobs.request import request_of
-from coppice.orchestrator.placement.pool.placement import pool_name
-from coppice.orchestrator.placement.pool.sizing import Shape, shape_of
+from coppice.orchestrator.placement.job_names import pool_jobs_name, trial_jobs_name
+from coppice.orchestrator.placement.jobs.request import JobRequest
+from coppice.orchestrator.placement.pool.sizing import PoolShape
 from coppice.orchestrator.planning.preview import Preview
 from coppice.orchestrator.trial.checkpointing import KEPT_CHECKPOINTS
-from coppice.slurm.request import Request, options
+from coppice.slurm.request import Request
 from coppice.slurm.site import Site, load_site
 from coppice.slurm.submission import script
 
@@ -66,7 +67,12 @@ def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Seque
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
     trials = spec.search.trials + spec.compare.static + (spec.compare.big is not None)
-    plan = (_in_pool if spec.placement.name == "pool" else _in_jobs)(spec, folder, site_name, trials)
+    if isinstance(spec.placement, PoolPlacement):
+        plan = _in_pool(spec, PoolShape.of(spec.placement, spec.resources), folder, trials)
+    elif isinstance(spec.placement, JobPlacement):
+        plan = _in_jobs(spec, JobRequest.of(spec.placement, spec.resources), folder, trials)
+    else:
+        raise ValueError("only a campaign with placement job or pool has anything to hand in.")
     parameters = max((p.parameters for p in sampled), default=0)
     files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT) + plan.jobs * FILES_A_JOB
     return Forecast(
@@ -95,9 +101,8 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def _in_jobs(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials: int) -> _Plan:
-    site = load_site(spec.placement.arguments.get("site", site_name))
-    request = request_of(spec.placement.arguments, spec.resources)
+def _in_jobs(spec: CampaignSpec, job: JobRequest, folder: CampaignFolder, trials: int) -> _Plan:
+    site, request = job.site, job.request
     whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
     notes = []
     if site.billing == "nodes" and request.gpus and request.gpus < whole:
@@ -106,19 +111,17 @@ def _in_jobs(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials:
             f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them. Placement pool fills "
             f"whole nodes: placement: {{pool: {{site: {site.name}, nodes: {nodes}}}}}."
         )
-    name = f"coppice-{spec.name}-{folder.identity()}"
-    return _Plan("trial", name, folder.jobs, site, request, options(site, request), trials, tuple(notes))
+    return _Plan("trial", trial_jobs_name(spec, folder), folder.jobs, site, request, job.options, trials, tuple(notes))
 
 
-def _in_pool(spec: CampaignSpec, folder: CampaignFolder, site_name: str, trials: int) -> _Plan:
-    shape = shape_of({"site": site_name, **spec.placement.arguments}, spec.resources)
+def _in_pool(spec: CampaignSpec, shape: PoolShape, folder: CampaignFolder, trials: int) -> _Plan:
     nodes = shape.nodes_for(trials)
     own = folder.jobs / "pool" / "1"
     notes = _pool_notes(shape, nodes, trials)
-    return _Plan("node", pool_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
+    return _Plan("node", pool_jobs_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
 
 
-def _pool_notes(shape: Shape, nodes: int, trials: int) -> list[str]:
+def _pool_notes(shape: PoolShape, nodes: int, trials: int) -> list[str]:
     at_a_time = min(trials, shape.capacity)
     notes = [f"{at_a_time} of {trials} trials run at a time, packed onto {nodes} nodes; a node that is not needed is given back."]
     if shape.site.billing == "nodes":

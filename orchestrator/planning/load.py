@@ -53,6 +53,6 @@ def _check_tree(tree: dict[str, Any], at: At) -> Faults:
     faults, spec = validate(CampaignSpec, tree)
     yield from faults
     yield from check_distributions(tree)
-    if isinstance(spec, CampaignSpec):
-        yield from check_search(at(spec))
+    if isinstance(spec, CampaignSpec):  # a placement that is wrong was left out, and must not be filled in with another one
+        yield from check_search(spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec))
     yield from check_branches(tree)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from coppice.orchestrator.config.models import AdaptationSpec, LimitSpec, SearchSpec, TaskSpec, TrainingSpec
+from coppice.orchestrator.config.placement import PLACEMENTS
 from coppice.orchestrator.planning.problems import Fault, Faults, Place
 
 STAND_INS: dict[str, Any] = {
@@ -15,7 +16,8 @@ STAND_INS: dict[str, Any] = {
     "how": "random", "amount": 1.0}
 """For required keys that are missing or wrong, while the rest is checked."""
 MODELS: dict[str, type[BaseModel]] = {
-    "task": TaskSpec, "training": TrainingSpec, "adaptations": AdaptationSpec, "search": SearchSpec, "limit": LimitSpec}
+    "task": TaskSpec, "training": TrainingSpec, "adaptations": AdaptationSpec, "search": SearchSpec, "limit": LimitSpec,
+    **PLACEMENTS}
 """Models of parts that the models of the whole hold as plain trees, by key."""
 
 
@@ -47,8 +49,10 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Faults:
             yield place, f"unknown key{hint}"
         elif one["type"] == "missing":
             yield place, "is missing"
+        elif one["type"] == "value_error":  # of our own models, which say themselves what was given
+            yield place, one["msg"].removeprefix("Value error, ")
         else:
-            yield place, f"{one['msg'].removeprefix('Value error, ')} (got {one['input']!r})"
+            yield place, f"{one['msg']} (got {one['input']!r})"
 
 
 def _keys(model: type[BaseModel], place: Place) -> list[str]:

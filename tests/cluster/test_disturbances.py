@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
@@ -254,7 +255,7 @@ def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster,
     spec = in_jobs(campaign(tmp_path / "jobs", training={"epochs": 30}, search=search, body=BODY), poll_s=1)
     run(spec)
     slurm_still(slurm)
-    local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})
+    local = spec.model_copy(update={"root": tmp_path / "local", "placement": LocalPlacement()})
     run(local)
     assert told(spec) == told(local) and {e.state for e in entries(spec)} == {"stopped"}
 
@@ -278,7 +279,7 @@ def test_networks_that_grow_go_on_from_where_they_were_told_to_end(
     assert any(e["type"] == "structural" and e["epoch"] > resumed[0][0] for e in events[0])
     slurm_still(slurm)
     monkeypatch.delenv("UNHURRIED_S")
-    local = spec.model_copy(update={"root": tmp_path / "local", "placement": Named(name="local")})
+    local = spec.model_copy(update={"root": tmp_path / "local", "placement": LocalPlacement()})
     assert run(local).state == "finished"
     assert told(spec) == told(local)
     assert {e.state for e in entries(spec)} == {"finished"}

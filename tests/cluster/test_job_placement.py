@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Entry, Ledger
 from coppice.slurm.broker.journal import Journal
@@ -59,7 +60,7 @@ def job_of(spec: CampaignSpec, trial: str) -> str:
 def same_but_for_jobs(spec: CampaignSpec, root: Path) -> None:
     """Every trial finished with what the local campaign has, each epoch once."""
     task = {**spec.task, "network_args": {**spec.task["network_args"], "sleep_s": 0}}
-    local = spec.model_copy(update={"root": root, "placement": Named(name="local"), "task": task})
+    local = spec.model_copy(update={"root": root, "placement": LocalPlacement(), "task": task})
     assert run(local).state == "finished"
     assert told(spec) == told(local)
     assert {e.state for e in entries(spec)} == {"finished"}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec, Named
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.slurm.broker.journal import Journal
@@ -112,7 +113,7 @@ def test_a_trial_may_take_several_nodes_of_the_pool(machines: Cluster, short_tmp
     spec = in_pool(spec, gpus=1, cpus=9)  # nodes have 16 cores: those of the pool are different ones
     assert run(spec).state == "finished"
     assert nothing_is_left(machines, spec) and job_of(spec, "node1")
-    local = Named(name="local", arguments={"gpus": 2, "cpus": 2})
+    local = LocalPlacement(gpus=2, cpus=2)
     assert run(spec.model_copy(update={"root": tmp_path / "local", "placement": local})).state == "finished"
     assert values(spec) == values(spec.model_copy(update={"root": tmp_path / "local"}))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.operations.status import TrialStatus, status
 from coppice.orchestrator.placement.local.placement import local
 
@@ -28,7 +29,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
-    with local({"cpus": 2}):
+    with local(LocalPlacement(cpus=2)):
         yield
 
 

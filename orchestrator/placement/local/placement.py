@@ -1,35 +1,33 @@
-"""PURPOSE"""
+"""Placement `local`: trials are processes of this machine, packed onto its cores and GPUs by Ray."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from coppice.orchestrator.config.models import ResourcesSpec
+from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.base import LOCAL, OpenPlacement, _known
+from coppice.orchestrator.placement.open_placement import OpenPlacement
 from coppice.orchestrator.placement.ray_bundles import resources_of
 from coppice.orchestrator.placement.ray_session import ray_session
 
 
 @contextlib.contextmanager
 def local(
-    arguments: Mapping[str, Any], resources: ResourcesSpec | None = None, folder: CampaignFolder | None = None
+    placement: LocalPlacement, resources: ResourcesSpec | None = None, folder: CampaignFolder | None = None
 ) -> Iterator[OpenPlacement]:
     """This machine: trials are workers of a Ray.
 
     Args:
-        arguments: `cpus`, `gpus` (default: all there are), `dashboard` (default: false).
+        placement: how much of the machine they get.
         resources: what a trial gets.
         folder: of the campaign.
 
     Raises:
-        ValueError: an unknown argument, or a trial needs more than there is.
+        ValueError: a trial needs more than there is.
     """
-    _known("local", arguments, LOCAL)
-    dashboard = bool(arguments.get("dashboard", False))
-    with ray_session(folder, num_cpus=arguments.get("cpus"), num_gpus=arguments.get("gpus"), include_dashboard=dashboard):
+    with ray_session(folder, num_cpus=placement.cpus, num_gpus=placement.gpus, include_dashboard=placement.dashboard):
         from coppice.orchestrator.placement.local.trainable import LocalTrainable
 
         yield OpenPlacement(LocalTrainable, _capacity(resources or ResourcesSpec()), reuse_workers=True)

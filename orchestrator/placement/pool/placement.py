@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.placement import PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Ledger
-from coppice.orchestrator.placement.base import OpenPlacement
-from coppice.orchestrator.placement.pool.sizing import Shape, shape_of
+from coppice.orchestrator.placement.job_names import pool_jobs_name, trial_jobs_name
+from coppice.orchestrator.placement.open_placement import OpenPlacement
+from coppice.orchestrator.placement.pool.sizing import PoolShape
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 from coppice.orchestrator.placement.ray_session import RAY_SETTINGS
 from coppice.slurm.broker.broker import Broker
@@ -24,13 +26,10 @@ SPARE_S, LEAST_DRAIN_S = 30.0, 5.0
 """Of the time between a node's signal and its end, this is kept for Ray to end; trials have the rest to finish their epochs."""
 
 
-def pool_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
-    """Name of the jobs that are nodes of a campaign's pool."""
-    return f"coppice-pool-{spec.name}-{folder.identity()}"
-
-
 @contextlib.contextmanager
-def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]) -> Iterator[OpenPlacement]:
+def pool(
+    spec: CampaignSpec, placement: PoolPlacement, folder: CampaignFolder, leaving: Callable[[], bool]
+) -> Iterator[OpenPlacement]:
     """Trials run on nodes that Slurm jobs bring. Jobs of an earlier driver are cancelled: their cluster is gone.
 
     Raises:
@@ -45,19 +44,18 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
     from coppice.orchestrator.placement.ray_inprocess import in_process_trials
     from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
 
-    arguments = spec.placement.arguments
-    shape = shape_of(arguments, spec.resources)
+    shape = PoolShape.of(placement, spec.resources)
     client = Client()
     own = own_folder(folder)
-    _cancel(client, f"coppice-{spec.name}-{folder.identity()}")
-    broker = Broker(pool_name(spec, folder), own, shape.site, Journal(own / "journal.jsonl"), client=client)
-    ip = str(arguments.get("address") or _own_address(client))
+    _cancel(client, trial_jobs_name(spec, folder))
+    broker = Broker(pool_jobs_name(spec, folder), own, shape.site, Journal(own / "journal.jsonl"), client=client)
+    ip = placement.address or _own_address(client)
     cluster = Cluster(own)
     with contextlib.ExitStack() as held:
-        found = held.enter_context(head(folder, ip, bool(arguments.get("dashboard", False))))
-        cluster.announce(found.address)
+        ray_head = held.enter_context(head(folder, ip, placement.dashboard))
+        cluster.announce(ray_head.address)
         held.callback(_end, broker, cluster)
-        nodes = Nodes(broker, lambda key: _work(key, shape, own, found.environment), own, fleet)
+        nodes = Nodes(broker, lambda key: _work(key, shape, own, ray_head.environment), own, fleet)
         workers = Workers(bundles_of(spec.resources), shape.together)
         supervisor = PoolSupervisor(
             workers, nodes.poll, _nodes_for(spec, shape), _left(spec, folder), _is_there(cluster), leaving=leaving
@@ -68,7 +66,7 @@ def pool(spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool]
             yield OpenPlacement(RemoteTrainable, shape.capacity)
 
 
-def _work(key: str, shape: Shape, own: Path, environment: dict[str, str]) -> Work:
+def _work(key: str, shape: PoolShape, own: Path, environment: dict[str, str]) -> Work:
     drain_s = max(LEAST_DRAIN_S, notice_s(shape.request.time_min, SIGNAL_DELAY_S) - SPARE_S)
     return Work(key, NodeJob(key, own, {**RAY_SETTINGS, **environment}, shape.site.local_disk, drain_s), shape.options)
 
@@ -83,7 +81,7 @@ def _own_address(client: Client) -> str:
         ) from None
 
 
-def _nodes_for(spec: CampaignSpec, shape: Shape) -> Callable[[int], int]:
+def _nodes_for(spec: CampaignSpec, shape: PoolShape) -> Callable[[int], int]:
     most = spec.search.max_concurrent or shape.capacity
     return lambda trials: shape.nodes_for(min(trials, most))
 

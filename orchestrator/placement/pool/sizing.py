@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from coppice.orchestrator.config.models import ResourcesSpec
+from coppice.orchestrator.config.placement import PoolPlacement
 from coppice.orchestrator.placement.ray_bundles import bundles_of, ranks_of
 from coppice.slurm.request import Request, options
-from coppice.slurm.site import GpuNodes, Site, load_site
+from coppice.slurm.site import GpuNodes, Site
 
 HOURS = 24.0
+"""Time limit of a node's job where the campaign does not say."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class PoolShape:
     """A pool.
 
     Attributes:
@@ -39,6 +40,23 @@ class Shape:
     together: bool
     whole: bool
 
+    @classmethod
+    def of(cls, placement: PoolPlacement, resources: ResourcesSpec) -> PoolShape:
+        """The pool that a campaign asks for; `resources` are those of a trial.
+
+        Raises:
+            ValueError: the site does not take such jobs, or no trial fits into a node.
+        """
+        site = placement.open_site()
+        kind = _kind(site, placement, resources)
+        request = _request(site, kind, placement, resources)
+        given = options(site, request)
+        cpus = request.cpus or int(given["cpus-per-task"]) * int(given["ntasks-per-node"])
+        one_task = {**given, "ntasks-per-node": "1", "cpus-per-task": str(cpus)}
+        room = _room(resources, placement.nodes, {"CPU": float(cpus), "GPU": float(request.gpus)})
+        whole = kind is not None and request.gpus == kind.per_node
+        return cls(site, request, one_task, placement.nodes, ranks_of(resources), room, resources.nodes == 1, whole)
+
     @property
     def capacity(self) -> int:
         """Trials at a time, when all nodes are there."""
@@ -50,53 +68,32 @@ class Shape:
         return min(self.nodes, math.ceil(needed))
 
 
-def shape_of(arguments: Mapping[str, Any], resources: ResourcesSpec) -> Shape:
-    """The pool that a campaign asks for.
-
-    Args:
-        arguments: of the placement.
-        resources: of a trial.
-
-    Raises:
-        ValueError: an argument is no such number, the site does not take such jobs, or no trial fits into a node.
-    """
-    site = load_site(arguments.get("site", "generic"))
-    if "poll_s" in arguments:
-        limits = site.limits.model_copy(update={"poll_every_s": _number("poll_s", arguments["poll_s"])})
-        site = site.model_copy(update={"limits": limits})
-    kind = _kind(site, arguments, resources)
-    request = _request(site, kind, arguments, resources)
-    found = options(site, request)
-    cpus = request.cpus or int(found["cpus-per-task"]) * int(found["ntasks-per-node"])
-    one_task = {**found, "ntasks-per-node": "1", "cpus-per-task": str(cpus)}
-    nodes = _count("nodes", arguments.get("nodes", 1))
-    room = _room(resources, nodes, {"CPU": float(cpus), "GPU": float(request.gpus)})
-    whole = kind is not None and request.gpus == kind.per_node
-    return Shape(site, request, one_task, nodes, ranks_of(resources), room, resources.nodes == 1, whole)
-
-
-def _kind(site: Site, arguments: Mapping[str, Any], resources: ResourcesSpec) -> GpuNodes | None:
+def _kind(site: Site, placement: PoolPlacement, resources: ResourcesSpec) -> GpuNodes | None:
     """The kind of node; None for nodes without GPUs."""
-    if not (arguments.get("gpus") or resources.gpus):
+    least = max(placement.gpus or 0, resources.gpus)
+    if not least:
         return None
-    least = max(int(arguments.get("gpus") or 0), resources.gpus)
-    found = [k for k in site.gpu_nodes if arguments.get("gpu_type") in (None, k.type)]
-    return next((k for k in found if k.per_node >= least), found[0] if found else None)
+    kinds = [kind for kind in site.gpu_nodes if placement.gpu_type in (None, kind.type)]
+    return next((kind for kind in kinds if kind.per_node >= least), kinds[0] if kinds else None)
 
 
-def _request(site: Site, kind: GpuNodes | None, arguments: Mapping[str, Any], resources: ResourcesSpec) -> Request:
-    gpus = _count("gpus", arguments["gpus"], 0) if "gpus" in arguments else kind.per_node if kind else resources.gpus
-    cpus = arguments.get("cpus")
-    if cpus is None and not gpus:
+def _request(site: Site, kind: GpuNodes | None, placement: PoolPlacement, resources: ResourcesSpec) -> Request:
+    gpus = placement.gpus
+    if gpus is None:
+        gpus = kind.per_node if kind else resources.gpus
+    if placement.cpus is None and not gpus:
         raise ValueError(
             f"placement pool must know how many cores of a node it gets where trials use no GPUs, because site {site.name} does "
             "not say how large such nodes are; give cpus, as in pool: {cpus: 16}."
         )
-    hours = _number("hours", arguments.get("hours", resources.hours or HOURS))
-    base = Request(math.ceil(60 * hours), gpus=gpus, gpu_type=arguments.get("gpu_type"), account=arguments.get("account"))
-    cores = None if cpus is None else _count("cpus", cpus)
-    memory = None if "memory_gb" not in arguments else _number("memory_gb", arguments["memory_gb"])
-    return replace(base, cpus=cores, memory_gb=memory)
+    return Request(
+        time_min=math.ceil(60 * (placement.hours or resources.hours or HOURS)),
+        gpus=gpus,
+        gpu_type=placement.gpu_type,
+        cpus=placement.cpus,
+        memory_gb=placement.memory_gb,
+        account=placement.account,
+    )
 
 
 def _room(resources: ResourcesSpec, nodes: int, there: Mapping[str, float]) -> int:
@@ -114,15 +111,3 @@ def _room(resources: ResourcesSpec, nodes: int, there: Mapping[str, float]) -> i
                 f"{there[name]:g}; lower resources, or raise {name.lower()}s of placement pool."
             )
     return min(int(there[name] // amount) for name, amount in bundle.items() if amount)
-
-
-def _count(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} of placement pool must be a whole number of at least {least}, but is {value!r}.")
-    return value
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name} of placement pool must be a number above 0, but is {value!r}.")
-    return float(value)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -11,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from coppice.orchestrator.config.models import Named, ResourcesSpec
+from coppice.orchestrator.cli.submit import at_site
+from coppice.orchestrator.config.models import ResourcesSpec
+from coppice.orchestrator.config.placement import PoolPlacement
 from coppice.orchestrator.folder import attempts as fence
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import TrialFolder
-from coppice.orchestrator.placement.catalog import check_placement
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.pool.nodes import Nodes
-from coppice.orchestrator.placement.pool.sizing import shape_of
+from coppice.orchestrator.placement.pool.sizing import PoolShape
 from coppice.orchestrator.placement.pool.supervisor import GIVE_BACK_AFTER_S, PoolSupervisor
 from coppice.orchestrator.placement.pool.workers import EndedAttempt, Fleet
 from coppice.orchestrator.placement.supervisor import DriverReplaced
+from coppice.orchestrator.planning.load import check
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Attempt
 from coppice.slurm.broker.work import TrackedWork, Work
@@ -32,6 +36,7 @@ from coppice.slurm.ray.node import Allocation, Cluster, leave_file
 from coppice.slurm.ray.ports import NoPorts, reserved
 from coppice.slurm.ray.process import RayFailed, Start, running
 
+CAMPAIGN = {"name": "c", "task": {"dataset": "digits", "network": "mlp"}, "training": {"epochs": 1}}
 GPUS = {"site": "lichtenberg2", "account": "p1"}
 
 
@@ -58,11 +63,13 @@ def test_ports_that_another_process_has_reserved_are_not_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "resources", "told"),
+    ("arguments", "resources", "message"),
     [
-        ({"node": 3}, {"gpus": 1}, "takes .*'nodes'.* but got .'node'"),
-        ({"nodes": 0}, {"gpus": 1}, "nodes of placement pool must be a whole number of at least 1, but is 0"),
-        ({"hours": "2"}, {"gpus": 1}, "hours of placement pool must be a number above 0, but is '2'"),
+        ({"node": 3}, {"gpus": 1}, "placement.pool.node: unknown key; did you mean 'nodes'?"),
+        ({"nodes": 0}, {"gpus": 1}, r"placement.pool.nodes: .* greater than or equal to 1 \(got 0\)"),
+        ({"nodes": 2.5}, {"gpus": 1}, r"placement.pool.nodes: .* valid integer \(got 2.5\)"),
+        ({"hours": "2"}, {"gpus": 1}, r"placement.pool.hours: .* valid number \(got '2'\)"),
+        ({"hours": -2}, {"gpus": 1}, r"placement.pool.hours: .* greater than 0 \(got -2\)"),
         ({"gpus": 2}, {"gpus": 3}, "resources ask for 3 GPU and a node has 2; lower resources, or raise gpus"),
         ({"cpus": 8}, {"gpus": 1, "cpus": 9}, "resources ask for 9 CPU and a node has 8"),
         ({}, {"gpus": 1, "nodes": 2}, "resources.nodes is 2 and the pool has 1"),
@@ -71,18 +78,27 @@ def test_ports_that_another_process_has_reserved_are_not_taken() -> None:
         ({"account": None}, {"gpus": 1}, "wants an account"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(arguments: dict[str, Any], resources: dict[str, int], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        check_placement(Named(name="pool", arguments={**GPUS, **arguments}), ResourcesSpec(**resources))
+def test_what_cannot_be_is_refused_at_once(arguments: dict[str, Any], resources: dict[str, int], message: str) -> None:
+    placed = {"placement": {"pool": {**GPUS, **arguments}}, "resources": resources}
+    (problem,) = check(yaml.safe_dump({**CAMPAIGN, **placed}))
+    assert re.search(message, str(problem)), problem
+
+
+def test_all_that_is_wrong_with_a_placement_is_said_and_nothing_is_said_of_its_stand_in() -> None:
+    text = yaml.safe_dump(CAMPAIGN) + "placement:\n  pool:\n    account: 7\n    nodes: 0\n"
+    lines = len(text.splitlines())
+    assert [(p.line, p.path) for p in check(text, at_site("lichtenberg2", None))] == [
+        (lines - 1, "placement.pool.account"), (lines, "placement.pool.nodes")]
 
 
 def test_nodes_are_whole_and_trials_are_packed_into_them() -> None:
-    shape = shape_of({**GPUS, "nodes": 4}, ResourcesSpec(gpus=1))
+    pool = PoolPlacement(**GPUS, nodes=4)
+    shape = PoolShape.of(pool, ResourcesSpec(gpus=1))
     assert shape.options["gres"] == "gpu:a100:4" and shape.options["cpus-per-task"] == "96" and shape.whole
     assert shape.capacity == 16 and [shape.nodes_for(n) for n in (0, 1, 4, 5, 60)] == [0, 1, 1, 2, 4]
-    large = shape_of({**GPUS, "nodes": 4}, ResourcesSpec(gpus=3))
+    large = PoolShape.of(pool, ResourcesSpec(gpus=3))
     assert large.capacity == 4 and large.nodes_for(3) == 3
-    wide = shape_of({**GPUS, "nodes": 4}, ResourcesSpec(gpus=4, nodes=2))
+    wide = PoolShape.of(pool, ResourcesSpec(gpus=4, nodes=2))
     assert wide.capacity == 2 and wide.nodes_for(1) == 2
 
 
