@@ -1,4 +1,4 @@
-"""New layers and blocks that start as the identity."""
+"""New layers and blocks that start as the identity (Net2DeeperNet, Chen et al. 2016; AutoGrow, Wen et al. 2019)."""
 
 from __future__ import annotations
 
@@ -84,22 +84,22 @@ class Deepen(Method):
         if self.score == "none":
             return Measurement({e.name: torch.empty(0) for e in elements})
         plans = {e.name: self._plan(context, e, "zero") for e in elements}
-        merits: dict[str, float] = {}
+        sensitivities: dict[str, float] = {}
         left: Mapping[str, InsertPlan] = plans
         while left:
-            found = self._merits(context, left)
-            merits |= found
-            left = {name: plan for name, plan in left.items() if found and name not in found}
-        seeds = {name: {"seed": torch.tensor(plans[name].seed)} for name in merits}
-        return Measurement({n: torch.tensor([merits[n]], dtype=torch.float64) for n in plans if n in merits}, seeds)
+            scored = self._sensitivities(context, left)
+            sensitivities |= scored
+            left = {name: plan for name, plan in left.items() if scored and name not in scored}
+        seeds = {name: {"seed": torch.tensor(plans[name].seed)} for name in sensitivities}
+        return Measurement({n: torch.tensor([sensitivities[n]], dtype=torch.float64) for n in plans if n in sensitivities}, seeds)
 
-    def _merits(self, context: Context, plans: Mapping[str, InsertPlan]) -> dict[str, float]:
+    def _sensitivities(self, context: Context, plans: Mapping[str, InsertPlan]) -> dict[str, float]:
         """Of all places that one copy of the network has room for at a time: an insertion into a block may exclude its copy."""
         network = copy.deepcopy(context.network)
         base, added = _layers(network.module), {}
         for name, plan in plans.items():
             try:
-                added[name] = _inserted(network, plan)
+                added[name] = _insert(network, plan)
             except ValueError:
                 continue
         squares = self._squares(context, network)
@@ -115,8 +115,8 @@ class Deepen(Method):
         with frozen_modes(network.module), torch.enable_grad():
             for inputs, targets in context.shards(self.num_batches):
                 loss = context.loss(network.module(inputs), targets) * len(targets)
-                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-                for name, g in zip(parameters, found, strict=True):
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                for name, g in zip(parameters, gradients, strict=True):
                     total[name] = total.get(name, 0) + (torch.zeros(()) if g is None else g.double())
                 samples += len(targets)
         context.ranks.sum(*total.values())
@@ -146,12 +146,12 @@ class Deepen(Method):
 
 def _layers(module: nn.Module) -> list[list[str]]:
     """Names of the parameters of each module that has any of its own."""
-    found = [[f"{n}.{p}".lstrip(".") for p, _ in m.named_parameters(recurse=False)] for n, m in module.named_modules()]
+    by_module = [[f"{n}.{p}".lstrip(".") for p, _ in m.named_parameters(recurse=False)] for n, m in module.named_modules()]
     known = {n for n, _ in module.named_parameters()}
-    return [[n for n in names if n in known] for names in found if known.intersection(names)]
+    return [[n for n in names if n in known] for names in by_module if known.intersection(names)]
 
 
-def _inserted(network: Network, plan: InsertPlan) -> list[str]:
+def _insert(network: Network, plan: InsertPlan) -> list[str]:
     """Names of the parameters that a plan adds."""
     before = {n for n, _ in network.module.named_parameters()}
     apply(network, plan)

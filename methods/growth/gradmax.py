@@ -1,4 +1,4 @@
-"""New units that get the largest possible gradients."""
+"""New units that get the largest possible gradients (GradMax, Evci et al. 2022)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class GradMax(Exact):
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Singular vectors, and the squared gradient norms that new units will get."""
-        sites, found = sites_of(context, elements), {}
+        sites, offers = sites_of(context, elements), {}
         exact = {"fan_in": True, "fan_out": False, "auto": None}[self.zero]
         for group in grouped(context, sites):
             rows, sigmas = {}, {}
@@ -68,20 +68,20 @@ class GradMax(Exact):
             for name in group:
                 moment = measured.pop(name)
                 if self.zero == "fan_in" or (self.zero == "auto" and moment.why_not_zero is None):
-                    found[name] = self._fan_in_zero(context, sites[name], moment, offered(sites[name], most[name]))
+                    offers[name] = self._fan_in_zero(context, sites[name], moment, offered(sites[name], most[name]))
                 else:
                     rows[name], sigmas[name] = self._directions(context, sites[name], moment, offered(sites[name], most[name]))
             del moment
             rows, sigmas = context.ranks.same(rows), context.ranks.same(sigmas)
             gradients = fan_out_gradients(context, group, rows, self.num_batches)
             for name, directions in rows.items():
-                found[name] = _better_signs(directions, sigmas[name], gradients.pop(name), offered(sites[name], most[name]))
-        for name, data in found.items():
+                offers[name] = _better_signs(directions, sigmas[name], gradients.pop(name), offered(sites[name], most[name]))
+        for name, data in offers.items():
             require_finite(f"the gradients of new units of {name}", data["gains"])
-        return Measurement({e.name: found[e.name]["gains"] for e in elements if len(found[e.name]["gains"])}, found)
+        return Measurement({e.name: offers[e.name]["gains"] for e in elements if len(offers[e.name]["gains"])}, offers)
 
     def _fan_in_zero(self, context: Context, site: Site, moment: Moment, most: int) -> dict[str, Tensor]:
-        """The paper's placement."""
+        """Zero fan-in, as published: outgoing weights of new units, `columns`, with their gains and singular values."""
         weight = layers_of(context.network, site)[1].weight
         _, sigma, right = leading(moment.matrix, most)
         length = self.length(weight if weight.dim() > 2 else weight.unflatten(1, (-1, site.taps)), 1)

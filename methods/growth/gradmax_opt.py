@@ -1,4 +1,4 @@
-"""New units whose gradients are made as large as possible by gradient ascent, where no singular vectors give them."""
+"""New units whose gradients are made large by gradient ascent, where no singular vectors give them (GradMax-Opt, Evci 2022)."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class GradMaxOpt(Exact):
         """Incoming weights of new units and their squared gradient norms, descending."""
         start, before = _distinct(pool, _gains(views, pool, samples))
         start, before = start[:count], before[:count]
-        found = [self._ascend(views, part, samples) for part in start.split(views[0].site.size)]
-        rows, gains = torch.cat([r for r, _ in found]), torch.cat([g for _, g in found])
+        ascended = [self._ascend(views, part, samples) for part in start.split(views[0].site.size)]
+        rows, gains = torch.cat([r for r, _ in ascended]), torch.cat([g for _, g in ascended])
         return _distinct(rows, gains, start, before)
 
     def _pool(self, context: Context, name: str, site: Site, count: int) -> Tensor:
@@ -98,9 +98,9 @@ class GradMaxOpt(Exact):
             optimizer.step()
             with torch.no_grad():
                 rows.copy_(_of_norm(rows, length))
-                found = _gains(views, rows, samples)
-                better = found > gains
-                best[better], gains[better] = rows[better], found[better]
+                reached = _gains(views, rows, samples)
+                better = reached > gains
+                best[better], gains[better] = rows[better], reached[better]
         return best, gains
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
@@ -127,10 +127,10 @@ def _entries(view: View, rows: Tensor) -> Tensor:
 @torch.no_grad()
 def _gradient(views: Sequence[View], rows: Tensor, samples: int) -> Tensor:
     """Gradient of the outgoing weights, mean over samples: [units, outgoing weights], for any number of units."""
-    found = []
+    gradients = []
     for part in rows.split(views[0].site.size):
-        found.append(torch.stack([fan_out_gradient(v, _entries(v, part), len(part)) for v in views]).sum(0) / samples)
-    return torch.cat(found)
+        gradients.append(torch.stack([fan_out_gradient(v, _entries(v, part), len(part)) for v in views]).sum(0) / samples)
+    return torch.cat(gradients)
 
 
 def _gains(views: Sequence[View], rows: Tensor, samples: int) -> Tensor:

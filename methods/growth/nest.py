@@ -1,4 +1,4 @@
-"""New units that bridge two layers where the gradient asks for a connection."""
+"""New units that bridge two layers where the gradient asks for a connection (NeST, Dai, Yin, Jha 2019)."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ class Nest(Method):
                 column.copy_(self._draw(context, old[1], column.shape))
                 for _ in range(2):
                     column.neg_()
-                    found = _loss(trial, self.num_batches)
-                    if found < loss:
-                        best, loss = (row.clone(), column.clone()), found
+                    tried = _loss(trial, self.num_batches)
+                    if tried < loss:
+                        best, loss = (row.clone(), column.clone()), tried
             row.copy_(best[0])
             column.copy_(best[1])
         values = {

@@ -1,4 +1,4 @@
-"""New units that are copies of old ones."""
+"""New units that are copies of old ones (Net2WiderNet, Chen, Goodfellow, Shlens 2016)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Net2Wider(Method):
         return None
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Predicts nothing."""
+        """No scores: copies keep the function, and nothing is measured."""
         return Measurement({e.name: torch.empty(0) for e in elements})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:

@@ -1,4 +1,4 @@
-"""New units that are orthogonal to those that there are, as many as the activations have rank to spare."""
+"""New units orthogonal to the existing ones, as many as the activations have rank to spare (NORTH*, Maile et al. 2022)."""
 
 from __future__ import annotations
 
@@ -137,12 +137,12 @@ class North(Exact):
 
 def _activations(view: View, rows: Tensor) -> list[Tensor]:
     """What units with these incoming weights send to the consumer, as many at a time as the site has: [samples, units] each."""
-    weight, found = rows.view(-1, *view.producer.weight.shape[1:]).to(view.before), []
+    weight, activations = rows.view(-1, *view.producer.weight.shape[1:]).to(view.before), []
     for part in weight.split(view.site.size):
         z = view.before.new_zeros(view.shape)
         z[:, : len(part)] = run_rows(view.producer, view.before, part)
-        found.append(unit_samples(view.site, view.run(z))[:, : len(part)])
-    return found
+        activations.append(unit_samples(view.site, view.run(z))[:, : len(part)])
+    return activations
 
 
 def _farthest(gram: Tensor, old: int, count: int) -> Tensor:
@@ -184,10 +184,10 @@ def orthonormal_rows(used: Tensor, count: int, generator: torch.Generator) -> Te
         _, sigma, right = torch.linalg.svd(used, full_matrices=False)
         rank = int((sigma > sigma[:1] * _CUT).sum())
         vectors = right[: min(rank, width - together)]
-    found = []
+    rows = []
     for start in range(0, count, max(together, 1)):
         drawn = torch.randn(width, min(together, count - start), generator=generator, dtype=torch.float64).to(used)
         for _ in range(2):
             drawn = drawn - vectors.T @ (vectors @ drawn)
-        found.append(torch.linalg.qr(drawn).Q.T)
-    return torch.cat(found)
+        rows.append(torch.linalg.qr(drawn).Q.T)
+    return torch.cat(rows)

@@ -59,7 +59,7 @@ class Random(Method):
         return self.zero != "none"
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Predicts nothing."""
+        """No scores: nothing is measured."""
         return Measurement({e.name: torch.empty(0) for e in elements})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:

@@ -1,0 +1,1 @@
+"""How networks shrink: one file a method, or a folder of its name; `bases` and `gates` are what they share."""

@@ -1,4 +1,4 @@
-"""Condensation: units whose fan-ins point the same way are merged into one."""
+"""Units whose fan-ins point the same way are merged into one (condensation, Chen and Xu 2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coppice.methods.plan import PrunePlan
 from coppice.methods.pruning.bases.merging import fan
 from coppice.methods.pruning.bases.units import UnitPruning
 
-KEPT = 2.0
+MERGED_INTO = 2.0
 """Score of units that others are merged into; those of the others are 1 - how alike they are, at most 1."""
 
 
@@ -42,11 +42,11 @@ class Condense(UnitPruning):
     removal: str = parameter("merge", "units are merged into others", choices=("merge",))
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """See the class."""
+        """Scores of the units, [units] each, and how many are alike enough to be merged."""
         scores = {}
         for element in elements:
-            found = fan(context, element)
-            scores[element.name] = scores_of(found.alike(), found.vectors.norm(dim=1))
+            fan_ins = fan(context, element)
+            scores[element.name] = scores_of(fan_ins.alike(), fan_ins.vectors.norm(dim=1))
         tolerance = 1e-12
         advised = {name: int((score <= 1 - self.cosine + tolerance).sum()) for name, score in scores.items()}
         return Measurement(scores, advised=advised)
@@ -57,14 +57,14 @@ class Condense(UnitPruning):
 
 
 def scores_of(alike: Tensor, norms: Tensor) -> Tensor:
-    """[units]: 1 - how alike each is to the unit that it would be merged into; `KEPT` for those that are merged into.
+    """[units]: 1 - how alike each is to the unit that it would be merged into; `MERGED_INTO` for those that are merged into.
 
     Args:
         alike: [units, units].
         norms: of the fan-ins; the smaller one of a pair goes.
     """
     n = len(alike)
-    scores = torch.full((n,), KEPT, dtype=torch.float64)
+    scores = torch.full((n,), MERGED_INTO, dtype=torch.float64)
     gone, kept = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     a, b = torch.triu_indices(n, n, 1)
     order = torch.maximum(alike, alike.T)[a, b].argsort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Neurons of a network of single connections that do nothing: constant ones are folded into biases, unused ones go."""
+"""Neurons of a DAG that do nothing go: constant ones are folded into biases (ours)."""
 
 from __future__ import annotations
 

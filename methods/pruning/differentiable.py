@@ -1,4 +1,4 @@
-"""Differentiable sparsification: gates that gradient descent takes to exactly zero, unit by unit."""
+"""Gates that gradient descent takes to exactly zero, unit by unit (differentiable sparsification, Lee 2019)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from coppice.methods.measures.statistics import require_finite
 from coppice.methods.method import Context, Measurement, parameter
 from coppice.methods.network import Network
 from coppice.methods.pruning.bases.units import UnitPruning
-from coppice.methods.pruning.gates.unit_gates import UnitGates, gated_parts, norms
+from coppice.methods.pruning.gates.unit_gates import UnitGates
+from coppice.methods.pruning.gates.unit_norms import gated_parts, norms
 from coppice.methods.surgery.tensors import get_tensor
 
 
@@ -64,5 +65,5 @@ class Differentiable(UnitPruning):
         return Measurement(scores, self.absorbed(context, elements), advised)
 
     def companion(self, network: Network) -> Companion:
-        """The gates."""
+        """The gates of the network's units."""
         return UnitGates(network, self.strength, self.p, self.start, self.rate)

@@ -1,4 +1,4 @@
-"""Units whose removal changes the loss least to second order, by the Fisher information of single samples, go."""
+"""Units whose removal changes the loss least to second order go (Fisher pruning, Theis et al. 2018)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fisher(SensitivityPruning):
         return ("consume",) if self.form == "activation" else EVERY
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """See the class."""
+        """Half of the Fisher information of each unit, [units] each, float64."""
         places = self.parts(context, elements)
         totals = {e.name: torch.zeros(e.size, dtype=torch.float64) for e in elements}
         samples = dict.fromkeys(totals, 0)
@@ -64,12 +64,12 @@ class Fisher(SensitivityPruning):
             for factors in sample_factors(context, places, self.num_batches):
                 yield {name: one.square().sum(0) for name, one in factors.items()}, len(next(iter(factors.values()), ()))
             return
-        names = sorted({p.tensor for found in places.values() for p in found})
+        names = sorted({p.tensor for parts in places.values() for p in parts})
         weights = {n: get_tensor(context.network.module, n).detach() for n in names}
         for gradients in sample_gradients(context, names, self.num_batches):
             squares = {n: (weights[n] * gradients[n]).square().sum(0, keepdim=True) for n in names}
             number = len(next(iter(gradients.values()), ()))
-            sums = {name: [p.sums(squares[p.tensor])[0] for p in found] for name, found in places.items()}
+            sums = {name: [p.sums(squares[p.tensor])[0] for p in parts] for name, parts in places.items()}
             yield {name: torch.stack(rows).sum(0) for name, rows in sums.items()}, number
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> PrunePlan:

@@ -1,4 +1,4 @@
-"""Single weights whose removal changes the loss least to second order, by the Fisher information of single samples, go."""
+"""Single weights whose removal changes the loss least to second order go (optimal brain damage, LeCun et al. 1990)."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ class FisherWeights(WeightPruning):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
         """See `Method.plan`."""
-        found = super().plan(context, element, units, measurement)
-        return replace(found, predicted_loss=float(measurement.scores[element.name][list(units)].sum()))
+        plan = super().plan(context, element, units, measurement)
+        return replace(plan, predicted_loss=float(measurement.scores[element.name][list(units)].sum()))

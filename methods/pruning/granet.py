@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning that also rewires what is left."""
+"""Gradual magnitude pruning that also rewires what is left (GraNet, Liu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class GraNet(WeightPruning):
         return super().accepts(context, element) or no_dense_gradient(context.network, element.name)
 
     def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
-        """Absolute values."""
+        """Absolute values of the weights, float32."""
         return magnitudes(context, elements)
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Magnitudes; data: `grow` and `drop` scores of all connections, at the tensor's shape."""
-        found = super().measure(context, elements, most)
-        gradients = mean_gradients(context, list(found.scores), self.num_batches) if found.scores else {}
+        measured = super().measure(context, elements, most)
+        gradients = mean_gradients(context, list(measured.scores), self.num_batches) if measured.scores else {}
         data = {}
         for name, weight in weights_of(context, elements).items():
             require_finite(f"the gradient of {name}", gradients[name])
             drop = noisy(weight.abs().double(), self.noise, context.generator)
             data[name] = {"grow": wanted(context.network, name, gradients[name][0]), "drop": drop}
-        return Measurement(found.scores, data)
+        return Measurement(measured.scores, data)
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
         """See `Method.plan`."""

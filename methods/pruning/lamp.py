@@ -1,4 +1,4 @@
-"""Magnitude, relative to the weights of the same tensor that are at least as large: one threshold for all layers is safe."""
+"""Magnitude relative to the weights of the same tensor that are at least as large: one threshold fits all (LAMP, Lee 2021)."""
 
 from __future__ import annotations
 

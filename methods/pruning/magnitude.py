@@ -1,4 +1,4 @@
-"""Channels, heads and groups with small weights go."""
+"""Channels, heads and groups with small weights go (Li et al. 2017; groups: DepGraph, Fang et al. 2023)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single weights that are small go: masks, shapes unchanged."""
+"""Single weights that are small are masked (Han et al. 2015), and RigL's drop (Evci et al. 2020)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MagnitudeWeights(WeightPruning):
     where: ClassVar[tuple[str, ...]] = ("all", "global", "erk", "uniform")
 
     def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
-        """Absolute values."""
+        """Absolute values of the weights, float32."""
         return magnitudes(context, elements)
 
 
@@ -42,5 +42,5 @@ class RiglDrop(MagnitudeWeights):
 
     def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
         """|w| + N(0, noise^2)."""
-        found = super().importance(context, elements)
-        return {name: noisy(size, self.noise, context.generator) for name, size in found.items()}
+        sizes = super().importance(context, elements)
+        return {name: noisy(size, self.noise, context.generator) for name, size in sizes.items()}

@@ -1,4 +1,4 @@
-"""Single weights that training moves towards zero go."""
+"""Single weights that training moves towards zero go (movement pruning, Sanh et al. 2020)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ class MovementWeights(WeightPruning):
         return None if element.name in context.companion.steps else f"no training step of {element.name} was taken yet"
 
     def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
-        """S, float32."""
+        """S of every weight, float32."""
         assert isinstance(context.companion, Movement), "adapt asks `accepts` before"
         return {e.name: context.companion.tables["movement"][e.name] for e in elements}

@@ -1,4 +1,4 @@
-"""Optimal brain surgeon: single weights go, all others make up for them."""
+"""Single weights go, all others make up for them (optimal brain surgeon, Hassibi and Stork 1993)."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ class OptimalBrainSurgeon(Method):
         if not elements:
             return Measurement({})
         flat = Flat.of(context.network)
-        found = (gauss_newton if self.curvature == "gauss_newton" else exact_hessian)(context, flat, self.num_batches)
+        quadratic = (gauss_newton if self.curvature == "gauss_newton" else exact_hessian)(context, flat, self.num_batches)
         shared = {
-            "weights": found.weights.clone(), "inverse": inverse(found.curvature, self.damping),
-            "start": found.weights, "gradient": found.gradient, "curvature": found.curvature,
+            "weights": quadratic.weights.clone(), "inverse": inverse(quadratic.curvature, self.damping),
+            "start": quadratic.weights, "gradient": quadratic.gradient, "curvature": quadratic.curvature,
         }  # fmt: skip
-        surgeon = Surgeon(found.weights.clone(), shared["inverse"].clone())
-        costs, order = self._order(surgeon, flat, elements, found.loss)
+        surgeon = Surgeon(quadratic.weights.clone(), shared["inverse"].clone())
+        costs, order = self._order(surgeon, flat, elements, quadratic.loss)
         scores = {e.name: costs[torch.tensor(flat.range_of(e.name), dtype=torch.long)] for e in elements}
         advised = {e.name: len(set(flat.range_of(e.name)) & set(order)) for e in elements}
-        return Measurement(scores, {e.name: shared for e in elements}, advised, {"loss": found.loss})
+        return Measurement(scores, {e.name: shared for e in elements}, advised, {"loss": quadratic.loss})
 
     def _order(self, surgeon: Surgeon, flat: Flat, elements: Sequence[Element], loss: float) -> tuple[Tensor, list[int]]:
         """Costs of all weights [P] and which would go within the tolerance; those that would cost less than any that stays."""

@@ -1,4 +1,4 @@
-"""Polarization: a penalty that takes some BatchNorm scales to zero and leaves the others alone."""
+"""A penalty takes some BatchNorm scales to zero and leaves the others alone (polarization, Zhuang et al. 2020)."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Polarization(ScalePruning):
 
         The signal `between` is the fraction of units whose scale lies within the middle half of the range up to the largest one.
         """
-        found = self.unit_scales(context, elements)
-        advised = {name: int((scale <= self.cut(scale)).sum()) for name, scale in found.items()}
-        every = torch.cat([*found.values(), torch.zeros(0, dtype=torch.float64)])
+        scales = self.unit_scales(context, elements)
+        advised = {name: int((scale <= self.cut(scale)).sum()) for name, scale in scales.items()}
+        every = torch.cat([*scales.values(), torch.zeros(0, dtype=torch.float64)])
         signals = {"between": fraction_between(every)} if len(every) else {}
-        return Measurement(found, self.absorbed(context, elements), advised, signals)
+        return Measurement(scales, self.absorbed(context, elements), advised, signals)
 
     def cut(self, scale: Tensor) -> float:
         """The threshold of a layer whose units have these scales; -1 where none would be right."""
@@ -63,7 +63,7 @@ class Polarization(ScalePruning):
         return valley(scale, self.upper)
 
     def companion(self, network: Network) -> Companion:
-        """The penalty."""
+        """The penalty on the scales, added while the network trains."""
         return PolarizationPenalty(self.strength, self.t, self.upper)
 
 
@@ -90,7 +90,7 @@ class PolarizationPenalty(ScalePenalty):
 
     @torch.no_grad()
     def after_step(self, network: Network, optimizer: torch.optim.Optimizer) -> None:
-        """Clamp."""
+        """Clamp the scales to [0, upper]."""
         for name, mask in self.sparse(network).items():
             scale = get_tensor(network.module, name)
             scale.copy_(torch.where(mask, scale.clamp(0.0, self.upper), scale))

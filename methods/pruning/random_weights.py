@@ -23,6 +23,6 @@ class RandomWeights(WeightPruning):
     where = ("all", "erk", "uniform")
 
     def importance(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
-        """Uniform numbers."""
+        """Uniform random numbers at each tensor's shape."""
         tensors = weights_of(context, elements)
         return {n: torch.rand(w.shape, generator=context.generator).to(w.device) for n, w in tensors.items()}

@@ -1,4 +1,4 @@
-"""Whole blocks that are hardly needed go."""
+"""Whole blocks that are hardly needed go (Veit et al. 2016; ShortGPT, Men et al. 2024; Huang and Wang 2018)."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class RemoveBlocks(Method):
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Scores, [1] for each block."""
-        found = {"trial_loss": self._rises, "influence": self._influence, "gate": _gates, "scale": _scales}[self.score]
-        scores = {name: score.detach().double().cpu().reshape(1) for name, score in found(context, elements).items()}
+        score_of = {"trial_loss": self._rises, "influence": self._influence, "gate": _gates, "scale": _scales}[self.score]
+        scores = {name: score.detach().double().cpu().reshape(1) for name, score in score_of(context, elements).items()}
         for name, score in scores.items():
             require_finite(f"the {self.score} of {name}", score)
         return Measurement(scores, advised={name: int(float(score) <= self.tolerance) for name, score in scores.items()})
@@ -132,12 +132,12 @@ def _gates(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
 
 def _scales(context: Context, elements: Sequence[Element]) -> dict[str, Tensor]:
     """Root mean square of the weights at the ends of each block's branches."""
-    found = {}
+    sizes = {}
     for element in elements:
         names = [n for n in gate_tensors(context.network, element.name) if n.endswith("weight")]
         every = torch.cat([get_tensor(context.network.module, n).detach().double().flatten() for n in names])
-        found[element.name] = every.square().mean().sqrt()
-    return found
+        sizes[element.name] = every.square().mean().sqrt()
+    return sizes
 
 
 def _branch(network: Network, element: Element) -> bool:

@@ -1,4 +1,4 @@
-"""Network slimming: an L1 penalty on BatchNorm scales, and channels with small scales go."""
+"""An L1 penalty on BatchNorm scales, and channels with small scales go (network slimming, Liu et al. 2017)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Slimming(ScalePruning):
         return Measurement(self.unit_scales(context, elements), self.absorbed(context, elements))
 
     def companion(self, network: Network) -> Companion:
-        """The penalty."""
+        """The L1 penalty on the scales, added while the network trains."""
         return L1Penalty(self.strength)
 
 

@@ -1,4 +1,4 @@
-"""Single weights whose removal changes the loss least to first order go, in a single shot before training."""
+"""Single weights whose removal changes the loss least to first order go before training (SNIP, Lee et al. 2019)."""
 
 from __future__ import annotations
 

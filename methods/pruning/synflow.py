@@ -1,4 +1,4 @@
-"""Single weights that carry the least synaptic flow go, in many small rounds and without data, before training."""
+"""Single weights with the least synaptic flow go before training, in rounds, without data (SynFlow, Tanaka et al. 2020)."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def synaptic_flow(network: Network, masks: Mapping[str, Tensor]) -> dict[str, Te
     leaves = {n: tensors[n].requires_grad_() for n in masks}
     inputs = tuple(torch.ones_like(x[:1], dtype=torch.float64) if _real(x) else x[:1] for x in network.example_inputs)
     with frozen_modes(module), torch.enable_grad(), torch.autocast(network.device().type, enabled=False), LinearFlow():
-        found = torch.func.functional_call(module, tensors, inputs)
-        flow = sum(t.sum() for t in tree_leaves(found) if _real(t))
+        output = torch.func.functional_call(module, tensors, inputs)
+        flow = sum(t.sum() for t in tree_leaves(output) if _real(t))
     gradients = torch.autograd.grad(flow, list(leaves.values()), allow_unused=True)
     pairs = zip(leaves.items(), gradients, strict=True)
     return {n: torch.zeros_like(w) if g is None else (w * g).detach().abs() for (n, w), g in pairs}
@@ -118,6 +118,6 @@ def _joined(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def _split(joined: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `_joined`."""
+    """The inverse of `_joined`: one vector as tensors of these names and shapes."""
     parts = joined.split([t.numel() for t in like.values()])
     return {name: part.view(t.shape) for (name, t), part in zip(like.items(), parts, strict=True)}

@@ -1,4 +1,4 @@
-"""Units whose removal changes the loss least to first order go."""
+"""Units whose removal changes the loss least to first order go (Molchanov et al. 2017 and 2019)."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Taylor(SensitivityPruning):
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Scores, and the signed first-order changes, [size] each."""
-        found = self._factors(context, self.parts(context, elements))
+        by_sample = self._factors(context, self.parts(context, elements))
         sizes, sums, samples = ({e.name: torch.zeros((), dtype=torch.float64) for e in elements} for _ in range(3))
-        for factors in found:
+        for factors in by_sample:
             for name, one in factors.items():
                 sizes[name], sums[name] = sizes[name] + one.abs().sum(0), sums[name] + one.sum(0)
                 samples[name] += len(one)
@@ -64,9 +64,9 @@ class Taylor(SensitivityPruning):
         if self._per_sample():
             yield from sample_factors(context, places, self.num_batches)
             return
-        names = sorted({p.tensor for found in places.values() for p in found})
+        names = sorted({p.tensor for parts in places.values() for p in parts})
         gradients = mean_gradients(context, names, self.num_batches)
-        yield {name: products(context.network, found, gradients) for name, found in places.items()}
+        yield {name: products(context.network, parts, gradients) for name, parts in places.items()}
 
     def _per_sample(self) -> bool:
         return self.form == "activation" or self.average == "samples"

@@ -13,7 +13,7 @@ from coppice.methods.method import Context
 from coppice.methods.networks.dag import FUNCTIONS
 
 
-class Pool:
+class CandidatePool:
     """Candidates over the inputs and neurons of a network: [K, I + H] weights and [K] biases, float64.
 
     Nothing but sums is kept between batches; each question is a pass over them.
@@ -48,17 +48,17 @@ class Pool:
 
     def covariance(self, rows: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """[K, O] of each candidate with each output's error, and its derivative by weights and bias [K, O, I + H + 1]."""
-        found, slopes = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        covariances, slopes = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for seen, errors, _ in self._batches():
             with torch.enable_grad():
                 z = (seen @ rows.T + biases).requires_grad_()
-                said = self._act(z)
-                (steep,) = torch.autograd.grad(said.sum(), z)
+                activations = self._act(z)
+                (slope,) = torch.autograd.grad(activations.sum(), z)
             off = errors - self._mean
-            found = found + said.detach().T @ off
+            covariances = covariances + activations.detach().T @ off
             ones = torch.cat([seen, torch.ones(len(seen), 1, dtype=torch.float64)], 1)
-            slopes = slopes + torch.einsum("nk,no,nd->kod", steep, off, ones)
-        return found / self._samples, slopes / self._samples
+            slopes = slopes + torch.einsum("nk,no,nd->kod", slope, off, ones)
+        return covariances / self._samples, slopes / self._samples
 
     def trained(self, rows: Tensor, biases: Tensor, steps: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         """Each candidate at the highest S that its ascent came by: weights, biases, S [K]."""
@@ -66,13 +66,13 @@ class Pool:
         optimizer = torch.optim.Adam([now], lr=rate)
         best, highest = now.clone(), torch.full((len(now),), -torch.inf, dtype=torch.float64)
         for step in range(steps + 1):
-            found, slopes = self.covariance(now[:, :-1], now[:, -1])
-            score = found.abs().sum(1)
+            covariances, slopes = self.covariance(now[:, :-1], now[:, -1])
+            score = covariances.abs().sum(1)
             require_finite("a candidate's correlation with the error", score)
             better = score > highest
             best[better], highest[better] = now[better], score[better]
             if step < steps:
-                now.grad = -(found.sign()[:, :, None] * slopes).sum(1)
+                now.grad = -(covariances.sign()[:, :, None] * slopes).sum(1)
                 optimizer.step()
         return best[:, :-1], best[:, -1], highest
 
@@ -80,11 +80,11 @@ class Pool:
         """Outgoing weights [O] of one candidate, its mean, and the decrease of the loss that they bring (exact for mse)."""
         total, squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for seen, _, _ in self._batches():
-            said = self._act(seen @ row + bias)
-            total, squares = total + said.sum(), squares + said.square().sum()
+            activations = self._act(seen @ row + bias)
+            total, squares = total + activations.sum(), squares + activations.square().sum()
         mean = total / self._samples
         variance = (squares / self._samples - mean.square()).clamp(min=1e-12)
-        found = self.covariance(row[None], bias[None])[0][0]
+        covariance = self.covariance(row[None], bias[None])[0][0]
         bent = (variance * self._bend).clamp(min=1e-12)
-        outgoing = -step * found / bent
-        return outgoing, mean, -(found * outgoing + outgoing.square() * bent / 2).sum()
+        outgoing = -step * covariance / bent
+        return outgoing, mean, -(covariance * outgoing + outgoing.square() * bent / 2).sum()

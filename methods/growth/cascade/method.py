@@ -1,4 +1,4 @@
-"""Cascade correlation: a pool of candidates, each trained to follow the error that is left; the best one comes in."""
+"""Cascade correlation: of a pool of trained candidates, the one that follows the error best comes in (Fahlman, Lebiere 1990)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.growth.cascade.candidate_pool import Pool
+from coppice.methods.growth.cascade.candidate_pool import CandidatePool
 from coppice.methods.growth.cascade.frozen_neurons import FrozenNeurons
 from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site_of, why_no_dag_site
 from coppice.methods.measures.statistics import require_finite
@@ -72,12 +72,12 @@ class Cascade(Method):
         for element in elements:
             site = dag_site_of(context.network, element)
             rows, biases = self._start(context, site)
-            pool = Pool(context, site, self.num_batches)
-            rows, biases, found = pool.trained(rows, biases, self.steps, self.rate)
-            best = int(found.argmax())
+            pool = CandidatePool(context, site, self.num_batches)
+            rows, biases, correlations = pool.trained(rows, biases, self.steps, self.rate)
+            best = int(correlations.argmax())
             outgoing, mean, gain = pool.fitted(rows[best], biases[best], self.step)
-            require_finite("a candidate's correlation with the error", found, outgoing)
-            scores[element.name] = found[best].reshape(1)
+            require_finite("a candidate's correlation with the error", correlations, outgoing)
+            scores[element.name] = correlations[best].reshape(1)
             data[element.name] = {"row": rows[best], "bias": biases[best], "outgoing": outgoing, "mean": mean, "gain": gain}
         return Measurement(scores, data, dict.fromkeys(scores, 1))
 

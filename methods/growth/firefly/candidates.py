@@ -17,7 +17,7 @@ from coppice.methods.network import Network
 
 
 @dataclass
-class Free:
+class TrainedTensor:
     """Something that is trained: `scale * value`, with the norm of each entry of dimension `dim` of the value kept.
 
     Attributes:
@@ -70,9 +70,9 @@ class WidthCandidates:
 
     site: Site
     new: int
-    splits: Free | None
-    fan_in: Free | None
-    fan_out: Free | None
+    splits: TrainedTensor | None
+    fan_in: TrainedTensor | None
+    fan_out: TrainedTensor | None
 
     def rows(self, base: Tensor) -> Tensor:
         """What all rows (old, copies, new) take from one row each of the network."""
@@ -105,12 +105,12 @@ class WidthCandidates:
 
 @dataclass
 class DepthCandidate:
-    """A residual block: `first`, `bias`, `last` by name in `free`; `owner` is the element of the channels that it works on."""
+    """A residual block: `first`, `bias`, `last` by name in `tensors`; `owner` is the element of the channels that it works on."""
 
     kind: str
     width: int
     owner: str
-    free: Mapping[str, Free]
+    tensors: Mapping[str, TrainedTensor]
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ class Draws:
         splits, fan_in, fan_out = None, None, None
         if with_splits:
             mask = self.context.network.masks.get(f"{site.producer}.weight")
-            splits = Free(self._draw(row.shape, epsilon / 2), _typical(row, 0), epsilon, False, 0, mask)
+            splits = TrainedTensor(self._draw(row.shape, epsilon / 2), _typical(row, 0), epsilon, False, 0, mask)
         if new:
-            fan_in = Free(self._draw((new, *row.shape[1:]), 1.0), _typical(row, 0), 1.0, True)
+            fan_in = TrainedTensor(self._draw((new, *row.shape[1:]), 1.0), _typical(row, 0), 1.0, True)
             shape = (len(each), new, *each.shape[2:])
-            fan_out = Free(self._draw(shape, epsilon / 10, dim=1), _typical(each, 1), epsilon, False, 1)
+            fan_out = TrainedTensor(self._draw(shape, epsilon / 10, dim=1), _typical(each, 1), epsilon, False, 1)
         return WidthCandidates(site, new, splits, fan_in, fan_out)
 
     def deep(self, element: Element, atoms: Mapping[str, str]) -> DepthCandidate:
@@ -143,12 +143,12 @@ class Draws:
         assert atom is not None, "accepted before"
         size, kernel = self.context.network.graph().atoms[atom].size, (3, 3) if kind.endswith("conv") else ()
         width, limit = max(1, size // 2), self.epsilon * size**0.5
-        free = {
-            "first": Free(self._draw((width, size, *kernel), 1.0), 2**0.5, 1.0, True),
-            "bias": Free(self._draw((width,), 0.0), 1.0, self.epsilon, False),
-            "last": Free(self._draw((size, width, *kernel), limit / 10, dim=None), 1.0, limit, False, None),
+        tensors = {
+            "first": TrainedTensor(self._draw((width, size, *kernel), 1.0), 2**0.5, 1.0, True),
+            "bias": TrainedTensor(self._draw((width,), 0.0), 1.0, self.epsilon, False),
+            "last": TrainedTensor(self._draw((size, width, *kernel), limit / 10, dim=None), 1.0, limit, False, None),
         }
-        return DepthCandidate(kind, width, atoms.get(atom, ""), free)
+        return DepthCandidate(kind, width, atoms.get(atom, ""), tensors)
 
     def _weight(self, name: str) -> Tensor:
         weight = self.context.network.module.get_submodule(name).weight
@@ -159,7 +159,7 @@ class Draws:
         """Random directions of that norm, along `dim` each or as a whole."""
         like = next(self.context.network.module.parameters())
         drawn = torch.randn(tuple(shape), generator=self.context.generator, dtype=torch.float64).to(like.device, like.dtype)
-        made = Free(drawn, 1.0, norm, True, dim)
+        made = TrainedTensor(drawn, 1.0, norm, True, dim)
         made.project()
         return made.value
 
@@ -167,8 +167,8 @@ class Draws:
 def _typical(weight: Tensor, dim: int) -> float:
     """Mean norm of the entries along `dim`; where all are zero, that of a kaiming-normal draw."""
     flat = weight.movedim(dim, 0).flatten(1)
-    found = float(flat.norm(dim=1).mean())
-    return found if found > 0 else (2.0 * flat.shape[1] / max(weight[0].numel(), 1)) ** 0.5
+    mean = float(flat.norm(dim=1).mean())
+    return mean if mean > 0 else (2.0 * flat.shape[1] / max(weight[0].numel(), 1)) ** 0.5
 
 
 def channel_atom(network: Network, element: Element) -> str | None:

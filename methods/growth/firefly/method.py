@@ -1,4 +1,4 @@
-"""Splits, new units and new blocks that compete in one over-grown network."""
+"""Splits, new units and new blocks that compete in one supernet (Firefly, Wu et al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from coppice.methods.graph.values import Element
 from coppice.methods.growth.firefly.candidates import Draws, channel_atom
-from coppice.methods.growth.firefly.offers import growth, offered_block, offered_units, statistics
-from coppice.methods.growth.firefly.supernet import OverGrown
+from coppice.methods.growth.firefly.offers import grow_plan, offered_block, offered_units, statistics
+from coppice.methods.growth.firefly.supernet import Supernet
 from coppice.methods.growth.first_order.insertion import why_bare, why_nothing_fits
 from coppice.methods.measures.site import site_of, why_no_factor, why_no_site
 from coppice.methods.measures.statistics import require_finite
@@ -87,39 +87,40 @@ class Firefly(Method):
         atoms = {context.network.element(name).moves[0].atom: name for name in wide}
         deep = {e.name: draws.deep(e, atoms) for e in elements if e.level == "insertion"}
         with torch.autocast(context.network.device().type, enabled=False):
-            grown = OverGrown.build(context.network, wide, deep)
+            grown = Supernet.build(context.network, wide, deep)
             self._train(context, grown)
             shares = self._score(context, grown)
-            found = {name: context.ranks.same(offered_units(c, shares[name])) for name, c in wide.items()}
+            offered = {name: context.ranks.same(offered_units(c, shares[name])) for name, c in wide.items()}
             for name, c in wide.items():
-                found[name] |= statistics(context, c.site, found[name], self.num_batches)
-        found |= {name: offered_block(block, shares[name]) for name, block in deep.items()}
-        found = {name: data for name, data in found.items() if len(data["gains"])}
-        return Measurement({name: data["gains"] for name, data in found.items()}, found)
+                offered[name] |= statistics(context, c.site, offered[name], self.num_batches)
+        offered |= {name: offered_block(block, shares[name]) for name, block in deep.items()}
+        offered = {name: data for name, data in offered.items() if len(data["gains"])}
+        return Measurement({name: data["gains"] for name, data in offered.items()}, offered)
 
-    def _train(self, context: Context, grown: OverGrown) -> None:
-        free = list(grown.free())
-        for f in free:
+    def _train(self, context: Context, grown: Supernet) -> None:
+        trained = list(grown.trained())
+        for f in trained:
             f.project()
             f.value.requires_grad_()
-        optimizer = torch.optim.Adam([{"params": [f.value], "lr": self.rate * f.rate} for f in free], betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam([{"params": [f.value], "lr": self.rate * f.rate} for f in trained], betas=(0.9, 0.99))
         gates = grown.gates(1.0)
         with torch.enable_grad():
             for inputs, targets in context.batches(self.steps):
                 loss = grown.loss(gates, context.loss, inputs, targets)
-                require_finite("the loss of the over-grown network", loss.detach(), ranks=context.ranks)
-                for f, gradient in zip(free, torch.autograd.grad(loss, [f.value for f in free], allow_unused=True), strict=True):
+                require_finite("the loss of the supernet", loss.detach(), ranks=context.ranks)
+                gradients = torch.autograd.grad(loss, [f.value for f in trained], allow_unused=True)
+                for f, gradient in zip(trained, gradients, strict=True):
                     f.value.grad = gradient
                 optimizer.step()
-                for f in free:
+                for f in trained:
                     f.project()
-        for f in free:
+        for f in trained:
             f.value.requires_grad_(False)
             require_finite("trained candidates", f.value, ranks=context.ranks)
-        for f, value in zip(free, context.ranks.same({str(i): f.value for i, f in enumerate(free)}).values(), strict=True):
+        for f, value in zip(trained, context.ranks.same({str(i): f.value for i, f in enumerate(trained)}).values(), strict=True):
             f.value = value
 
-    def _score(self, context: Context, grown: OverGrown) -> dict[str, Tensor]:
+    def _score(self, context: Context, grown: Supernet) -> dict[str, Tensor]:
         """Share of each gate in the change of the loss from all at 0 to all at 1, float64, CPU."""
         total: dict[str, Tensor] = {}
         samples = 0
@@ -146,4 +147,4 @@ class Firefly(Method):
             return InsertPlan(element.name, kind, {"width": len(data["first"])}, predicted_gain=gain, values=values)
         site = site_of(context.network, element)
         chosen = {name: t[torch.tensor(list(units))] for name, t in data.items()}
-        return growth(context, element, site, chosen)
+        return grow_plan(context, element, site, chosen)

@@ -28,30 +28,30 @@ def offered_units(candidates: WidthCandidates, share: Tensor) -> dict[str, Tenso
     if candidates.splits is None:
         rows.insert(0, rows[0].new_zeros(site.size, *rows[0].shape[1:]))
     parents = torch.cat([torch.arange(site.size), torch.full((new,), -1)])
-    found = {"parents": parents, "rows": torch.cat(rows), "gains": gains}
+    offered = {"parents": parents, "rows": torch.cat(rows), "gains": gains}
     if candidates.fan_out is not None:
         columns = candidates.fan_out.tensor.cpu().movedim(1, 0)
         columns = columns * -fresh.sign().to(columns.dtype).view(-1, *[1] * (columns.dim() - 1))
-        found["columns"] = torch.cat([columns.new_zeros(site.size, *columns.shape[1:]), columns])
+        offered["columns"] = torch.cat([columns.new_zeros(site.size, *columns.shape[1:]), columns])
     order = gains.argsort(descending=True, stable=True)
     order = order[gains[order] > 0]
-    return {name: t[order] for name, t in found.items()}
+    return {name: t[order] for name, t in offered.items()}
 
 
 def offered_block(block: DepthCandidate, share: Tensor) -> dict[str, Tensor]:
     """A block's tensors, `last` with its sign, and `gains`: its one score, or none where it makes no difference."""
-    values = {name: f.tensor.cpu() for name, f in block.free.items()}
+    values = {name: f.tensor.cpu() for name, f in block.tensors.items()}
     values["last"] = values["last"] * -share.sign().to(values["last"].dtype).item()
     return values | {"gains": share.abs()[share != 0]}
 
 
-def statistics(context: Context, site: Site, found: Mapping[str, Tensor], num_batches: int) -> dict[str, Tensor]:
+def statistics(context: Context, site: Site, offered: Mapping[str, Tensor], num_batches: int) -> dict[str, Tensor]:
     """Mean and variance (biased) of what new rows make, where BatchNorm follows; nothing without it."""
     norm = None if site.batch_norm is None else context.network.module.get_submodule(site.batch_norm)
-    if norm is None or norm.weight is None or not len(found["rows"]):
+    if norm is None or norm.weight is None or not len(offered["rows"]):
         return {}
     producer = context.network.module.get_submodule(site.producer)
-    rows = found["rows"].to(context.network.device())
+    rows = offered["rows"].to(context.network.device())
     sums, counts = torch.zeros(2, len(rows), dtype=torch.float64), 0
 
     def use(seen: dict[str, Seen], inputs: Tensor) -> None:
@@ -67,7 +67,7 @@ def statistics(context: Context, site: Site, found: Mapping[str, Tensor], num_ba
     return {"mean": mean, "variance": (sums[1] / counts - mean.square()).clamp(min=0)}
 
 
-def growth(context: Context, element: Element, site: Site, chosen: Mapping[str, Tensor]) -> GrowPlan:
+def grow_plan(context: Context, element: Element, site: Site, chosen: Mapping[str, Tensor]) -> GrowPlan:
     """The plan for chosen candidates: parents step by -v, their copies by +v, new units come with a and c."""
     weight = context.network.module.get_submodule(site.producer).weight
     assert isinstance(weight, Tensor)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from coppice.methods.growth.firefly.candidates import DepthCandidate, Free, WidthCandidates
+from coppice.methods.growth.firefly.candidates import DepthCandidate, TrainedTensor, WidthCandidates
 from coppice.methods.network import LossFunction, Network
 from coppice.methods.plan import GrowPlan, InsertPlan
 from coppice.methods.surgery import layers
@@ -30,7 +30,7 @@ from coppice.methods.surgery.tensors import get_tensor
 
 
 @dataclass
-class OverGrown:
+class Supernet:
     """The copy, and what its tensors are for given gates."""
 
     network: Network
@@ -39,7 +39,7 @@ class OverGrown:
     inside: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def build(network: Network, wide: Mapping[str, WidthCandidates], deep: Mapping[str, DepthCandidate]) -> OverGrown:
+    def build(network: Network, wide: Mapping[str, WidthCandidates], deep: Mapping[str, DepthCandidate]) -> Supernet:
         """Make the copy; the network is not touched, nor is the global random number generator.
 
         Blocks come in from behind: one in front of a residual block takes away the place behind it.
@@ -48,7 +48,7 @@ class OverGrown:
             network, module=copy.deepcopy(network.module), edits=list(network.edits), attributes=dict(network.attributes),
             masks=dict(network.masks), lineage=[],
         )  # fmt: skip
-        made = OverGrown(grown, wide, deep)
+        made = Supernet(grown, wide, deep)
         with torch.random.fork_rng(devices=[]):
             resizes = []
             for name, candidates in wide.items():
@@ -62,12 +62,12 @@ class OverGrown:
         grown.module.eval().requires_grad_(False)
         return made
 
-    def free(self) -> Iterable[Free]:
+    def trained(self) -> Iterable[TrainedTensor]:
         """Everything that is trained."""
         for candidates in self.wide.values():
             yield from (f for f in (candidates.splits, candidates.fan_in, candidates.fan_out) if f is not None)
         for block in self.deep.values():
-            yield from block.free.values()
+            yield from block.tensors.values()
 
     def gates(self, value: float) -> dict[str, Tensor]:
         """A gate for each unit's split and then each new unit of a site, one for each block; all of that value."""
@@ -83,7 +83,7 @@ class OverGrown:
         """The tensors of the copy that candidates change, by name."""
         makes = {f"{c.site.producer}.weight": n for n, c in self.wide.items()}
         uses = {f"{c.site.consumer}.weight": n for n, c in self.wide.items()}
-        found: dict[str, Tensor] = {}
+        changed: dict[str, Tensor] = {}
         for name in {**makes, **uses}:
             tensor = get_tensor(self.network.module, name)
             before, own = self.wide.get(uses.get(name, "")), self.wide.get(makes.get(name, ""))
@@ -93,16 +93,16 @@ class OverGrown:
             new = None if before is None else before.column_changes(gates[uses[name]])
             if new is not None:
                 tensor = tensor + (new if own is None else own.rows(new))
-            found[name] = tensor
+            changed[name] = tensor
         for name in self.deep:
-            found |= self._block(name, gates[name])
-        return found
+            changed |= self._block(name, gates[name])
+        return changed
 
     def _block(self, name: str, gate: Tensor) -> dict[str, Tensor]:
         block, inside = self.deep[name], self.inside[name]
-        first, last = block.free["first"].tensor, block.free["last"].tensor * gate
+        first, last = block.tensors["first"].tensor, block.tensors["last"].tensor * gate
         if block.owner in self.wide:
             first, last = self.wide[block.owner].columns(first, 1), self.wide[block.owner].rows(last)
         return {
-            f"{inside}.first.weight": first, f"{inside}.first.bias": block.free["bias"].tensor, f"{inside}.last.weight": last,
+            f"{inside}.first.weight": first, f"{inside}.first.bias": block.tensors["bias"].tensor, f"{inside}.last.weight": last,
         }  # fmt: skip

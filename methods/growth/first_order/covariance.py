@@ -20,8 +20,8 @@ NARROW = 1024
 
 def inputs_of(module: nn.Module, inputs: Tensor, bias: bool) -> Tensor:
     """[entries of a row (with a bias one more, all ones), samples and positions]."""
-    found = unfolded(module, inputs).flatten(1)
-    return torch.cat([found, found.new_ones(1, found.shape[1])]) if bias else found
+    rows = unfolded(module, inputs).flatten(1)
+    return torch.cat([rows, rows.new_ones(1, rows.shape[1])]) if bias else rows
 
 
 def zeros(like: Tensor, *shape: int) -> Tensor:
@@ -45,7 +45,7 @@ class Moments:
         positions: how many of them.
         plain: sum of x x^T, unweighted, where a BatchNorm lies between; else None.
         between: of a narrow linear consumer the cross moment with h in the place of g, [x, h and taps]; else None.
-        missing: the cross moment of what the existing weights leave to be done; None before `leave`.
+        missing: the cross moment of what the existing weights leave to be done; None before `set_missing`.
     """
 
     bias: bool
@@ -67,12 +67,12 @@ class Moments:
 
     @property
     def entries(self) -> int:
-        """Of x."""
+        """Length of x, the producer's unfolded input (with a bias one more)."""
         return len(self.before)
 
     def add(self, view: View, path: Linearised, ranks: Ranks = ALONE) -> None:
         """Those of some more samples."""
-        assert self.cross is not None, "before `leave`"
+        assert self.cross is not None, "before `set_missing`"
         add_cross_moment(self.cross, view, path)
         size, mixed = view.before.element_size(), mixed_coverage(view, path, ranks)
         for part in blocks(len(view.before), len(self.before) * view.shape[2:].numel() * size * 2):
@@ -97,7 +97,7 @@ class Moments:
         ranks.sum(*self.tensors())
         self.positions = ranks.count(self.positions)
 
-    def leave(self, natural: Tensor | None, taps: int, keep: bool) -> None:
+    def set_missing(self, natural: Tensor | None, taps: int, keep: bool) -> None:
         """Set `missing`, without what the step [out, h] does where `between` tells; give up the cross moment unless `keep`."""
         assert self.cross is not None, "only once"
         self.missing = -self.cross if keep else self.cross.neg_()
@@ -108,7 +108,7 @@ class Moments:
 
     def add_done(self, view: View, path: Linearised, done: Tensor) -> None:
         """Add to `missing` what is done at the consumer's output, of the samples of `view`."""
-        assert self.missing is not None, "after `leave`"
+        assert self.missing is not None, "after `set_missing`"
         add_cross_moment(self.missing, view, path, done)
 
     def variance(self, incoming: Tensor, mean: Tensor) -> Tensor:

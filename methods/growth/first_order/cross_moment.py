@@ -109,9 +109,9 @@ def _one_tap_each(view: View, gradient: Tensor, shape: torch.Size, which: Tensor
     """Gradients at the consumer's input for units with the single outgoing weights `which`: [n, len(which), positions]."""
     if isinstance(view.consumer, nn.Linear):
         taps = view.site.taps
-        found = gradient.new_zeros(len(gradient), len(which), taps)
-        found[:, torch.arange(len(which), device=which.device), which % taps] = gradient[:, which // taps]
-        return found
+        seen = gradient.new_zeros(len(gradient), len(which), taps)
+        seen[:, torch.arange(len(which), device=which.device), which % taps] = gradient[:, which // taps]
+        return seen
     area = math.prod(view.consumer.weight.shape[2:])
     first = int(which[0]) // area
     some = unfolded_back(view.consumer, gradient[:, first : int(which[-1]) // area + 1], shape)
@@ -123,12 +123,12 @@ def fan_out_gradient(view: View, behind: Tensor, units: int) -> Tensor:
     module = view.consumer
     if isinstance(module, nn.Linear):
         some = behind.unflatten(1, (view.site.size, -1))[:, :units].flatten(1)
-        found = (view.gradient.T @ some).view(len(module.weight), units, -1)
+        by_output = (view.gradient.T @ some).view(len(module.weight), units, -1)
     else:
         shape = (module.weight.shape[0], units, *module.weight.shape[2:])
         geometry = module.stride, module.padding, module.dilation
-        found = grad.conv2d_weight(behind[:, :units].contiguous(), shape, view.gradient, *geometry).flatten(2)
-    return found.movedim(1, 0).flatten(1)
+        by_output = grad.conv2d_weight(behind[:, :units].contiguous(), shape, view.gradient, *geometry).flatten(2)
+    return by_output.movedim(1, 0).flatten(1)
 
 
 def run_rows(module: nn.Module, inputs: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:

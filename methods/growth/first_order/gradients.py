@@ -120,8 +120,8 @@ def fan_out_gradients(
             shape = (2, len(rows[name]), num_taps(view.consumer, view.site.taps))
             totals[name] = torch.zeros(shape, dtype=sum_dtype(math.prod(shape), view.before.dtype), device=view.before.device)
         for total, part in zip(totals[name].split(view.site.size, 1), rows[name].split(view.site.size), strict=True):
-            for sign, found in enumerate(_both_signs(view, part)):
-                total[sign] += found.to(total)
+            for sign, gradient in enumerate(_both_signs(view, part)):
+                total[sign] += gradient.to(total)
 
     samples = sweep(context, {n: sites[n] for n in rows}, use, num_batches)
     context.ranks.sum(*totals.values())

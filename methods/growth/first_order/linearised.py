@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -49,22 +50,23 @@ def linearise(run: Run, shape: torch.Size, like: Tensor, exact: bool, drawn: Dra
     z = base.requires_grad_()
     h = run(z)
     diagonal = _diagonal(h, z) if h.shape == z.shape else None
-    if diagonal is not None:
-        if not exact:
-            other = (-base.detach()).requires_grad_()
-            (found,) = torch.autograd.grad(run(other), other, torch.ones_like(h))
-            diagonal = (diagonal + found) / 2
-        diagonal = diagonal.mean(1, keepdim=True)
-        return Linearised(h.shape, diagonal, lambda g: g * diagonal, exact)
+    if diagonal is None:
+        return Linearised(h.shape, None, partial(_pull, h, z), exact)
+    if not exact:
+        other = (-base.detach()).requires_grad_()
+        (mirrored,) = torch.autograd.grad(run(other), other, torch.ones_like(h))
+        diagonal = (diagonal + mirrored) / 2
+    diagonal = diagonal.mean(1, keepdim=True)
+    return Linearised(h.shape, diagonal, lambda g: g * diagonal, exact)
 
-    def pull(gradients: Tensor) -> Tensor:
-        n, units = gradients.shape[:2]
-        padded = gradients.new_zeros(n, shape[1], *gradients.shape[2:])
-        padded[:, :units] = gradients
-        (found,) = torch.autograd.grad(h, z, padded.reshape(h.shape), retain_graph=True)
-        return found[:, :units]
 
-    return Linearised(h.shape, None, pull, exact)
+def _pull(h: Tensor, z: Tensor, gradients: Tensor) -> Tensor:
+    """Gradients at h(z), for at most as many units as it has -> gradients at z."""
+    n, units = gradients.shape[:2]
+    padded = gradients.new_zeros(n, z.shape[1], *gradients.shape[2:])
+    padded[:, :units] = gradients
+    (pulled,) = torch.autograd.grad(h, z, padded.reshape(h.shape), retain_graph=True)
+    return pulled[:, :units]
 
 
 def _points(shape: torch.Size, drawn: Drawn) -> Tensor:
@@ -82,5 +84,5 @@ def _diagonal(h: Tensor, z: Tensor) -> Tensor | None:
     for dim, size in enumerate(h.shape):
         probe += torch.rand(size, generator=generator).to(h).view(-1, *[1] * (h.dim() - dim - 1))
     (ones,) = torch.autograd.grad(h, z, torch.ones_like(h), retain_graph=True)
-    (found,) = torch.autograd.grad(h, z, probe, retain_graph=True)
-    return ones if torch.allclose(found, ones * probe, rtol=1e-5, atol=0.0) else None
+    (probed,) = torch.autograd.grad(h, z, probe, retain_graph=True)
+    return ones if torch.allclose(probed, ones * probe, rtol=1e-5, atol=0.0) else None

@@ -1,4 +1,4 @@
-"""Leading singular vectors."""
+"""The leading singular vectors of a matrix: the directions in which new units gain most."""
 
 from __future__ import annotations
 

@@ -121,12 +121,12 @@ def rows_at_once(network: Network) -> int:
 
 def groups(items: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
     """Names in their order, cut where the sum of their sizes would be above `most`."""
-    found: list[list[str]] = []
+    grouped: list[list[str]] = []
     size = 0
     for name, one in items:
-        if not found or size + one > most:
-            found.append([])
+        if not grouped or size + one > most:
+            grouped.append([])
             size = 0
-        found[-1].append(name)
+        grouped[-1].append(name)
         size += one
-    return found
+    return grouped

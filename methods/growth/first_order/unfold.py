@@ -13,12 +13,12 @@ def unfolded(module: nn.Module, inputs: Tensor) -> Tensor:
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _geometry(module)
     padded = nn.functional.pad(inputs.transpose(0, 1), (pw, pw, ph, ph))
     height, width = ((padded.shape[2 + i] - (k - 1) * d - 1) // s + 1 for i, k, d, s in ((0, kh, dh, sh), (1, kw, dw, sw)))
-    found = inputs.new_empty(inputs.shape[1], kh, kw, len(inputs), height, width)
+    patches = inputs.new_empty(inputs.shape[1], kh, kw, len(inputs), height, width)
     for a in range(kh):
         for b in range(kw):
             rows = slice(a * dh, a * dh + (height - 1) * sh + 1, sh)
-            found[:, a, b] = padded[:, :, rows, b * dw : b * dw + (width - 1) * sw + 1 : sw]
-    return found.view(inputs.shape[1] * kh * kw, len(inputs), height * width)
+            patches[:, a, b] = padded[:, :, rows, b * dw : b * dw + (width - 1) * sw + 1 : sw]
+    return patches.view(inputs.shape[1] * kh * kw, len(inputs), height * width)
 
 
 def unfolded_back(module: nn.Module, gradient: Tensor, shape: torch.Size) -> Tensor:
@@ -36,12 +36,12 @@ def unfolded_back(module: nn.Module, gradient: Tensor, shape: torch.Size) -> Ten
         return gradient.T.unsqueeze(1)
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _geometry(module)
     n, out, height, width = gradient.shape
-    found = gradient.new_zeros(out, kh, kw, n, shape[2] + 2 * ph, shape[3] + 2 * pw)
+    gradients = gradient.new_zeros(out, kh, kw, n, shape[2] + 2 * ph, shape[3] + 2 * pw)
     for a in range(kh):
         for b in range(kw):
             rows = slice(a * dh, a * dh + (height - 1) * sh + 1, sh)
-            found[:, a, b, :, rows, b * dw : b * dw + (width - 1) * sw + 1 : sw] = gradient.transpose(0, 1)
-    return found[..., ph : ph + shape[2], pw : pw + shape[3]].flatten(1, 2)
+            gradients[:, a, b, :, rows, b * dw : b * dw + (width - 1) * sw + 1 : sw] = gradient.transpose(0, 1)
+    return gradients[..., ph : ph + shape[2], pw : pw + shape[3]].flatten(1, 2)
 
 
 def _geometry(module: nn.Module) -> tuple[tuple[int, int], ...]:

@@ -58,7 +58,7 @@ class GateCompanion(Companion):
         Raises:
             ValueError: neither data nor the size loss could ever move the number of some element.
         """
-        self.look(network, self.gate.start)
+        self.sync(network, self.gate.start)
         for name, state in self.states.items():
             pull = self.gate.pull(state.value, state.limit)
             n = state.open(self.gate) - state.ranks.double()
@@ -69,9 +69,9 @@ class GateCompanion(Companion):
                     "the slope of the gates and that of the size loss are 0: choose another start, target or strength, or "
                     "(size_weight) a spread above 1."
                 )
-            state.write(self.gate, get_tensor(network.module, state.consumer))
+            state.apply_gates(self.gate, get_tensor(network.module, state.consumer))
 
-    def look(self, network: Network, fraction: float = 1.0) -> None:
+    def sync(self, network: Network, fraction: float = 1.0) -> None:
         """Follow the elements that there are; the network is not touched. New ones start with this fraction of units open.
 
         Raises:
@@ -80,7 +80,7 @@ class GateCompanion(Companion):
         elements = network.elements()
         if elements is self._elements:
             return
-        found = {}
+        states = {}
         for element in elements:
             if why_no_gate(network, element, self.gate.only) is not None:
                 continue
@@ -95,8 +95,8 @@ class GateCompanion(Companion):
                     f"{element.name} has {site.size} units, but its gates know {len(state.ranks)}; pass the companion to apply() "
                     "as a follower."
                 )
-            found[element.name] = state
-        self.states, self._elements = found, elements
+            states[element.name] = state
+        self.states, self._elements = states, elements
 
     def propose(self, element: str, columns: Tensor) -> None:
         """Raw outgoing weights, [new columns, out, ...], of units that this companion's own method is about to add."""
@@ -105,7 +105,7 @@ class GateCompanion(Companion):
     def after_backward(self, network: Network) -> None:
         """See `Companion.after_backward`."""
         self._proposed.clear()
-        self.look(network)
+        self.sync(network)
         for state in self.states.values():
             weight = get_tensor(network.module, state.consumer)
             state.refresh(self.gate, weight)
@@ -116,7 +116,7 @@ class GateCompanion(Companion):
     def before_step(self, network: Network, optimizer: torch.optim.Optimizer) -> None:
         """See `Companion.before_step`."""
         for state in self.states.values():
-            state.bare(get_tensor(network.module, state.consumer))
+            state.remove_gates(get_tensor(network.module, state.consumer))
 
     def after_step(self, network: Network, optimizer: torch.optim.Optimizer) -> None:
         """See `Companion.after_step`."""
@@ -125,7 +125,7 @@ class GateCompanion(Companion):
             most = self.gate.value_of(float(len(state.ranks)), state.limit)
             least = self.gate.value_of(0.0, state.limit)
             state.value = min(max(state.value - lr * state.gradient, least), most)
-            state.write(self.gate, get_tensor(network.module, state.consumer))
+            state.apply_gates(self.gate, get_tensor(network.module, state.consumer))
 
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
         """See `Follower.resized`."""
@@ -148,7 +148,7 @@ class GateCompanion(Companion):
         return proposed
 
     def tensors(self) -> dict[str, Tensor]:
-        """State by `element|producer|consumer|name`."""
+        """The state of all elements, by `element|producer|consumer|name`."""
         return {
             f"{element}|{state.producer}|{state.consumer}|{name}": tensor
             for element, state in self.states.items()

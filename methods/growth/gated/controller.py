@@ -1,4 +1,4 @@
-"""A controller opens a layer neuron by neuron."""
+"""A trained controller opens a layer neuron by neuron (Radhakrishnan et al. 2025, controller mask)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Gate(ABC):
 
     @abstractmethod
     def ramp(self, n: Tensor) -> Tensor:
-        """Gates."""
+        """The gate of each unit, between 0 and 1, from how many units are open beyond it; any shape."""
 
     @abstractmethod
     def ramp_slope(self, n: Tensor) -> Tensor:
@@ -92,19 +92,19 @@ class SizeGate(Gate):
     spread: float
 
     def limit(self, size: int) -> float:
-        """N_inf."""
+        """The size N_inf that the size loss draws to, in units."""
         return self.target * size if self.target_of == "seed" else self.target
 
     def raw_open(self, value: float, limit: float) -> float:
-        """N."""
+        """The trained number itself, N."""
         return value
 
     def slope(self, value: float, limit: float) -> float:
-        """1."""
+        """The derivative of N by N, which is 1."""
         return 1.0
 
     def value_of(self, units: float, limit: float) -> float:
-        """N."""
+        """The number of units itself, N."""
         return units
 
     def pull(self, value: float, limit: float) -> float:
@@ -112,7 +112,7 @@ class SizeGate(Gate):
         return 2.0 * self.strength * (value - limit)
 
     def ramp(self, n: Tensor) -> Tensor:
-        """See the class."""
+        """sin^2(pi n / (2 spread)) between 0 and `spread`, 0 below and 1 above."""
         return (n.clamp(0.0, self.spread) * (math.pi / (2.0 * self.spread))).sin().square().where(n < self.spread, 1.0)
 
     def ramp_slope(self, n: Tensor) -> Tensor:
@@ -142,15 +142,15 @@ class ControllerGate(Gate):
         return float(size)
 
     def most_units(self, limit: float) -> float:
-        """N_max."""
+        """N_max, which no number of open units passes."""
         return limit
 
     def raw_open(self, value: float, limit: float) -> float:
-        """t N_max."""
+        """The open units sin^2(pi c / 2) N_max."""
         return limit * math.sin(math.pi / 2.0 * value) ** 2
 
     def slope(self, value: float, limit: float) -> float:
-        """N_max dt/dc."""
+        """The derivative N_max dt/dc, with t = sin^2(pi c / 2)."""
         return limit * math.pi / 2.0 * math.sin(math.pi * value)
 
     def value_of(self, units: float, limit: float) -> float:
@@ -162,7 +162,7 @@ class ControllerGate(Gate):
         return 2.0 * self.strength * (value - 1.0)
 
     def ramp(self, n: Tensor) -> Tensor:
-        """Linear."""
+        """Linear from 0 to 1 over one unit."""
         return n.clamp(0.0, 1.0)
 
     def ramp_slope(self, n: Tensor) -> Tensor:

@@ -67,13 +67,13 @@ class GatedUnits(Method):
         """How many units must come or go. Signals: `open`, the sum of open units, and `size`, that of all of them."""
         companion = context.companion
         assert isinstance(companion, GateCompanion), "accepted before"
-        companion.look(context.network)
+        companion.sync(context.network)
         scores: dict[str, Tensor] = {}
         advised = {}
         states = {e.name: companion.states[e.name] for e in elements}
-        opened = {name: state.open(companion.gate) for name, state in states.items()}
+        open_units = {name: state.open(companion.gate) for name, state in states.items()}
         for element in elements:
-            name, units = element.name, opened[element.name]
+            name, units = element.name, open_units[element.name]
             require_finite(f"the size of {name}", torch.tensor(units))
             wanted = min(math.ceil(units) + self.ahead, companion.gate.most_units(states[name].limit))
             missing = int(wanted) - element.size
@@ -82,7 +82,7 @@ class GatedUnits(Method):
                 advised[name] = min(missing, most[name])
                 ranks = states[name].ranks.double()
                 scores[name] = torch.empty(0) if self.kind == "grow" else units - ranks
-        signals = {"open": sum(opened.values()), "size": float(sum(e.size for e in elements))}
+        signals = {"open": sum(open_units.values()), "size": float(sum(e.size for e in elements))}
         return Measurement(scores, {}, advised, signals)
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan | PrunePlan:

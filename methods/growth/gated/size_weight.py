@@ -1,4 +1,4 @@
-"""The number of neurons is a weight of the network, trained with all the others."""
+"""The number of neurons is a weight of the network, trained with all others (Radhakrishnan et al. 2025, auxiliary weight)."""
 
 from __future__ import annotations
 

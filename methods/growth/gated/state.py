@@ -74,7 +74,7 @@ class GateState:
         return gates[columns // self.taps].to(like).view(-1, *[1] * (like.dim() - 1))
 
     @torch.no_grad()
-    def write(self, gate: Gate, weight: Tensor) -> None:
+    def apply_gates(self, gate: Gate, weight: Tensor) -> None:
         """Close the gates of a consumer that holds raw weights in all columns."""
         gates = self.gates(gate)
         self.closed = self._columns(gates)
@@ -82,7 +82,7 @@ class GateState:
         self._put(weight, self._factors(gates, self.closed, self.raw) * self.raw)
 
     @torch.no_grad()
-    def bare(self, weight: Tensor) -> None:
+    def remove_gates(self, weight: Tensor) -> None:
         """Give the consumer its raw weights."""
         if self.raw is not None:
             self._put(weight, self.raw)
@@ -123,9 +123,9 @@ class GateState:
         ranks = self.ranks[self.closed // self.taps].double()
         slopes = gate.ramp_slope(self.open(gate) - ranks).to(gradient.device)
         seen = gradient.movedim(1, 0)[where]
-        found = float(((seen.double() * self.raw.double()).flatten(1).sum(1) * slopes).sum())
+        derivative = float(((seen.double() * self.raw.double()).flatten(1).sum(1) * slopes).sum())
         gradient.index_copy_(1, where, (self._factors(self.gates(gate), self.closed, seen) * seen).movedim(0, 1).contiguous())
-        return found
+        return derivative
 
     def follow_units(self, gate: Gate, index: Sequence[int], own: bool) -> None:
         """The element's units were changed; `own` new ones come last in the order and start shut.
@@ -173,14 +173,14 @@ class GateState:
         self.raw = self.raw.index_select(dim, where.clamp(min=0)).index_fill(dim, (where < 0).nonzero().flatten(), float("nan"))
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
+        """The state as tensors by name, for a checkpoint."""
         numbers = torch.tensor([self.value, self.limit, float(self.taps)], dtype=torch.float64)
         held = {"numbers": numbers, "ranks": self.ranks, "closed": self.closed}
         return held if self.raw is None else {**held, "raw": self.raw}
 
     @staticmethod
     def of(producer: str, consumer: str, tensors: Mapping[str, Tensor]) -> GateState:
-        """What `tensors` returned."""
+        """The state of which `tensors` returned these."""
         value, limit, taps = tensors["numbers"].tolist()
         ranks, closed = tensors["ranks"].clone().cpu(), tensors["closed"].clone().cpu()
         raw = tensors["raw"].clone() if "raw" in tensors else None
@@ -191,7 +191,7 @@ def _fitted(fresh: Tensor, shape: Sequence[int]) -> Tensor:
     """Raw weights drawn before another change of the same step, in the shape of now."""
     if fresh.shape[1:] == torch.Size(shape):
         return fresh
-    found = fresh.new_zeros(len(fresh), *shape)
+    padded = fresh.new_zeros(len(fresh), *shape)
     part = tuple(slice(min(a, b)) for a, b in zip(fresh.shape[1:], shape, strict=True))
-    found[(slice(None), *part)] = fresh[(slice(None), *part)]
-    return found
+    padded[(slice(None), *part)] = fresh[(slice(None), *part)]
+    return padded

@@ -1,4 +1,4 @@
-"""A neuron between the inputs and everything else of a network of single connections: layer one half."""
+"""A neuron between the inputs and everything else of a DAG: layer one half (Shemyakova and Khashin 2021)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coppice.methods.apply import apply
 from coppice.methods.graph.values import Element
-from coppice.methods.growth.half_layer.schur import selected
+from coppice.methods.growth.half_layer.schur import ranked_neurons
 from coppice.methods.measures.dag_site import DagSite, Neuron, dag_site_of, why_no_dag_site
 from coppice.methods.measures.quadratic import Flat
 from coppice.methods.measures.statistics import mean_loss, require_finite
@@ -71,7 +71,7 @@ class HalfLayer(Method):
         scores, data = {}, {}
         for element in elements:
             site = dag_site_of(context.network, element)
-            trial = Trial(context, element, site, self.num_batches)
+            trial = WithNeuron(context, element, site, self.num_batches)
             best = self._random(context, site, trial) if self.choice == "random" else self._schur(context, site, trial, before)
             if best is None:
                 continue
@@ -81,14 +81,16 @@ class HalfLayer(Method):
             data[element.name] = {part: getattr(neuron, part) for part in PARTS}
         return Measurement(scores, data, dict.fromkeys(scores, 1), {"loss": float(before)})
 
-    def _random(self, context: Context, site: DagSite, trial: Trial) -> tuple[Neuron, Tensor] | None:
+    def _random(self, context: Context, site: DagSite, trial: WithNeuron) -> tuple[Neuron, Tensor] | None:
         drawn = [random_neuron(site, context.generator) for _ in range(self.draws)]
-        return min(((neuron, trial.loss(neuron)) for neuron in drawn), key=lambda found: float(found[1]))
+        return min(((neuron, trial.loss(neuron)) for neuron in drawn), key=lambda tried: float(tried[1]))
 
-    def _schur(self, context: Context, site: DagSite, trial: Trial, before: Tensor) -> tuple[Neuron, Tensor] | None:
-        found = selected(context, site, self.draws, spread=self.spread, damping=self.damping, num_batches=self.num_batches)
+    def _schur(self, context: Context, site: DagSite, trial: WithNeuron, before: Tensor) -> tuple[Neuron, Tensor] | None:
+        neurons = ranked_neurons(
+            context, site, self.draws, spread=self.spread, damping=self.damping, num_batches=self.num_batches
+        )
         best: tuple[Neuron, Tensor] | None = None
-        for neuron in found[: self.tried]:
+        for neuron in neurons[: self.tried]:
             for back in (1.0, 0.3, 0.1, 0.03, 0.01):
                 shorter = Neuron(
                     neuron.from_inputs, neuron.from_neurons, neuron.bias, neuron.to_neurons * back, neuron.to_outputs * back
@@ -113,7 +115,7 @@ def random_neuron(site: DagSite, generator: torch.Generator) -> Neuron:
     return Neuron(from_inputs, torch.zeros(neurons, dtype=torch.float64), bias[0], to_neurons, to_outputs)
 
 
-class Trial:
+class WithNeuron:
     """A copy of the network with one more neuron, whose weights are set again and again."""
 
     def __init__(self, context: Context, element: Element, site: DagSite, num_batches: int) -> None:

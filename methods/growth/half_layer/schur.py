@@ -14,7 +14,9 @@ from coppice.methods.method import Context
 from coppice.methods.networks.dag import FUNCTIONS
 
 
-def selected(context: Context, site: DagSite, draws: int, *, spread: float, damping: float, num_batches: int) -> list[Neuron]:
+def ranked_neurons(
+    context: Context, site: DagSite, draws: int, *, spread: float, damping: float, num_batches: int
+) -> list[Neuron]:
     """Drawn neurons with their best outgoing weights, the largest predicted decrease of the loss first.
 
     With J the Jacobian of the outputs by the existing weights, J_c that by the new neuron's outgoing weights (what it says times
@@ -34,30 +36,45 @@ def selected(context: Context, site: DagSite, draws: int, *, spread: float, damp
     flat = Flat.of(context.network)
     whole = gauss_newton(context, flat, num_batches)
     backward = inverse(whole.curvature, damping)
-    targets = torch.tensor([*flat.range_of("bias"), *flat.range_of("out.bias")])
-    size, width = len(flat), len(targets)
-    cross, own = torch.zeros(draws, size, width, dtype=torch.float64), torch.zeros(draws, width, width, dtype=torch.float64)
-    slope, samples = torch.zeros(draws, width, dtype=torch.float64), 0
-    for chunk in linearised(context, flat, num_batches):
-        said = FUNCTIONS[site.module.activation](chunk.inputs.flatten(1).cpu() @ rows.T + biases)
-        at, bent = chunk.jacobian[:, :, targets], chunk.bend @ chunk.jacobian
-        pulled = torch.einsum("nk,nkt->nt", chunk.slope, at)
-        slope += said.T @ pulled
-        inner = torch.einsum("nkp,nkt->npt", bent, at)
-        cross += torch.einsum("nc,npt->cpt", said, inner)
-        own += torch.einsum("nc,nut->cut", said.square(), inner[:, targets])
-        samples += len(said)
-    context.ranks.sum(cross, own, slope)
-    samples = context.ranks.count(samples)
-    moments = (cross / samples, own / samples, slope / samples)
-    step, gains = _solved(moments, whole.gradient, backward)
+    step, gains = _solved(_moments(context, site, (rows, biases), flat, num_batches), whole.gradient, backward)
     require_finite("the predicted decrease of the loss", gains)
-    found, neurons = context.ranks.same({"step": step, "gains": gains}), len(site.module.weight)
-    step, gains = found["step"], found["gains"]
+    same, neurons = context.ranks.same({"step": step, "gains": gains}), len(site.module.weight)
+    step, gains = same["step"], same["gains"]
     return [
         Neuron(rows[c], torch.zeros(neurons, dtype=torch.float64), biases[c], step[c, :neurons], step[c, neurons:])
         for c in gains.argsort(descending=True, stable=True).tolist()
     ]
+
+
+def _moments(
+    context: Context, site: DagSite, neurons: tuple[Tensor, Tensor], flat: Flat, num_batches: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over samples for each draw: B [draws, P, targets], J_c^T J_c [draws, targets, targets], g_c [draws, targets].
+
+    Args:
+        context: network and data.
+        site: the network as a whole.
+        neurons: incoming weights [draws, I] and biases [draws].
+        flat: the P existing weights.
+        num_batches: batches.
+    """
+    rows, biases = neurons
+    targets = torch.tensor([*flat.range_of("bias"), *flat.range_of("out.bias")])
+    draws, size, width = len(rows), len(flat), len(targets)
+    cross, own = torch.zeros(draws, size, width, dtype=torch.float64), torch.zeros(draws, width, width, dtype=torch.float64)
+    slope, samples = torch.zeros(draws, width, dtype=torch.float64), 0
+    for chunk in linearised(context, flat, num_batches):
+        activations = FUNCTIONS[site.module.activation](chunk.inputs.flatten(1).cpu() @ rows.T + biases)
+        at, bent = chunk.jacobian[:, :, targets], chunk.bend @ chunk.jacobian
+        pulled = torch.einsum("nk,nkt->nt", chunk.slope, at)
+        slope += activations.T @ pulled
+        inner = torch.einsum("nkp,nkt->npt", bent, at)
+        cross += torch.einsum("nc,npt->cpt", activations, inner)
+        own += torch.einsum("nc,nut->cut", activations.square(), inner[:, targets])
+        samples += len(activations)
+    context.ranks.sum(cross, own, slope)
+    samples = context.ranks.count(samples)
+    return cross / samples, own / samples, slope / samples
 
 
 def _drawn(context: Context, site: DagSite, draws: int, spread: float, num_batches: int) -> tuple[Tensor, Tensor]:

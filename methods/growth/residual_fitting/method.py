@@ -1,4 +1,4 @@
-"""A small network is trained on what the network leaves unexplained, and becomes a part of it."""
+"""A small network is trained on what the network leaves unexplained, and becomes a part of it (Ford et al. 2023)."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ class ResidualFitting(Method):
     def _part(self, weights: Sequence[tuple[Tensor, Tensor | None]], layer: int) -> dict[str, Tensor]:
         """The small network's own rows and bias of one hidden layer, and the output weights where it is the last one."""
         rows, bias = weights[layer]
-        found = {"rows": rows.cpu()} | ({} if bias is None else {"bias": bias.cpu()})
+        part = {"rows": rows.cpu()} | ({} if bias is None else {"bias": bias.cpu()})
         if layer == len(weights) - 2:
-            found["columns"] = (self.step * weights[-1][0]).cpu()
-        return found | ({"behind": torch.ones(())} if layer else {})
+            part["columns"] = (self.step * weights[-1][0]).cpu()
+        return part | ({"behind": torch.ones(())} if layer else {})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`; values are in the shape that the plans of the layers before leave.

@@ -1,4 +1,4 @@
-"""New layers where the network's natural gradient can no longer follow the gradient of the loss."""
+"""New layers where the natural gradient can no longer follow the gradient of the loss (SENN, Mitchell et al. 2023)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.cross_moment import run_rows
 from coppice.methods.growth.first_order.insertion import module_before, why_bare
 from coppice.methods.growth.first_order.sweep import groups
-from coppice.methods.growth.senn.kfac import GROUP_BYTES, Settings, Sums, entries_of, score_layers, total
+from coppice.methods.growth.senn.kfac import GROUP_BYTES, LayerSums, Settings, entries_of, score_layers, total
 from coppice.methods.growth.senn.method import ExpansionScore, scored_layers
 from coppice.methods.growth.senn.output_curvature import observe_curvature
 from coppice.methods.measures.statistics import Seen, observe
@@ -63,9 +63,9 @@ class SennDepth(ExpansionScore):
         """See `Method.measure`."""
         places = {e.name: module_before(e) for e in elements}
         eta = total(score_layers(context, list(scored_layers(context.network)), self.settings()))
-        found = best_layers(context, list(places.values()), self.proposals, self.settings())
-        gains = {name: found[at].gain.reshape(1) for name, at in places.items()}
-        data = {name: {"weight": found[at].weight} for name, at in places.items()}
+        first_layers = best_layers(context, list(places.values()), self.proposals, self.settings())
+        gains = {name: first_layers[at].gain.reshape(1) for name, at in places.items()}
+        data = {name: {"weight": first_layers[at].weight} for name, at in places.items()}
         measured = self.measurement(context, gains, data, eta)
         best = max(gains, key=lambda name: float(gains[name]))
         return replace(measured, advised={name: most if name == best else 0 for name, most in measured.advised.items()})
@@ -81,31 +81,31 @@ class SennDepth(ExpansionScore):
 
 
 @dataclass(frozen=True)
-class First:
+class FirstLayer:
     """The first weight of a residual layer, and what the last one would add to the score: a scalar, float64, on the CPU."""
 
     weight: Tensor
     gain: Tensor
 
 
-def best_layers(context: Context, places: Sequence[str], proposals: int, settings: Settings) -> dict[str, First]:
+def best_layers(context: Context, places: Sequence[str], proposals: int, settings: Settings) -> dict[str, FirstLayer]:
     """The best of some random first layers behind each of these modules, by name."""
     layers = {at: _layer(context, at) for at in places}
-    best: dict[str, First] = {}
+    best: dict[str, FirstLayer] = {}
     for group in groups([(at, 8 * entries_of(layer) ** 2) for at, layer in layers.items()], GROUP_BYTES):
         here = {at: layers[at] for at in group}
-        curved = {at: Sums.of(layer) for at, layer in here.items()}
+        curved = {at: LayerSums.of(layer) for at, layer in here.items()}
 
-        def curve(seen: dict[str, Seen], inputs: Tensor, curved: Mapping[str, Sums] = curved) -> None:
+        def curve(seen: dict[str, Seen], inputs: Tensor, curved: Mapping[str, LayerSums] = curved) -> None:
             for at, batch in seen.items():
                 curved[at].add_curvature(batch.gradient)
 
         draws = observe_curvature(context, group, curve, settings.draws, settings.num_batches)
         context.ranks.sum(*(s.outputs for s in curved.values()))
         for _ in range(proposals):
-            for at, found in _try(context, here, curved, draws, settings).items():
-                if at not in best or found.gain > best[at].gain:
-                    best[at] = found
+            for at, first in _propose(context, here, curved, draws, settings).items():
+                if at not in best or first.gain > best[at].gain:
+                    best[at] = first
     return best
 
 
@@ -120,13 +120,13 @@ def _layer(context: Context, at: str) -> nn.Linear | nn.Conv2d:
     return skip_init(nn.Conv2d, size, size, 3, padding=1, **where)
 
 
-def _try(
-    context: Context, layers: Mapping[str, nn.Linear | nn.Conv2d], curved: Mapping[str, Sums], draws: int, settings: Settings
-) -> dict[str, First]:
+def _propose(
+    context: Context, layers: Mapping[str, nn.Linear | nn.Conv2d], curved: Mapping[str, LayerSums], draws: int, settings: Settings
+) -> dict[str, FirstLayer]:
     """One random first layer behind each module."""
     sums, weights = {}, {}
     for at, layer in layers.items():
-        sums[at] = replace(Sums.of(layer), outputs=curved[at].outputs, positions=curved[at].positions)
+        sums[at] = replace(LayerSums.of(layer), outputs=curved[at].outputs, positions=curved[at].positions)
         drawn = torch.randn(layer.weight.shape, generator=context.generator) * math.sqrt(2.0 / layer.weight[0].numel())
         weights[at] = drawn.to(layer.weight)
 
@@ -138,4 +138,4 @@ def _try(
     samples = observe(context, list(layers), use, settings.num_batches)
     context.ranks.sum(*(t for s in sums.values() for t in (s.inputs, s.gradient)))
     gains = {at: s.reduced(f"a new layer behind {at}", samples, draws, settings).eta for at, s in sums.items()}
-    return {at: First(weights[at].cpu(), torch.tensor(gain, dtype=torch.float64)) for at, gain in gains.items()}
+    return {at: FirstLayer(weights[at].cpu(), torch.tensor(gain, dtype=torch.float64)) for at, gain in gains.items()}

@@ -63,8 +63,8 @@ class LayerScore:
 
 def layer_inputs(module: nn.Module, inputs: Tensor) -> Tensor:
     """What the layer's weight and bias are multiplied with: [entries (+ 1), n, positions]."""
-    found = unfolded(module, inputs.to(_weight(module).dtype))
-    return torch.cat([found, torch.ones_like(found[:1])]) if module.bias is not None else found
+    entries = unfolded(module, inputs.to(_weight(module).dtype))
+    return torch.cat([entries, torch.ones_like(entries[:1])]) if module.bias is not None else entries
 
 
 def layer_gradients(gradient: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ def score_layers(context: Context, names: Sequence[str], settings: Settings) -> 
     for name in names:
         entries = entries_of(network.module.get_submodule(name)) ** 2
         sizes.append((name, entries * sum_dtype(entries, torch.float32).itemsize))
-    found: dict[str, LayerScore] = {}
+    scores: dict[str, LayerScore] = {}
     for group in groups(sizes, GROUP_BYTES):
-        found |= _score(context, group, settings)
-    return found
+        scores |= _score(context, group, settings)
+    return scores
 
 
 def entries_of(module: nn.Module) -> int:
@@ -102,7 +102,7 @@ def entries_of(module: nn.Module) -> int:
 def _score(context: Context, names: Sequence[str], settings: Settings) -> dict[str, LayerScore]:
     module = context.network.module
     layers = {n: module.get_submodule(n) for n in names}
-    sums = {n: Sums.of(layer) for n, layer in layers.items()}
+    sums = {n: LayerSums.of(layer) for n, layer in layers.items()}
 
     def use(seen: dict[str, Seen], inputs: Tensor) -> None:
         for name, batch in seen.items():
@@ -119,8 +119,8 @@ def _score(context: Context, names: Sequence[str], settings: Settings) -> dict[s
 
 
 @dataclass
-class Sums:
-    """Sums over samples for one layer: A, dW and S."""
+class LayerSums:
+    """LayerSums over samples for one layer: A, dW and S."""
 
     inputs: Tensor
     gradient: Tensor
@@ -128,14 +128,14 @@ class Sums:
     positions: int = 1
 
     @staticmethod
-    def of(module: nn.Module) -> Sums:
-        """Zeros."""
+    def of(module: nn.Module) -> LayerSums:
+        """All sums 0, for a Linear or Conv2d layer."""
         weight, entries = _weight(module), entries_of(module)
 
         def zeros(rows: int, columns: int) -> Tensor:
             return torch.zeros(rows, columns, dtype=sum_dtype(rows * columns, weight.dtype), device=weight.device)
 
-        return Sums(zeros(entries, entries), zeros(len(weight), entries), zeros(len(weight), len(weight)))
+        return LayerSums(zeros(entries, entries), zeros(len(weight), entries), zeros(len(weight), len(weight)))
 
     def add(self, module: nn.Module, inputs: Tensor, gradient: Tensor | None) -> None:
         """A batch at the layer; the gradient is that of the loss, None where the loss does not depend on the layer."""
@@ -181,5 +181,5 @@ def inverted(matrix: Tensor, added: float) -> Tensor:
 
 
 def total(scores: Mapping[str, LayerScore]) -> float:
-    """The network's score."""
+    """The network's score: the sum over its layers."""
     return sum(s.eta for s in scores.values())

@@ -1,4 +1,4 @@
-"""New units where the natural gradient of the network that there is can no longer follow the gradient of the loss."""
+"""New units where the natural gradient can no longer follow the gradient of the loss (SENN, Mitchell et al. 2023)."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class ExpansionScore(Method):
         self, context: Context, gains: Mapping[str, Tensor], data: Mapping[str, Mapping[str, Tensor]], eta: float
     ) -> Measurement:
         """Scores, signals and advice from the gains of every element."""
-        for name, found in gains.items():
-            require_finite(f"the expansion scores of {name}", found)
+        for name, gain in gains.items():
+            require_finite(f"the expansion scores of {name}", gain)
         best = max((float(g[0]) for g in gains.values() if len(g)), default=0.0)
         relative = best / eta if eta > 0 else math.inf if best > 0 else 0.0
         most = additions(reachable(context, self.num_batches), self.least, self.threshold)
-        worth = sorted((float(g) for found in gains.values() for g in found), reverse=True)
+        worth = sorted((float(g) for gain in gains.values() for g in gain), reverse=True)
         bar = max(self.threshold * eta, self.least)
         limit = worth[most - 1] if 0 < most <= len(worth) else math.inf if most == 0 else -math.inf
         advised = {name: int(((g > bar) & (g >= limit)).sum()) for name, g in gains.items()}
@@ -123,11 +123,11 @@ class Senn(Exact, ExpansionScore):
         layers = score_layers(context, list(scored_layers(context.network)), self.settings())
         rows = {name: draw(context, site, self.proposals) for name, site in sites.items()}
         rows = improve(context, sites, rows, layers, self.steps)
-        found = moments(context, sites, rows, layers, self.num_batches)
+        measured = moments(context, sites, rows, layers, self.num_batches)
         gains, data = {}, {}
         for name, site in sites.items():
-            require_finite(f"the moments of candidates for {name}", found[name].gradient, found[name].second)
-            order, gains[name] = choose(found[name], layers[site.consumer], most[name])
+            require_finite(f"the moments of candidates for {name}", measured[name].gradient, measured[name].second)
+            order, gains[name] = choose(measured[name], layers[site.consumer], most[name])
             data[name] = {"rows": rows[name].cpu()[order]}
         return self.measurement(context, gains, data, total(layers))
 

@@ -22,7 +22,7 @@ def observe_curvature(
     context: Context, names: Sequence[str], use: Callable[[dict[str, Seen], Tensor], None], draws: int, num_batches: int
 ) -> int:
     """`observe`, with gradients whose second moment is the curvature of the loss; returns what sums are divided by."""
-    curvature, done, samples = Curvature(context.loss, context.generator, context.ranks), 0, 0
+    curvature, done, samples = OutputCurvature(context.loss, context.generator, context.ranks), 0, 0
     while done < (draws or curvature.outputs):
         loss = curvature.draw if draws else curvature.column(done)
         samples = observe(replace(context, loss=loss), names, use, num_batches)
@@ -30,7 +30,7 @@ def observe_curvature(
     return samples * max(draws, 1)
 
 
-class Curvature:
+class OutputCurvature:
     """Pseudo-losses whose gradients at the outputs have the loss's own curvature there as second moment, sample by sample."""
 
     def __init__(self, loss: LossFunction, generator: torch.Generator, ranks: Ranks = ALONE) -> None:
@@ -76,8 +76,8 @@ def derivatives(loss: LossFunction, output: Tensor, target: Tensor, ranks: Ranks
         (gradient,) = torch.autograd.grad(loss(point, target) * n, point, create_graph=True)
         rows = []
         for each in gradient.flatten(1).sum(0):
-            found = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
-            rows.append(found.flatten(1))
+            derivative = torch.autograd.grad(each, point, retain_graph=True)[0] if each.requires_grad else torch.zeros_like(point)
+            rows.append(derivative.flatten(1))
     curvature = torch.stack(rows, 1)
     require_finite("the derivatives of the loss at the outputs", gradient, curvature, ranks=ranks)
     return gradient.detach().flatten(1), curvature

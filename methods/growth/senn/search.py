@@ -104,20 +104,20 @@ def moments(
     context: Context, sites: Mapping[str, Site], rows: Mapping[str, Tensor], scores: Mapping[str, LayerScore], num_batches: int
 ) -> dict[str, Moments]:
     """Means over samples for the candidates of each site, float64; `scores` by name of the consumer."""
-    found: dict[str, Moments] = {}
+    sums: dict[str, Moments] = {}
 
     def use(name: str, view: View) -> None:
         for columns, part in _columns(view, rows[name]):
-            if name not in found:
+            if name not in sums:
                 size = len(columns)
                 zeros = [torch.zeros(n, size, dtype=torch.float64, device=columns.device) for n in (view.gradient.shape[1], size)]
-                found[name] = Moments(size // len(rows[name]), *zeros)
-            found[name].gradient += (_residual(view, scores[view.site.consumer], part) @ columns.T).double()
-            found[name].second += (columns @ columns.T).double()
+                sums[name] = Moments(size // len(rows[name]), *zeros)
+            sums[name].gradient += (_residual(view, scores[view.site.consumer], part) @ columns.T).double()
+            sums[name].second += (columns @ columns.T).double()
 
     samples = sweep(context, sites, use, num_batches)
-    context.ranks.sum(*(t for m in found.values() for t in (m.gradient, m.second)))
-    return {name: Moments(m.taps, m.gradient / samples, m.second / samples) for name, m in found.items()}
+    context.ranks.sum(*(t for m in sums.values() for t in (m.gradient, m.second)))
+    return {name: Moments(m.taps, m.gradient / samples, m.second / samples) for name, m in sums.items()}
 
 
 def improve(
@@ -127,15 +127,15 @@ def improve(
 
     Every rank does so on the same samples, and all take what rank 0 has found.
     """
-    found: dict[str, Tensor] = {}
+    improved: dict[str, Tensor] = {}
 
     def use(name: str, view: View) -> None:
-        if name not in found:
+        if name not in improved:
             with torch.enable_grad():
-                found[name] = _climb(view, rows[name], scores[view.site.consumer], steps)
+                improved[name] = _climb(view, rows[name], scores[view.site.consumer], steps)
 
     sweep(replace(context, ranks=ALONE), sites, use, 1)
-    return context.ranks.same(found)
+    return context.ranks.same(improved)
 
 
 def _climb(view: View, rows: Tensor, score: LayerScore, steps: int) -> Tensor:
@@ -158,16 +158,16 @@ def _climb(view: View, rows: Tensor, score: LayerScore, steps: int) -> Tensor:
     return best
 
 
-def choose(found: Moments, score: LayerScore, count: int) -> tuple[Tensor, Tensor]:
+def choose(measured: Moments, score: LayerScore, count: int) -> tuple[Tensor, Tensor]:
     """The candidates one after the other, each the best beside those before it: indices and gains, descending, on the CPU.
 
     What the chosen ones explain is taken off gradient and second moment of the others, so a second copy of one adds nothing, and
     the sum of the gains is a lower bound, too.
     """
-    taps, left = found.taps, Moments(found.taps, found.gradient.clone(), found.second.clone())
-    floor = _floor(found.second, score.ridge)[:taps, :taps]
-    candidates = found.second.shape[0] // taps
-    taken = torch.zeros(candidates, dtype=torch.bool, device=found.second.device)
+    taps, left = measured.taps, Moments(measured.taps, measured.gradient.clone(), measured.second.clone())
+    floor = _floor(measured.second, score.ridge)[:taps, :taps]
+    candidates = measured.second.shape[0] // taps
+    taken = torch.zeros(candidates, dtype=torch.bool, device=measured.second.device)
     order, gains = [], []
     for _ in range(min(count, candidates)):
         each = left.gains(score).masked_fill(taken, -1.0)

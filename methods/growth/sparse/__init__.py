@@ -1,0 +1,1 @@
+"""Dynamic sparse training: masked connections come back (SET, RigL, SNFS, NeST)."""

@@ -1,4 +1,4 @@
-"""Sparse training with a fixed number of connections: which ones come back."""
+"""Sparse training with a fixed number of connections: which come back (SET 2018, RigL 2020, SNFS 2019, NeST 2019)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Set(Regrow):
     paper = "Mocanu et al. 2018, SET (arXiv 1707.04780)"
 
     def candidates(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
-        """Uniform numbers."""
+        """Uniform random numbers at each tensor's shape."""
         tensors = weights_of(context, elements)
         return {n: torch.rand(w.shape, generator=context.generator).to(w.device) for n, w in tensors.items()}
 
@@ -53,9 +53,9 @@ class RigL(Regrow):
         return super().accepts(context, element) or no_dense_gradient(context.network, element.name)
 
     def candidates(self, context: Context, elements: Sequence[Element]) -> Mapping[str, Tensor]:
-        """dL/dw."""
-        found = mean_gradients(context, [e.name for e in elements], self.num_batches)
-        return {name: gradient[0] for name, gradient in found.items()}
+        """The gradient of the mean loss at each tensor's shape."""
+        gradients = mean_gradients(context, [e.name for e in elements], self.num_batches)
+        return {name: gradient[0] for name, gradient in gradients.items()}
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class NestConnections(RigL):
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
         """See `Regrow.plan`; new connections are born."""
-        found = super().plan(context, element, units, measurement)
+        plan = super().plan(context, element, units, measurement)
         gradient = measurement.data[element.name]["value"].cpu()
-        born = found.masks[element.name] & ~mask_of(context.network, element.name).cpu()
+        born = plan.masks[element.name] & ~mask_of(context.network, element.name).cpu()
         step = torch.where(born, -self.birth * gradient, 0.0)
-        return replace(found, adjust={element.name: step}, predicted_gain=float(-(step.double() * gradient).sum()))
+        return replace(plan, adjust={element.name: step}, predicted_gain=float(-(step.double() * gradient).sum()))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from coppice.methods.growth.first_order.cross_moment import run_rows
-from coppice.methods.growth.splitting.smooth import SmoothReLU
+from coppice.methods.growth.splitting.smooth_relu import SmoothReLU
 from coppice.methods.measures.site import Site, through
 from coppice.methods.measures.statistics import Seen, observe, require_finite
 from coppice.methods.method import Context
@@ -32,8 +32,8 @@ def rows_gradient(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor
         return gradient.T @ inputs
     assert isinstance(module, nn.Conv2d)
     shape = (gradient.shape[1], *module.weight.shape[1:])
-    found = conv2d_weight(inputs, shape, gradient.contiguous(), module.stride, module.padding, module.dilation)
-    return found.flatten(1)
+    rows = conv2d_weight(inputs, shape, gradient.contiguous(), module.stride, module.padding, module.dilation)
+    return rows.flatten(1)
 
 
 def batch_norm_factors(network: Network, site: Site) -> Tensor:
@@ -46,7 +46,7 @@ def batch_norm_factors(network: Network, site: Site) -> Tensor:
     return scale if norm.weight is None else scale * norm.weight.detach()
 
 
-def bends(network: Network, site: Site, inputs: Tensor, entry: Tensor, gradient: Tensor) -> Tensor:
+def second_derivatives(network: Network, site: Site, inputs: Tensor, entry: Tensor, gradient: Tensor) -> Tensor:
     """Second derivative of the loss, seen through the units' own activations only, for each entry of the site's entry output.
 
     The path between the entry and the consumer must treat entries one by one up to linear maps and choices (activations, average
@@ -75,7 +75,7 @@ def bends(network: Network, site: Site, inputs: Tensor, entry: Tensor, gradient:
 
 
 @dataclass(frozen=True)
-class Curvature:
+class SplittingMatrices:
     """The splitting matrices of all units of a site, mean over samples."""
 
     context: Context
@@ -87,7 +87,7 @@ class Curvature:
         """The layer whose rows make the units."""
         return self.context.network.module.get_submodule(self.site.producer)
 
-    def kept(self) -> Tensor:
+    def unmasked(self) -> Tensor:
         """1 where an incoming weight is not masked, else 0: [units, entries of a row], float64, CPU."""
         weight, mask = self.producer.weight, self.context.network.masks.get(f"{self.site.producer}.weight")
         assert isinstance(weight, Tensor)
@@ -95,7 +95,7 @@ class Curvature:
 
     def matrices(self) -> Tensor:
         """S of each unit, [units, D, D] for rows of D entries, float64, CPU."""
-        kept = self.kept()
+        kept = self.unmasked()
         total = torch.zeros(len(kept), kept.shape[1], kept.shape[1], dtype=torch.float64)
 
         def use(before: Tensor, bend: Tensor) -> None:
@@ -112,7 +112,7 @@ class Curvature:
 
     def times(self, vectors: Tensor) -> Tensor:
         """S v for one v of each unit, [units, D], without forming S; float64, CPU."""
-        kept, weight = self.kept(), self.producer.weight
+        kept, weight = self.unmasked(), self.producer.weight
         assert isinstance(weight, Tensor)
         vectors = self.context.ranks.same({"": vectors})[""]
         rows = (vectors * kept).view(weight.shape).to(weight)
@@ -135,7 +135,7 @@ class Curvature:
         def see(seen: dict[str, Seen], inputs: Tensor) -> None:
             gradient = seen[site.consumer].gradient
             assert gradient is not None, "the loss depends on the consumer"
-            bend = bends(network, site, inputs, seen[site.entry].output, gradient)
+            bend = second_derivatives(network, site, inputs, seen[site.entry].output, gradient)
             use(seen[site.producer].input, bend * squared.view(-1, *[1] * (bend.dim() - 2)))
 
         with torch.autocast(network.device().type, enabled=False):
@@ -165,18 +165,18 @@ class Ends:
         return Ends(values[:, 0], vectors[:, :, 0], values[:, -1], vectors[:, :, -1])
 
 
-def exact_ends(curvature: Curvature) -> Ends:
+def exact_ends(curvature: SplittingMatrices) -> Ends:
     """From the matrices themselves."""
     return Ends.of(*torch.linalg.eigh(curvature.matrices()))
 
 
-def fast_ends(curvature: Curvature, steps: int, generator: torch.Generator) -> Ends:
+def fast_ends(curvature: SplittingMatrices, steps: int, generator: torch.Generator) -> Ends:
     """The extrema of the Rayleigh quotient v^T S v / v^T v over the space of v, S v, ..., S^(steps-1) v (Lanczos).
 
     A value is never outside of what the whole space allows, and exact with as many steps as a row has entries. A space that ends
     earlier gives eigenvalues 0 with vectors 0 beside its own.
     """
-    kept = curvature.kept()
+    kept = curvature.unmasked()
     steps = min(steps, kept.shape[1])
     basis = torch.zeros(len(kept), kept.shape[1], steps, dtype=torch.float64)
     small = torch.zeros(len(kept), steps, steps, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Units split in two where the loss bends down."""
+"""Units split in two where the loss bends down (splitting steepest descent, Liu, Wu, Wang 2019)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.growth.splitting.curvature import Curvature, Ends, exact_ends, fast_ends
+from coppice.methods.growth.splitting.curvature import Ends, SplittingMatrices, exact_ends, fast_ends
 from coppice.methods.measures.site import Site, site_of, why_no_factor, why_no_site
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
@@ -75,14 +75,14 @@ class Splitting(Method):
             site = site_of(context.network, element)
             ends = self._ends(context, site)
             lowest = min(lowest, float(ends.low.min()))
-            found = self._offers(ends)
-            if len(found["gains"]):
-                scores[element.name], data[element.name] = found["gains"], found
+            offered = self._offers(ends)
+            if len(offered["gains"]):
+                scores[element.name], data[element.name] = offered["gains"], offered
         return Measurement(scores, data, signals={"lambda_min": lowest})
 
     def _ends(self, context: Context, site: Site) -> Ends:
-        curvature = Curvature(context, site, self.num_batches)
-        row = curvature.kept().shape[1]
+        curvature = SplittingMatrices(context, site, self.num_batches)
+        row = curvature.unmasked().shape[1]
         if self.form == "exact" or (self.form == "auto" and row <= _LARGEST_ROW):
             return exact_ends(curvature)
         return fast_ends(curvature, self.steps, context.generator)
@@ -102,8 +102,8 @@ class Splitting(Method):
             rows = torch.where(better.unsqueeze(1), ends.high_vectors, rows)
         order = gains.argsort(descending=True, stable=True)
         order = order[gains[order] > 0]
-        found = {"gains": gains, "rows": rows, "shares": shares, "eigenvalues": values}
-        return {"parents": order} | {name: t[order] for name, t in found.items()}
+        splits = {"gains": gains, "rows": rows, "shares": shares, "eigenvalues": values}
+        return {"parents": order} | {name: t[order] for name, t in splits.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""

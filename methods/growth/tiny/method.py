@@ -1,4 +1,4 @@
-"""New units that do what the existing weights cannot."""
+"""New units that do what the existing weights cannot (TINY, Verbockhaven et al. 2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.gradients import fan_out_gradients, grouped, offered, sites_of
 from coppice.methods.growth.first_order.path import path_of
 from coppice.methods.growth.first_order.sweep import layers_of
-from coppice.methods.growth.tiny.bottleneck import Bottleneck, Demands
+from coppice.methods.growth.tiny.bottleneck import Bottleneck, Settings
 from coppice.methods.measures.site import Site, site_of, why_no_site
 from coppice.methods.measures.statistics import NonFiniteStatistics, mean_loss, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
@@ -71,40 +71,31 @@ class Tiny(Method):
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
         """Weights of new units at step 1, sigma^2, first-order gains and the natural step."""
         sites = sites_of(context, elements)
-        found: dict[str, dict[str, Tensor]] = {}
+        units: dict[str, dict[str, Tensor]] = {}
         samples = len(next(iter(context.batches(1)))[1]) * self.num_batches
         for group in grouped(context, sites, squares=True):
-            measured = Bottleneck(self._demands(), context, group, samples)
+            measured = Bottleneck(self._settings(), context, group, samples)
             measured.run()
             with torch.autocast(context.network.device().type, enabled=False):
                 for name in group:
-                    found[name] = context.ranks.same(measured.units(name, offered(sites[name], most[name])))
-            self._through_the_path(context, group, measured, found)
-        for name, data in found.items():
+                    units[name] = context.ranks.same(measured.units(name, offered(sites[name], most[name])))
+            bent = {n: units[n] for n in group if not measured.linear[n] and len(units[n]["incoming"])}
+            units |= self._through_the_path(context, group, bent)
+        for name, data in units.items():
             require_finite(f"what is measured of new units of {name}", *data.values())
-            for key in data:
-                data[key] = data[key].cpu()
-        return Measurement({e.name: found[e.name]["scores"] for e in elements if len(found[e.name]["scores"])}, found)
+            units[name] = {key: tensor.cpu() for key, tensor in data.items()}
+        return Measurement({e.name: units[e.name]["scores"] for e in elements if len(units[e.name]["scores"])}, units)
 
-    def _demands(self) -> Demands:
-        return Demands(self.natural_step, self.projection, self.whitening, self.threshold, self.cut, self.num_batches)
+    def _settings(self) -> Settings:
+        return Settings(self.natural_step, self.projection, self.whitening, self.threshold, self.cut, self.num_batches)
 
     def _through_the_path(
-        self, context: Context, group: Mapping[str, Site], measured: Bottleneck, found: dict[str, dict[str, Tensor]]
-    ) -> None:
-        """Signs and gains of units behind a path that is not linear at 0."""
-        bent = {n: found[n]["incoming"] for n in group if not measured.linear[n] and len(found[n]["incoming"])}
-        for name, gradients in fan_out_gradients(context, group, bent, self.num_batches).items():
-            data = found[name]
-            outgoing = data["outgoing"].flatten(1).double().cpu()
-            plus, minus = ((signed.double() * outgoing).sum(1) for signed in gradients)
-            gains, sign = torch.stack([-plus, minus]).max(0)
-            signs = (1.0 - 2.0 * sign).to(data["incoming"])
-            data["gains"] = gains
-            data["incoming"] = data["incoming"] * signs.view(-1, 1)
-            if "mean" in data:
-                data["mean"] = data["mean"] * signs.to(data["mean"])
-            data["outgoing"] = data["outgoing"] * signs.view(-1, *[1] * (data["outgoing"].dim() - 1))
+        self, context: Context, group: Mapping[str, Site], units: Mapping[str, Mapping[str, Tensor]]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Units behind a path that is not linear at 0, with the sign that lowers the loss, and their gains."""
+        incoming = {name: data["incoming"] for name, data in units.items()}
+        gradients = fan_out_gradients(context, group, incoming, self.num_batches)
+        return {name: _signed(units[name], gradient) for name, gradient in gradients.items()}
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
         """See `Method.plan`."""
@@ -141,6 +132,22 @@ class Tiny(Method):
         return replace(plan, adjust=adjust, predicted_gain=gain + float(data["natural_gain"]) * step)
 
 
+def _signed(data: Mapping[str, Tensor], gradients: Tensor) -> dict[str, Tensor]:
+    """Each unit with its better sign, from the gradients of its outgoing weights for both signs, [2, units, weights]."""
+    outgoing = data["outgoing"].flatten(1).double().cpu()
+    plus, minus = ((signed.double() * outgoing).sum(1) for signed in gradients)
+    gains, sign = torch.stack([-plus, minus]).max(0)
+    signs = (1.0 - 2.0 * sign).to(data["incoming"])
+    signed_data = {
+        "gains": gains,
+        "incoming": data["incoming"] * signs.view(-1, 1),
+        "outgoing": data["outgoing"] * signs.view(-1, *[1] * (data["outgoing"].dim() - 1)),
+    }
+    if "mean" in data:
+        signed_data["mean"] = data["mean"] * signs.to(data["mean"])
+    return {**data, **signed_data}
+
+
 def _normalised(context: Context, site: Site, data: Mapping[str, Tensor], chosen: Tensor, step: float) -> dict[str, Tensor]:
     """Rows of the BatchNorm between, so that it changes nothing: with the statistics of the new units, and what undoes them."""
     if site.batch_norm is None:
@@ -148,14 +155,14 @@ def _normalised(context: Context, site: Site, data: Mapping[str, Tensor], chosen
     norm = context.network.module.get_submodule(site.batch_norm)
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     mean, variance = data["mean"][chosen] * step**0.5, data["variance"][chosen] * step
-    found = {"running_mean": mean, "running_var": variance}
+    rows = {"running_mean": mean, "running_var": variance}
     if norm.affine:
-        found |= {"weight": (found["running_var"] + norm.eps).sqrt(), "bias": mean.clone()}
+        rows |= {"weight": (rows["running_var"] + norm.eps).sqrt(), "bias": mean.clone()}
     else:
-        found = {"running_mean": torch.zeros_like(mean), "running_var": torch.full_like(mean, 1.0 - norm.eps)}
+        rows = {"running_mean": torch.zeros_like(mean), "running_var": torch.full_like(mean, 1.0 - norm.eps)}
     if norm.running_mean is None:
-        found = {key: value for key, value in found.items() if not key.startswith("running")}
-    return {f"{site.batch_norm}.{key}:0": value for key, value in found.items()}
+        rows = {key: value for key, value in rows.items() if not key.startswith("running")}
+    return {f"{site.batch_norm}.{key}:0": value for key, value in rows.items()}
 
 
 def _loss_after(context: Context, plan: GrowPlan, num_batches: int) -> float:

@@ -52,7 +52,7 @@ class Whitening:
         return matrix
 
     def back(self, matrix: Tensor) -> Tensor:
-        """W matrix."""
+        """The product W matrix, [k, columns]."""
         return torch.linalg.solve_triangular(self.factor.T, matrix, upper=True) if self.triangular else self.factor @ matrix
 
 

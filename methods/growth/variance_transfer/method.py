@@ -1,4 +1,4 @@
-"""New units in cancelling pairs, and old weights rescaled so that variances stay what they were."""
+"""New units in cancelling pairs; old weights are rescaled so that variances stay (Yuan, Savarese, Maire 2023)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class VarianceTransfer(Exact):
         return StageRates() if self.stage_lr else None
 
     def measure(self, context: Context, elements: Sequence[Element], most: Mapping[str, int]) -> Measurement:
-        """Predicts nothing."""
+        """No scores: nothing is measured."""
         return Measurement({e.name: torch.empty(0) for e in elements})
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> GrowPlan:
@@ -114,8 +114,8 @@ class VarianceTransfer(Exact):
         return rows, columns.flatten(1) if consumer.dim() == 2 else columns.contiguous()
 
     def _deviation(self, weight: Tensor, factor: float, fan_in: float) -> float:
-        found = float(weight.double().std(correction=0)) * factor if self.init == "copy" else 0.0
-        return self.scale * (found if found > 0 else 1 / math.sqrt(fan_in))
+        deviation = float(weight.double().std(correction=0)) * factor if self.init == "copy" else 0.0
+        return self.scale * (deviation if deviation > 0 else 1 / math.sqrt(fan_in))
 
     def _draw(self, context: Context, like: Tensor, shape: Sequence[int], deviation: float) -> Tensor:
         return (torch.randn(tuple(shape), generator=context.generator, dtype=torch.float64) * deviation).to(like)
@@ -125,26 +125,26 @@ def _rescaled(network: Network, name: str, beta: float) -> dict[str, Tensor]:
     """What is added to a layer's weight, and to the statistics of the BatchNorms right behind it, to multiply it by beta."""
     layer = network.module.get_submodule(name)
     assert isinstance(layer.weight, Tensor)
-    found = {f"{name}.weight": layer.weight.detach() * (beta - 1)}
+    added = {f"{name}.weight": layer.weight.detach() * (beta - 1)}
     for norm_name in _norms_behind(network, name):
         norm = network.module.get_submodule(norm_name)
         assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
         if norm.running_mean is None or norm.running_var is None:
             continue
         offset = layer.bias.detach() if isinstance(layer.bias, Tensor) else 0.0
-        found[f"{norm_name}.running_mean"] = (norm.running_mean - offset) * (beta - 1)
-        found[f"{norm_name}.running_var"] = norm.running_var * (beta**2 - 1)
-    return found
+        added[f"{norm_name}.running_mean"] = (norm.running_mean - offset) * (beta - 1)
+        added[f"{norm_name}.running_var"] = norm.running_var * (beta**2 - 1)
+    return added
 
 
 @torch.no_grad()
 def _norms_behind(network: Network, name: str) -> list[str]:
     """BatchNorms that are given just what the layer `name` returns, in one forward of the example inputs."""
     made: list[Tensor] = []
-    found: list[str] = []
+    norms: list[str] = []
 
     def behind(norm: str) -> Any:
-        return lambda module, args: found.append(norm) if any(args[0] is t for t in made) else None
+        return lambda module, args: norms.append(norm) if any(args[0] is t for t in made) else None
 
     modules = network.module.named_modules()
     hooks = [m.register_forward_pre_hook(behind(n)) for n, m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -156,4 +156,4 @@ def _norms_behind(network: Network, name: str) -> list[str]:
     finally:
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(norms))

@@ -86,8 +86,8 @@ class StageRates(Companion):
 
 def _followed(tensor: Tensor, change: TensorChange, fill: float) -> Tensor:
     index = torch.tensor(change.index, device=tensor.device)
-    found = tensor.index_select(change.dim, index.clamp(min=0))
-    return found.index_fill(change.dim, (index < 0).nonzero().flatten(), fill)
+    entries = tensor.index_select(change.dim, index.clamp(min=0))
+    return entries.index_fill(change.dim, (index < 0).nonzero().flatten(), fill)
 
 
 def _ratio(tensor: Tensor, new: Tensor, seed: Tensor) -> float:

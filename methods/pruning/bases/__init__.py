@@ -1,0 +1,1 @@
+"""What pruning methods share: ways in which units and weights go, and what scores are taken from."""

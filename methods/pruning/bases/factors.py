@@ -22,14 +22,15 @@ def sample_factors(context: Context, places: Mapping[str, Sequence[Part]], num_b
     Each element is in some of what is yielded, for every sample of this rank once. The network runs in eval mode and in full
     precision.
     """
-    rest = {name: found for name, found in places.items() if not all(_is_input(context.network, p) for p in found)}
-    inputs = {name: found for name, found in places.items() if name not in rest}
-    if inputs:
-        yield from _by_inputs(context, inputs, num_batches, rest)
-    names = sorted({p.tensor for found in rest.values() for p in found})
+    rest = {name: parts for name, parts in places.items() if not all(_is_input(context.network, p) for p in parts)}
+    inputs = {name: parts for name, parts in places.items() if name not in rest}
+    for factors, others in _by_inputs(context, inputs, num_batches) if inputs else ():
+        rest |= {name: inputs[name] for name in others}
+        yield factors
+    names = sorted({p.tensor for parts in rest.values() for p in parts})
     if names:
         for gradients in sample_gradients(context, names, num_batches):
-            yield {name: products(context.network, found, gradients) for name, found in rest.items()}
+            yield {name: products(context.network, parts, gradients) for name, parts in rest.items()}
 
 
 def _is_input(network: Network, part: Part) -> bool:
@@ -46,11 +47,12 @@ def _is_input(network: Network, part: Part) -> bool:
 
 
 def _by_inputs(
-    context: Context, places: Mapping[str, Sequence[Part]], num_batches: int, rest: dict[str, Sequence[Part]]
-) -> Iterator[dict[str, Tensor]]:
-    """Input times its gradient, summed over positions; elements for which samples turn out not to come first go to `rest`."""
+    context: Context, places: Mapping[str, Sequence[Part]], num_batches: int
+) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """Input times its gradient, summed over positions, and the elements left out: those of which samples do not come first."""
     network = context.network
-    owners = sorted({p.tensor.rpartition(".")[0] for found in places.values() for p in found})
+    left_out: list[str] = []
+    owners = sorted({p.tensor.rpartition(".")[0] for parts in places.values() for p in parts})
     for inputs, targets in context.shards(num_batches):
         caught: dict[str, Tensor] = {}
         with ExitStack() as stack:
@@ -60,21 +62,17 @@ def _by_inputs(
             for name in owners:
                 stack.callback(network.module.get_submodule(name).register_forward_pre_hook(_catch(name, caught)).remove)
             loss = context.loss(network.module(inputs), targets) * len(targets)
-        found = torch.autograd.grad(loss, [caught[n] for n in owners], allow_unused=True)
+        gradients = torch.autograd.grad(loss, [caught[n] for n in owners], allow_unused=True)
         with torch.no_grad():
-            by_owner = {n: _summed(network, n, caught[n], g) for n, g in zip(owners, found, strict=True)}
-        yield {n: f for n, f in _factors(places, by_owner, len(targets), rest)}
+            by_owner = {n: _summed(network, n, caught[n], g) for n, g in zip(owners, gradients, strict=True)}
+        rows = {name: [by_owner[p.tensor.rpartition(".")[0]] for p in parts] for name, parts in places.items()}
+        left_out += [n for n, sums in rows.items() if n not in left_out and any(len(r) != len(targets) for r in sums)]
+        yield {n: _factor(parts, rows[n]) for n, parts in places.items() if n not in left_out}, left_out
 
 
-def _factors(
-    places: Mapping[str, Sequence[Part]], by_owner: Mapping[str, Tensor], samples: int, rest: dict[str, Sequence[Part]]
-) -> Iterator[tuple[str, Tensor]]:
-    for name, found in places.items():
-        rows = [by_owner[p.tensor.rpartition(".")[0]] for p in found]
-        if name in rest or any(len(r) != samples for r in rows):
-            rest[name] = found
-        else:
-            yield name, torch.stack([p.units_of(r) for p, r in zip(found, rows, strict=True)]).sum(0)
+def _factor(parts: Sequence[Part], rows: Sequence[Tensor]) -> Tensor:
+    """Sum over the places of each unit, [samples, size], from that over positions at each place, [samples, channels]."""
+    return torch.stack([p.units_of(r) for p, r in zip(parts, rows, strict=True)]).sum(0)
 
 
 def _catch(name: str, caught: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

@@ -69,10 +69,10 @@ class Fan:
         """For each of `units` the unit most like it among all others, and the factor, multiplied by how alike they are."""
         kept = sorted(set(range(len(self.vectors))) - set(units))
         best, at = self.alike(units, kept).max(1)
-        found = {}
+        targets = {}
         for unit, k, alike in zip(units, at.tolist(), best.tolist(), strict=True):
-            found[unit] = (kept[k], max(alike, 0.0) * self.factor(unit, kept[k]))
-        return found
+            targets[unit] = (kept[k], max(alike, 0.0) * self.factor(unit, kept[k]))
+        return targets
 
     def _rows(self, units: Sequence[int] | None) -> Tensor:
         return self.vectors if units is None else self.vectors[list(units)]

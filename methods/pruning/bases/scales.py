@@ -39,7 +39,7 @@ class ScalePruning(UnitPruning):
         Raises:
             NonFiniteStatistics: some scale is not finite.
         """
-        found = {}
+        by_element = {}
         for element in elements:
             columns = []
             for o, units in scales(context.network, element):
@@ -48,8 +48,8 @@ class ScalePruning(UnitPruning):
                 columns.append(seen.scatter_reduce_(0, units[units >= 0], values, "amax"))
             stacked = torch.stack(columns)
             require_finite(f"scales of {element.name}", stacked)
-            found[element.name] = stacked.amax(0) if self.reduce == "max" else stacked.mean(0)
-        return found
+            by_element[element.name] = stacked.amax(0) if self.reduce == "max" else stacked.mean(0)
+        return by_element
 
 
 def scales(network: Network, element: Element) -> Iterator[tuple[Occurrence, Tensor]]:

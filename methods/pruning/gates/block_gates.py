@@ -18,12 +18,12 @@ from coppice.methods.surgery.tensors import get_tensor
 
 def gate_tensors(network: Network, name: str) -> list[str]:
     """Weights and biases of the modules whose output is what a block adds to its input: at zero the block does nothing."""
-    found = []
+    names = []
     for path in branch_ends(network, name):
         owner = f"{name}.{path}".rstrip(".")
         held = network.module.get_submodule(owner)._parameters
-        found += [f"{owner}.{leaf}" for leaf in ("weight", "bias") if held.get(leaf) is not None]
-    return found
+        names += [f"{owner}.{leaf}" for leaf in ("weight", "bias") if held.get(leaf) is not None]
+    return names
 
 
 @torch.no_grad()

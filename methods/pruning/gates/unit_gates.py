@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.per_sample import Part, parts
+from coppice.methods.measures.per_sample import Part
 from coppice.methods.network import Network
-from coppice.methods.pruning.bases.units import UnitPruning
+from coppice.methods.pruning.gates.unit_norms import along, excess, gated_parts, has_unit, norms, scaled
 from coppice.methods.pruning.gates.weight_gates import Gates
 
 LARGEST = 0.95
@@ -19,65 +19,6 @@ MOST = 0.1
 """Largest change of beta in a step."""
 SMALLEST = 1e-3
 """Added to shares before they are raised to the power p, whose derivative at 0 is infinite."""
-
-
-def gated_parts(network: Network) -> dict[str, list[Part]]:
-    """Where the outgoing weights of each element's units are, for the elements that have some to themselves."""
-    found: dict[str, list[Part]] = {}
-    taken: dict[str, tuple[int, Tensor]] = {}
-    for element in network.elements():
-        if not element.permissible or element.doubt is not None or element.shrink == "no":
-            continue
-        if element.level not in UnitPruning.levels:
-            continue
-        places = parts(network, element, ("consume",))
-        if not places or any(_overlaps(taken.get(p.tensor), p) for p in places):
-            continue
-        for p in places:
-            before = taken[p.tensor][1] if p.tensor in taken else torch.zeros_like(p.units, dtype=torch.bool)
-            taken[p.tensor] = (p.dim, before | (p.units >= 0))
-        device = network.device()
-        found[element.name] = [Part(p.tensor, p.dim, p.units.to(device), p.size) for p in places]
-    return found
-
-
-def _overlaps(taken: tuple[int, Tensor] | None, part: Part) -> bool:
-    return taken is not None and (taken[0] != part.dim or bool((taken[1] & (part.units >= 0)).any()))
-
-
-def norms(places: Sequence[Part], weights: Mapping[str, Tensor]) -> Tensor:
-    """Norm of the weights of each unit over all places, [size]; differentiable except where it is 0."""
-    total: Tensor | None = None
-    for part in places:
-        squares = weights[part.tensor].square().movedim(part.dim, 0).flatten(1).sum(1)
-        inside = part.units >= 0
-        sums = _added(squares[inside], part.units[inside], part.size)
-        total = sums if total is None else total + sums
-    assert total is not None, "only elements with weights are gated"
-    return torch.where(total == 0, 0.0, total.clamp(min=torch.finfo(total.dtype).tiny).sqrt())
-
-
-def _added(values: Tensor, units: Tensor, size: int) -> Tensor:
-    """Sums of the values of each unit, [size]; in the same order every time, so that ranks have the same gates to the bit."""
-    zeros = values.new_zeros(size)
-    return zeros.index_put((units,), values, accumulate=True) if values.is_cuda else zeros.index_add(0, units, values)
-
-
-def scaled(places: Sequence[Part], weights: Mapping[str, Tensor], factors: Tensor) -> dict[str, Tensor]:
-    """The tensors with the entries of each unit times its factor."""
-    done = dict(weights)
-    for part in places:
-        entries = torch.where(part.units >= 0, factors[part.units.clamp(min=0)], 1.0).to(done[part.tensor].dtype)
-        done[part.tensor] = done[part.tensor] * _view(part, entries, done[part.tensor])
-    return done
-
-
-def excess(norm: Tensor, threshold: Tensor) -> Tensor:
-    """relu(norm - threshold), with the gradient of an ELU of the scale of the mean norm below 0."""
-    x = norm - threshold
-    scale = norm.detach().mean().clamp(min=torch.finfo(norm.dtype).tiny)
-    below = scale * torch.expm1(x.clamp(max=0) / scale)
-    return torch.where(x > 0, x, below - below.detach())
 
 
 class UnitGates(Gates):
@@ -165,10 +106,10 @@ class UnitGates(Gates):
         known = self.raw
         self.raw = {n: known[n] if n in known and known[n].shape == w.shape else torch.zeros_like(w) for n, w in weights.items()}
         held = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in weights.items()}
-        for name, found in places.items():
-            self._rebuild(name, found, weights)
-            for part in found:
-                held[part.tensor] |= _inside(part, weights[part.tensor])
+        for name, element_places in places.items():
+            self._rebuild(name, element_places, weights)
+            for part in element_places:
+                held[part.tensor] |= has_unit(part, weights[part.tensor])
         self.raw = {n: torch.where(held[n], w, weights[n]) for n, w in self.raw.items()}
 
     def _first(self, size: int, device: torch.device) -> Tensor:
@@ -198,13 +139,5 @@ class UnitGates(Gates):
             gone = torch.where(part.units >= 0, dead[part.units.clamp(min=0)], False)
             now = scaled([part], {part.tensor: now}, factors)[part.tensor]
             kept = scaled([part], {part.tensor: before}, back)[part.tensor]
-            now = torch.where(_view(part, gone, now), kept, now)
-            self.raw[part.tensor] = torch.where(_inside(part, now), now, before)
-
-
-def _view(part: Part, entries: Tensor, like: Tensor) -> Tensor:
-    return entries.view([-1 if d == part.dim else 1 for d in range(like.ndim)])
-
-
-def _inside(part: Part, like: Tensor) -> Tensor:
-    return _view(part, part.units >= 0, like)
+            now = torch.where(along(part, gone, now), kept, now)
+            self.raw[part.tensor] = torch.where(has_unit(part, now), now, before)

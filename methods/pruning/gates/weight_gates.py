@@ -86,11 +86,11 @@ class Gates(Companion):
             back = [torch.zeros_like(w) if tensors[n].grad is None else tensors[n].grad for n, w in raw.items()]
             penalty = self.penalty(network, raw, own)
         wanted = [*raw.values(), *own.values()]
-        found = torch.autograd.grad([*through, penalty], wanted, [*back, torch.ones_like(penalty)], allow_unused=True)
-        for name, gradient in zip(raw, found, strict=False):
+        gradients = torch.autograd.grad([*through, penalty], wanted, [*back, torch.ones_like(penalty)], allow_unused=True)
+        for name, gradient in zip(raw, gradients, strict=False):
             if tensors[name].grad is not None and gradient is not None:
                 tensors[name].grad = gradient.detach()
-        rest = zip(own.items(), found[len(raw) :], strict=True)
+        rest = zip(own.items(), gradients[len(raw) :], strict=True)
         self._gradients = {n: torch.zeros_like(w) if g is None else g.detach() for (n, w), g in rest}
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""One synapse at a time: candidates by size, a trial without each of the best ones, retrained; the best trial is taken over."""
+"""One synapse at a time: trials without the smallest ones, retrained; the best is kept (Shemyakova and Khashin 2021)."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class OneSynapse(Method):
         scores = 1 + get_tensor(context.network.module, first).detach().abs().double().flatten().cpu()
         scores[position] = 0.0
         kept = scores[mask_of(context.network, first).flatten().cpu()]
-        return Measurement({first: kept}, {first: _handed(context, trial, gone, after - before)}, {first: 1}, {"loss": before})
+        return Measurement({first: kept}, {first: _plan_data(context, trial, gone, after - before)}, {first: 1}, {"loss": before})
 
     def _best(self, context: Context, names: Sequence[str]) -> tuple[Context, Place, float] | None:
         """The best retrained copy without one more synapse, which one, and its loss; None where none is left."""
-        tried = sorted((_without(context, place, self.num_batches), place) for place in self._smallest(context, names))
+        tried = sorted((_loss_without(context, place, self.num_batches), place) for place in self._smallest(context, names))
         best: tuple[Context, Place, float] | None = None
         for _, (name, position) in tried[: self.trials]:
             trial = _copy(context)
@@ -97,7 +97,7 @@ class OneSynapse(Method):
 
     def _smallest(self, context: Context, names: Sequence[str]) -> list[Place]:
         """The candidates: synapses that are smallest beside the largest of their neuron."""
-        found: list[tuple[float, Place]] = []
+        ranked: list[tuple[float, Place]] = []
         for name in names:
             size, mask = (
                 get_tensor(context.network.module, name).detach().abs().double().cpu(),
@@ -107,8 +107,8 @@ class OneSynapse(Method):
             relative = (rows / rows.amax(1, keepdim=True).clamp(min=1e-300)).flatten()
             places = mask.flatten().nonzero().flatten()
             chosen = places[relative[places].argsort(stable=True)[: self.candidates]]
-            found += [(float(relative[p]), (name, p)) for p in chosen.tolist()]
-        return [place for _, place in sorted(found)[: self.candidates]]
+            ranked += [(float(relative[p]), (name, p)) for p in chosen.tolist()]
+        return [place for _, place in sorted(ranked)[: self.candidates]]
 
     def plan(self, context: Context, element: Element, units: Sequence[int], measurement: Measurement) -> MaskPlan:
         """See `Method.plan`."""
@@ -125,7 +125,7 @@ def _copy(context: Context) -> Context:
     return replace(context, network=network, ranks=ALONE)
 
 
-def _without(context: Context, place: Place, num_batches: int) -> float:
+def _loss_without(context: Context, place: Place, num_batches: int) -> float:
     """Mean loss of a copy with this weight at zero."""
     trial = _copy(context)
     with torch.no_grad():
@@ -133,14 +133,14 @@ def _without(context: Context, place: Place, num_batches: int) -> float:
     return float(mean_loss(trial, num_batches))
 
 
-def _handed(context: Context, trial: Context, gone: Sequence[Place], increase: float) -> dict[str, Tensor]:
+def _plan_data(context: Context, trial: Context, gone: Sequence[Place], increase: float) -> dict[str, Tensor]:
     """What the plan needs: masks, and by how much each parameter moved."""
-    found = {"increase": torch.tensor(increase, dtype=torch.float64)}
+    data = {"increase": torch.tensor(increase, dtype=torch.float64)}
     for name in dict.fromkeys(name for name, _ in gone):
-        found[f"mask/{name}"] = mask_of(trial.network, name).cpu()
+        data[f"mask/{name}"] = mask_of(trial.network, name).cpu()
     for name, parameter_now in context.network.module.named_parameters():
         moved = get_tensor(trial.network.module, name).detach() - parameter_now.detach()
         if bool(moved.any()):
             require_finite(f"the retrained {name}", moved)
-            found[f"adjust/{name}"] = moved.cpu()
-    return found
+            data[f"adjust/{name}"] = moved.cpu()
+    return data

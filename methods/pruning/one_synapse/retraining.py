@@ -25,28 +25,34 @@ def retrain(context: Context, optimizer: str, steps: int, rate: float, num_batch
     parameters = [p for p in module.parameters() if p.requires_grad]
     if not steps:
         return
-
-    def backward(batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        module.zero_grad()
-        samples = sum(len(y) for _, y in batches)
-        losses = [context.loss(module(x), y) * (len(y) / samples) for x, y in batches]
-        total = torch.stack(losses).sum()
-        total.backward()
-        mask_gradients(context.network)
-        return total
-
     with frozen_modes(module), torch.enable_grad():
         if optimizer == "lbfgs":
             everything = list(context.batches(num_batches))
-            found = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
-            found.step(lambda: float(backward(everything).detach()))
+            lbfgs = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
+            lbfgs.step(lambda: _backward(context, everything))
         else:
-            adam = torch.optim.Adam(parameters, lr=rate)
-            done = 0
-            while done < steps:
-                for batch in context.batches(min(num_batches, steps - done)):
-                    backward([batch])
-                    adam.step()
-                    done += 1
+            _adam(context, torch.optim.Adam(parameters, lr=rate), steps, num_batches)
     module.zero_grad()
     apply_masks(context.network)
+
+
+def _adam(context: Context, optimizer: torch.optim.Optimizer, steps: int, num_batches: int) -> None:
+    """So many steps, a batch each."""
+    done = 0
+    while done < steps:
+        for batch in context.batches(min(num_batches, steps - done)):
+            _backward(context, [batch])
+            optimizer.step()
+            done += 1
+
+
+def _backward(context: Context, batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Mean loss over the samples of all these batches; its gradients, zero where masked, are left at the parameters."""
+    module = context.network.module
+    module.zero_grad()
+    samples = sum(len(y) for _, y in batches)
+    losses = [context.loss(module(x), y) * (len(y) / samples) for x, y in batches]
+    total = torch.stack(losses).sum()
+    total.backward()
+    mask_gradients(context.network)
+    return float(total.detach())

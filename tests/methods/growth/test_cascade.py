@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
-from coppice.methods.growth.cascade.candidate_pool import Pool
+from coppice.methods.growth.cascade.candidate_pool import CandidatePool
 from coppice.methods.measures.dag_site import dag_site_of
 from coppice.methods.method import Context
 from coppice.methods.selection import All
@@ -44,9 +44,9 @@ def copied(ctx: Context) -> Context:
     return Context(copy.deepcopy(ctx.network), ctx.batches, ctx.loss, torch.Generator().manual_seed(0))
 
 
-def pool_of(ctx: Context) -> Pool:
+def pool_of(ctx: Context) -> CandidatePool:
     site = dag_site_of(ctx.network, ctx.network.element("weight:0"))
-    return Pool(ctx, site, 1)
+    return CandidatePool(ctx, site, 1)
 
 
 def correlation(ctx: Context, row: torch.Tensor, bias: torch.Tensor) -> float:

@@ -11,8 +11,8 @@ from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.apply import apply
 from coppice.methods.growth.firefly.candidates import Draws
 from coppice.methods.growth.firefly.method import Firefly
-from coppice.methods.growth.firefly.offers import growth, offered_block, offered_units, statistics
-from coppice.methods.growth.firefly.supernet import OverGrown
+from coppice.methods.growth.firefly.offers import grow_plan, offered_block, offered_units, statistics
+from coppice.methods.growth.firefly.supernet import Supernet
 from coppice.methods.growth.random import Random
 from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import mean_loss
@@ -41,16 +41,16 @@ def trained(dtype: torch.dtype = torch.float64, steps: int = 30, width: int = 3)
     return ctx
 
 
-def all_candidates(ctx: Context, method: Firefly, names) -> tuple[OverGrown, dict]:
+def all_candidates(ctx: Context, method: Firefly, names) -> tuple[Supernet, dict]:
     elements = [ctx.network.element(n) for n in names]
     draws = Draws(ctx, method.epsilon)
     wide = {e.name: draws.wide(e, method.candidates, True) for e in elements if e.level == "channel"}
     atoms = {n: n for n in wide}
     deep = {e.name: draws.deep(e, atoms) for e in elements if e.level == "insertion"}
-    return OverGrown.build(ctx.network, wide, deep), wide | deep
+    return Supernet.build(ctx.network, wide, deep), wide | deep
 
 
-def loss_at(grown: OverGrown, ctx: Context, gate: float) -> float:
+def loss_at(grown: Supernet, ctx: Context, gate: float) -> float:
     inputs, targets = next(iter(ctx.batches(1)))
     with torch.no_grad():
         return float(grown.loss(grown.gates(gate), ctx.loss, inputs, targets))
@@ -71,7 +71,7 @@ def test_the_over_grown_network_is_the_network_with_all_candidates(names):
     element, site = ctx.network.element(names[0]), site_of(ctx.network, ctx.network.element(names[0]))
     offered = offered_units(candidates[names[0]], -torch.ones(site.size + 5))
     offered |= statistics(ctx, site, offered, 1)
-    apply(ctx.network, growth(ctx, element, site, offered))
+    apply(ctx.network, grow_plan(ctx, element, site, offered))
     assert float(mean_loss(ctx, 1)) == pytest.approx(loss_at(grown, ctx, 1.0), rel=1e-10)
 
 
@@ -104,9 +104,9 @@ def test_the_candidates_are_trained():
         ctx, method = trained(), Firefly(steps=steps, candidates=4)
         ctx.generator.manual_seed(3)
         grown, _ = all_candidates(ctx, method, ["0.weight:0", "7.weight:0"])
-        first = [f.tensor.clone() for f in grown.free()]
+        first = [f.tensor.clone() for f in grown.trained()]
         method._train(ctx, grown)
-        moved.append([float((f.tensor - a).norm() / a.norm()) for f, a in zip(grown.free(), first, strict=True)])
+        moved.append([float((f.tensor - a).norm() / a.norm()) for f, a in zip(grown.trained(), first, strict=True)])
         gains.append(-sum(float(s.sum()) for s in method._score(ctx, grown).values()))
     assert len(moved[0]) == 6 and all(0 < a < b and b > 0.3 for a, b in zip(*moved, strict=True)), moved
     assert gains[1] > 2 * abs(gains[0]), gains

@@ -9,8 +9,8 @@ from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
-from coppice.methods.growth.half_layer.method import Trial, random_neuron
-from coppice.methods.growth.half_layer.schur import selected
+from coppice.methods.growth.half_layer.method import WithNeuron, random_neuron
+from coppice.methods.growth.half_layer.schur import ranked_neurons
 from coppice.methods.measures.dag_site import Neuron, dag_site_of
 from coppice.methods.measures.quadratic import Flat, gauss_newton
 from coppice.methods.method import Context
@@ -65,7 +65,7 @@ def test_the_best_of_its_draws_is_kept_and_the_loss_is_the_one_said():
     assert loss_of(ctx) == pytest.approx(before - event.predicted, rel=1e-9)
     element = start.network.element("weight:0")
     site = dag_site_of(start.network, element)
-    trial, generator = Trial(start, element, site, 1), torch.Generator().manual_seed(0)
+    trial, generator = WithNeuron(start, element, site, 1), torch.Generator().manual_seed(0)
     losses = [float(trial.loss(random_neuron(site, generator))) for _ in range(100)]
     assert loss_of(ctx) == pytest.approx(min(losses), rel=1e-9) and min(losses) < 0.7 * sum(losses) / 100
     new = ctx.network.module.weight[3, :2].detach().abs()
@@ -76,7 +76,7 @@ def test_the_schur_choice_is_the_newton_step_of_all_weights_together():
     ctx = regression()
     element = ctx.network.element("weight:0")
     site = dag_site_of(ctx.network, element)
-    (neuron,) = selected(ctx, site, 1, spread=6.0, damping=1e-9, num_batches=1)
+    (neuron,) = ranked_neurons(ctx, site, 1, spread=6.0, damping=1e-9, num_batches=1)
     grown = copied(ctx)
     zero = torch.zeros_like
     tiny = neuron.to_neurons * 0 + 1e-9

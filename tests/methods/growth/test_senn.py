@@ -15,7 +15,7 @@ from coppice.methods.growth.first_order.gradients import sites_of
 from coppice.methods.growth.senn.depth import SennDepth
 from coppice.methods.growth.senn.kfac import Settings, score_layers
 from coppice.methods.growth.senn.method import Senn, additions
-from coppice.methods.growth.senn.output_curvature import Curvature, reachable
+from coppice.methods.growth.senn.output_curvature import OutputCurvature, reachable
 from coppice.methods.growth.senn.search import choose, draw, improve, moments
 from coppice.methods.method import Context
 from coppice.methods.plan import GrowPlan
@@ -84,7 +84,7 @@ def test_eta_is_twice_what_a_natural_gradient_step_takes_off_the_loss():
 def test_random_draws_have_the_curvature_as_second_moment():
     """Softmax: diag(p) - p p^T."""
     output, target = torch.randn(2, 4, dtype=torch.float64), torch.tensor([1, 3])
-    curvature = Curvature(F.cross_entropy, torch.Generator().manual_seed(0))
+    curvature = OutputCurvature(F.cross_entropy, torch.Generator().manual_seed(0))
     p = output.softmax(1)
     exact = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
     columns, drawn = torch.zeros_like(exact), torch.zeros_like(exact)

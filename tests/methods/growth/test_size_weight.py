@@ -279,7 +279,7 @@ def test_what_it_needs_is_said():
     assert "only elements named" in SizeWeight(only="7*").accepts(gated(ctx, SizeWeight(only="7*")), element)
     apply(ctx.network, GrowPlan("0.weight:0", 1))
     with pytest.raises(RuntimeError, match="as a follower"):
-        ctx.companion.look(ctx.network)
+        ctx.companion.sync(ctx.network)
 
 
 def test_nothing_is_offered_where_enough_units_stand_ready():

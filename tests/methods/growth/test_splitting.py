@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.apply import apply
-from coppice.methods.growth.splitting.curvature import Curvature, exact_ends, fast_ends
+from coppice.methods.growth.splitting.curvature import SplittingMatrices, exact_ends, fast_ends
 from coppice.methods.growth.splitting.method import Splitting
-from coppice.methods.growth.splitting.smooth import BETA, SmoothReLU
+from coppice.methods.growth.splitting.smooth_relu import BETA, SmoothReLU
 from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import mean_loss
 from coppice.methods.method import Context
@@ -84,7 +84,7 @@ def hessian_of_one_unit(ctx: Context, unit: int) -> Tensor:
 
 def test_the_splitting_matrix_is_the_hessian_that_opposite_offsets_see():
     ctx = double(NETWORKS["linear"][0](), 5)
-    found = Curvature(ctx, site_of(ctx.network, ctx.network.element("0.weight:0")), 1).matrices()
+    found = SplittingMatrices(ctx, site_of(ctx.network, ctx.network.element("0.weight:0")), 1).matrices()
     for unit in range(6):
         assert torch.allclose(found[unit], hessian_of_one_unit(ctx, unit), rtol=1e-9, atol=1e-12)
 
@@ -94,7 +94,7 @@ def test_the_fast_form_agrees_with_the_exact_one(name):
     factory, shape = NETWORKS[name]
     ctx = double(factory(), *shape)
     site = site_of(ctx.network, ctx.network.element("0.weight:0"))
-    curvature = Curvature(ctx, site, 2)
+    curvature = SplittingMatrices(ctx, site, 2)
     exact = exact_ends(curvature)
     matrices = curvature.matrices()
     v = torch.randn(matrices.shape[:2], dtype=torch.float64)
@@ -200,7 +200,7 @@ def test_units_behind_relu_are_ranked_and_split():
     elements = [ctx.network.element(n) for n in names]
     found = Splitting().measure(ctx, elements, dict.fromkeys(names, 99))
     assert set(found.scores) == set(names)
-    slopes = Curvature(ctx, site_of(ctx.network, elements[1]), 1).matrices()
+    slopes = SplittingMatrices(ctx, site_of(ctx.network, elements[1]), 1).matrices()
     assert (slopes.flatten(1).norm(dim=1) > 0).all()
 
 

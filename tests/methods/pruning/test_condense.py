@@ -11,7 +11,7 @@ from coppice.methods.adaptation.adapt import adapt
 from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.catalog import build
 from coppice.methods.pruning.bases.merging import fan
-from coppice.methods.pruning.condense import KEPT, scores_of
+from coppice.methods.pruning.condense import MERGED_INTO, scores_of
 from coppice.methods.selection import All
 from coppice.methods.selection.amount import Amount
 from coppice.testing.examples import context, mixed, randomised
@@ -115,7 +115,7 @@ def test_nothing_is_merged_into_a_unit_that_goes_and_dead_units_go_first():
     vectors = torch.tensor([[1.0, 0], [2, 0.1], [3, 0.4], [0, 1], [0.1, 2], [-1, -1]], dtype=torch.float64)
     unit = vectors / vectors.norm(dim=1, keepdim=True)
     scores = scores_of(unit @ unit.T, vectors.norm(dim=1))
-    assert scores[5] > 1 - 0.1 and (scores == KEPT).sum() >= 2
+    assert scores[5] > 1 - 0.1 and (scores == MERGED_INTO).sum() >= 2
     gone = {i for i in range(6) if scores[i] < 0.05}
     assert gone == {0, 1, 3} or gone == {0, 2, 3}, scores
     torch.manual_seed(0)

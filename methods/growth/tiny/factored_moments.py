@@ -19,7 +19,7 @@ _SAME = 1e-2
 
 
 @dataclass
-class Thin:
+class FactoredMoments:
     """What `Moments` has, as X and the factors on the right of its products, with a column for each sample and position.
 
     Columns are never more than the entries of x, so that this is less than the moments and no list that grows with the data:
@@ -34,7 +34,7 @@ class Thin:
         mean: sum of the columns, [x].
         seen: gradients as outgoing weights see them, [outgoing weights of a unit, columns]; None where it is not needed any more.
         between: the same of the inputs of a narrow linear consumer, [h and taps, columns]; else None.
-        missing: the same of what is left to be done; None before `leave`.
+        missing: the same of what is left to be done; None before `set_missing`.
         count: columns that are filled.
         again: of these, the ones that the second pass was at.
     """
@@ -51,7 +51,7 @@ class Thin:
     again: int = 0
 
     @staticmethod
-    def of(view: View, bias: bool, between: bool, room: int) -> Thin | None:
+    def of(view: View, bias: bool, between: bool, room: int) -> FactoredMoments | None:
         """All zero, for so many columns; None where these are none, or more than there are entries."""
         rows, columns, own = sizes(view, bias, between)
         if not 0 < room <= rows:
@@ -59,11 +59,11 @@ class Thin:
         made = partial(zeros, view.before)
         norm = view.site.batch_norm is not None
         held = made(rows, room), made(room), made(rows), made(columns, room), made(own, room) if own else None
-        return Thin(bias, norm, *held)
+        return FactoredMoments(bias, norm, *held)
 
     @property
     def entries(self) -> int:
-        """Of x."""
+        """Length of x, the producer's unfolded input (with a bias one more)."""
         return len(self.inputs)
 
     def fits(self, view: View) -> bool:
@@ -72,7 +72,7 @@ class Thin:
 
     def add(self, view: View, path: Linearised, ranks: Ranks = ALONE) -> None:
         """Those of some more samples, which must fit."""
-        assert self.seen is not None, "before `leave`"
+        assert self.seen is not None, "before `set_missing`"
         each, mixed = view.shape[2:].numel(), mixed_coverage(view, path, ranks)
         for part in blocks(len(view.before), len(self.inputs) * each * view.before.element_size() * 2):
             at = slice(self.count + part.start * each, self.count + part.stop * each)
@@ -94,7 +94,7 @@ class Thin:
         assert ranks.size == 1, "factors of several ranks cannot be added up"
 
     def folded(self) -> Moments:
-        """The same as moments, before `leave`; they have room for more."""
+        """The same as moments, before `set_missing`; they have room for more."""
         x, weights = self.inputs[:, : self.count], self.weights[: self.count]
         rows, made = len(x), partial(zeros, x)
         plain = made(rows, rows) if self.norm else None
@@ -103,8 +103,8 @@ class Thin:
         moments.add_inputs(x, weights.to(x))
         return moments
 
-    def leave(self, natural: Tensor | None, taps: int, keep: bool) -> None:
-        """See `Moments.leave`."""
+    def set_missing(self, natural: Tensor | None, taps: int, keep: bool) -> None:
+        """See `Moments.set_missing`."""
         assert self.seen is not None, "only once"
         self.missing = -self.seen if keep else self.seen.neg_()
         self.seen = self.seen if keep else None
@@ -118,7 +118,7 @@ class Thin:
         Raises:
             ValueError: they are not.
         """
-        assert self.missing is not None, "after `leave`"
+        assert self.missing is not None, "after `set_missing`"
         each = view.shape[2:].numel()
         stop, first = self.again + len(view.before) * each, self.inputs[:, self.again : self.again + each]
         other = inputs_of(view.producer, view.before[:1], self.bias).to(first)
@@ -132,7 +132,7 @@ class Thin:
 
     def reduced(self) -> tuple[Moments, Tensor]:
         """The moments of Q^T x, and Q, [x, columns]; what is here is gone then."""
-        assert self.missing is not None, "after `leave`"
+        assert self.missing is not None, "after `set_missing`"
         basis, inner = torch.linalg.qr(self.inputs[:, : self.count])
         self.inputs, weights, self.between = self.mean, self.weights[: self.count].to(inner), None
         before = (inner * weights) @ inner.T

@@ -1,4 +1,4 @@
-"""ReLU with a second derivative."""
+"""ReLU with a second derivative, for curvature: softplus in its place."""
 
 from __future__ import annotations
 

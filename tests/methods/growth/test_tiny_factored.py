@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.growth.first_order.covariance import Moments
-from coppice.methods.growth.tiny.bottleneck import Bottleneck, Demands
-from coppice.methods.growth.tiny.thin_factors import Thin
+from coppice.methods.growth.tiny.bottleneck import Bottleneck, Settings
+from coppice.methods.growth.tiny.factored_moments import FactoredMoments
 from coppice.methods.growth.tiny.whitening import Whitening
 from coppice.methods.measures.site import site_of
 from coppice.methods.method import Context
@@ -27,7 +27,7 @@ NETWORKS = {
     "flatten": (lambda: nn.Sequential(nn.Conv2d(10, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(36, 3)), (10, 5, 5)),
 }  # fmt: skip
 NAME = "0.weight:0"
-SMALL = Demands(natural_step=True, projection=True, whitening=True, threshold=1e-4, cut=1e-2, num_batches=2)
+SMALL = Settings(natural_step=True, projection=True, whitening=True, threshold=1e-4, cut=1e-2, num_batches=2)
 
 
 def two_batches(name: str) -> Context:
@@ -37,8 +37,8 @@ def two_batches(name: str) -> Context:
     return dataclasses.replace(ctx, batches=lambda count: [*zip(inputs.split(N), targets.split(N), strict=True)][:count])
 
 
-def run(ctx: Context, demands: Demands, samples: int) -> Bottleneck:
-    found = Bottleneck(demands, ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, samples)
+def run(ctx: Context, settings: Settings, samples: int) -> Bottleneck:
+    found = Bottleneck(settings, ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, samples)
     found.run()
     return found
 
@@ -55,18 +55,18 @@ def units(measured: Bottleneck) -> dict[str, Tensor]:
 @pytest.mark.parametrize("changed", [{}, {"projection": False}, {"whitening": False}, {"natural_step": False}], ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_factors_measure_what_moments_do(name, changed):
-    ctx, demands = two_batches(name), dataclasses.replace(SMALL, **changed)
-    full, thin = run(ctx, demands, 0), run(ctx, demands, 2 * N)
-    assert isinstance(full.moments[NAME], Moments) and isinstance(thin.moments[NAME], Thin)
+    ctx, settings = two_batches(name), dataclasses.replace(SMALL, **changed)
+    full, thin = run(ctx, settings, 0), run(ctx, settings, 2 * N)
+    assert isinstance(full.moments[NAME], Moments) and isinstance(thin.moments[NAME], FactoredMoments)
     expected, found = units(full), units(thin)
     assert len(expected["scores"]) and expected.keys() == found.keys()
-    assert ("variance" in found) == ("norm" in name) and ("natural" in found) == demands.natural_step
+    assert ("variance" in found) == ("norm" in name) and ("natural" in found) == settings.natural_step
     for key, value in expected.items():
         assert torch.allclose(found[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("samples", "kind"), [(N, Moments), (N // 2, Moments), (2 * N + 1, Thin)])
+@pytest.mark.parametrize(("samples", "kind"), [(N, Moments), (N // 2, Moments), (2 * N + 1, FactoredMoments)])
 def test_more_samples_than_expected_are_added_up_and_fewer_leave_columns_out(name, samples, kind):
     ctx = two_batches(name)
     full, found = run(ctx, SMALL, 0), run(ctx, SMALL, samples)
