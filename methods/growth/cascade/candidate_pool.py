@@ -22,13 +22,13 @@ class CandidatePool:
     def __init__(self, context: Context, site: DagSite, num_batches: int) -> None:
         self._context, self._module, self._num_batches = context, site.module, num_batches
         self._act = FUNCTIONS[site.module.activation]
-        total, bend, samples = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
-        for _, errors, bends in self._batches(bends=True):
-            total, bend, samples = total + errors.sum(0), bend + bends.sum(0), samples + len(errors)
-        require_finite("the errors", total, bend)
-        self._mean, self._bend, self._samples = total / samples, bend / samples, samples
+        total, curvature, samples = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
+        for _, errors, curvatures in self._batches(second=True):
+            total, curvature, samples = total + errors.sum(0), curvature + curvatures.sum(0), samples + len(errors)
+        require_finite("the errors", total, curvature)
+        self._mean, self._curvature, self._samples = total / samples, curvature / samples, samples
 
-    def _batches(self, bends: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _batches(self, second: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What candidates see [n, I + H], each sample's loss by its outputs once [n, O] and twice [n, O] (else zeros)."""
 
         def loss(output: Tensor, target: Tensor) -> Tensor:
@@ -40,11 +40,11 @@ class CandidatePool:
                 seen = torch.cat([x, self._module.neurons(x)], 1)
                 out = self._module.out(seen)
                 errors = torch.func.vmap(torch.func.grad(loss))(out, targets).double().cpu()
-                bent = torch.zeros_like(errors)
-                if bends:
-                    second = torch.func.vmap(torch.func.jacrev(torch.func.grad(loss)))(out, targets)
-                    bent = second.diagonal(dim1=1, dim2=2).double().cpu()
-            yield seen.double().cpu(), errors, bent
+                curvatures = torch.zeros_like(errors)
+                if second:
+                    curvature = torch.func.vmap(torch.func.jacrev(torch.func.grad(loss)))(out, targets)
+                    curvatures = curvature.diagonal(dim1=1, dim2=2).double().cpu()
+            yield seen.double().cpu(), errors, curvatures
 
     def covariance(self, rows: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """[K, O] of each candidate with each output's error, and its derivative by weights and bias [K, O, I + H + 1]."""
@@ -85,6 +85,6 @@ class CandidatePool:
         mean = total / self._samples
         variance = (squares / self._samples - mean.square()).clamp(min=1e-12)
         covariance = self.covariance(row[None], bias[None])[0][0]
-        bent = (variance * self._bend).clamp(min=1e-12)
-        outgoing = -step * covariance / bent
-        return outgoing, mean, -(covariance * outgoing + outgoing.square() * bent / 2).sum()
+        scaled = (variance * self._curvature).clamp(min=1e-12)
+        outgoing = -step * covariance / scaled
+        return outgoing, mean, -(covariance * outgoing + outgoing.square() * scaled / 2).sum()

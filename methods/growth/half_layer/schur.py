@@ -65,10 +65,10 @@ def _moments(
     slope, samples = torch.zeros(draws, width, dtype=torch.float64), 0
     for chunk in linearised(context, flat, num_batches):
         activations = FUNCTIONS[site.module.activation](chunk.inputs.flatten(1).cpu() @ rows.T + biases)
-        at, bent = chunk.jacobian[:, :, targets], chunk.bend @ chunk.jacobian
+        at, curved = chunk.jacobian[:, :, targets], chunk.bend @ chunk.jacobian
         pulled = torch.einsum("nk,nkt->nt", chunk.slope, at)
         slope += activations.T @ pulled
-        inner = torch.einsum("nkp,nkt->npt", bent, at)
+        inner = torch.einsum("nkp,nkt->npt", curved, at)
         cross += torch.einsum("nc,npt->cpt", activations, inner)
         own += torch.einsum("nc,nut->cut", activations.square(), inner[:, targets])
         samples += len(activations)

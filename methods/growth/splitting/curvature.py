@@ -70,8 +70,8 @@ def second_derivatives(network: Network, site: Site, inputs: Tensor, entry: Tens
         (slope,) = torch.autograd.grad(value, z, create_graph=True)
         if not slope.requires_grad:
             return torch.zeros_like(z)
-        (bend,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
-    return torch.zeros_like(slope) if bend is None else bend.detach()
+        (second,) = torch.autograd.grad(slope.sum(), z, allow_unused=True)
+    return torch.zeros_like(slope) if second is None else second.detach()
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class SplittingMatrices:
         kept = self.unmasked()
         total = torch.zeros(len(kept), kept.shape[1], kept.shape[1], dtype=torch.float64)
 
-        def use(before: Tensor, bend: Tensor) -> None:
-            samples = max(1, _CHUNK // (kept.shape[1] * bend[0, 0].numel()))
-            for x, c in zip(before.split(samples), bend.split(samples), strict=True):
+        def use(before: Tensor, second: Tensor) -> None:
+            samples = max(1, _CHUNK // (kept.shape[1] * second[0, 0].numel()))
+            for x, c in zip(before.split(samples), second.split(samples), strict=True):
                 wide = self._patches(x).double().movedim(1, 0).flatten(1)
                 for unit, row in enumerate(c.double().movedim(1, 0).flatten(1)):
                     total[unit] += ((wide * row) @ wide.T).cpu()
@@ -118,8 +118,8 @@ class SplittingMatrices:
         rows = (vectors * kept).view(weight.shape).to(weight)
         total = torch.zeros_like(kept)
 
-        def use(before: Tensor, bend: Tensor) -> None:
-            made = run_rows(self.producer, before, rows) * bend
+        def use(before: Tensor, second: Tensor) -> None:
+            made = run_rows(self.producer, before, rows) * second
             total.add_(rows_gradient(self.producer, before, made).double().cpu())
 
         samples = self._observe(use)
@@ -135,8 +135,8 @@ class SplittingMatrices:
         def see(seen: dict[str, Seen], inputs: Tensor) -> None:
             gradient = seen[site.consumer].gradient
             assert gradient is not None, "the loss depends on the consumer"
-            bend = second_derivatives(network, site, inputs, seen[site.entry].output, gradient)
-            use(seen[site.producer].input, bend * squared.view(-1, *[1] * (bend.dim() - 2)))
+            second = second_derivatives(network, site, inputs, seen[site.entry].output, gradient)
+            use(seen[site.producer].input, second * squared.view(-1, *[1] * (second.dim() - 2)))
 
         with torch.autocast(network.device().type, enabled=False):
             return observe(self.context, list(dict.fromkeys((site.producer, site.entry, site.consumer))), see, self.num_batches)

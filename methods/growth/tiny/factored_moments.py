@@ -51,14 +51,14 @@ class FactoredMoments:
     again: int = 0
 
     @staticmethod
-    def of(view: View, bias: bool, between: bool, room: int) -> FactoredMoments | None:
+    def of(view: View, bias: bool, between: bool, capacity: int) -> FactoredMoments | None:
         """All zero, for so many columns; None where these are none, or more than there are entries."""
         rows, columns, own = sizes(view, bias, between)
-        if not 0 < room <= rows:
+        if not 0 < capacity <= rows:
             return None
         made = partial(zeros, view.before)
         norm = view.site.batch_norm is not None
-        held = made(rows, room), made(room), made(rows), made(columns, room), made(own, room) if own else None
+        held = made(rows, capacity), made(capacity), made(rows), made(columns, capacity), made(own, capacity) if own else None
         return FactoredMoments(bias, norm, *held)
 
     @property
@@ -94,7 +94,7 @@ class FactoredMoments:
         assert ranks.size == 1, "factors of several ranks cannot be added up"
 
     def folded(self) -> Moments:
-        """The same as moments, before `set_missing`; they have room for more."""
+        """The same as moments, before `set_missing`; they have capacity for more."""
         x, weights = self.inputs[:, : self.count], self.weights[: self.count]
         rows, made = len(x), partial(zeros, x)
         plain = made(rows, rows) if self.norm else None

@@ -79,8 +79,8 @@ class Tiny(Method):
             with torch.autocast(context.network.device().type, enabled=False):
                 for name in group:
                     units[name] = context.ranks.same(measured.units(name, offered(sites[name], most[name])))
-            bent = {n: units[n] for n in group if not measured.linear[n] and len(units[n]["incoming"])}
-            units |= self._through_the_path(context, group, bent)
+            nonlinear = {n: units[n] for n in group if not measured.linear[n] and len(units[n]["incoming"])}
+            units |= self._through_the_path(context, group, nonlinear)
         for name, data in units.items():
             require_finite(f"what is measured of new units of {name}", *data.values())
             units[name] = {key: tensor.cpu() for key, tensor in data.items()}

@@ -16,20 +16,20 @@ from coppice.methods.ranks import Ranks
 class OwnWeights:
     """Sums over samples and positions at a consumer: of h h^T and h g^T, with h its unfolded inputs and g the gradient behind it.
 
-    `room` bounds the memory: as long as samples and positions are at most as many as that and as the entries of h, h and g
+    `capacity` bounds the memory: as long as samples and positions are at most as many as that and as the entries of h, h and g
     themselves are held, which are the sums in factors and take less memory. More of them are added up.
 
     Attributes:
         rows: samples and positions that are held; None: sums.
-        inputs: [h, room], or the sum of h h^T, [h, h], its lower triangle.
-        gradients: [out, room], or the sum of h g^T, [h, out].
+        inputs: [h, capacity], or the sum of h h^T, [h, h], its lower triangle.
+        gradients: [out, capacity], or the sum of h g^T, [h, out].
     """
 
-    def __init__(self, view: View, room: int) -> None:
+    def __init__(self, view: View, capacity: int) -> None:
         entries = view.consumer.weight[0].numel() + (view.consumer.bias is not None)
-        self.rows: int | None = 0 if 0 < room <= entries else None
+        self.rows: int | None = 0 if 0 < capacity <= entries else None
         out = len(view.consumer.weight)
-        inputs, gradients = ((entries, entries), (entries, out)) if self.rows is None else ((entries, room), (out, room))
+        inputs, gradients = ((entries, entries), (entries, out)) if self.rows is None else ((entries, capacity), (out, capacity))
         self.inputs, self.gradients = zeros(view.before, *inputs), zeros(view.before, *gradients)
 
     def add(self, view: View) -> None:
