@@ -60,10 +60,7 @@ class Deepen(Method):
 
     def accepts(self, context: Context, element: Element) -> str | None:
         """See `Method.accepts`."""
-        reason = super().accepts(context, element)
-        if reason is not None:
-            return reason
-        reason = why_nothing_fits(context.network, element, self.block)
+        reason = super().accepts(context, element) or why_nothing_fits(context.network, element, self.block)
         if reason is not None:
             return reason
         if self.batch_norm_inside and self._flat_norm(context.network, element):

@@ -68,9 +68,9 @@ class Trial:
     @torch.no_grad()
     def loss(self) -> float:
         self.network.module.eval()
-        found = float(F.cross_entropy(self.network.module(self.inputs), self.targets))
+        loss = float(F.cross_entropy(self.network.module(self.inputs), self.targets))
         self.network.module.train()
-        return found
+        return loss
 
     def grow(self, method: Method) -> AdaptResult:
         context = Context(

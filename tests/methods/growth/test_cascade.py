@@ -63,12 +63,12 @@ def test_s_is_that_of_the_paper_and_its_slope_that_of_autograd():
     ctx = regression()
     torch.manual_seed(1)
     rows, biases = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    found, slopes = pool_of(ctx).covariance(rows, biases)
+    covariances, slopes = pool_of(ctx).covariance(rows, biases)
     for k in range(3):
-        assert float(found[k].abs().sum()) == pytest.approx(correlation(ctx, rows[k], biases[k]), rel=1e-9)
+        assert float(covariances[k].abs().sum()) == pytest.approx(correlation(ctx, rows[k], biases[k]), rel=1e-9)
     moved = rows.clone()
     moved[1, 2] += 1e-6
-    numeric = (pool_of(ctx).covariance(moved, biases)[0][1] - found[1]) / 1e-6
+    numeric = (pool_of(ctx).covariance(moved, biases)[0][1] - covariances[1]) / 1e-6
     assert torch.allclose(numeric, slopes[1, :, 2], atol=1e-6) and float(slopes[1, :, 2].abs()) > 1e-3
 
 

@@ -38,11 +38,11 @@ class TestPruning(GatedPruningContract):
 def mask(c: float, units: int) -> Tensor:
     """The paper's: the first floor(t N) entries 1, the next the fraction, the rest 0."""
     t = math.sin(math.pi * c / 2) ** 2
-    found = torch.zeros(units, dtype=torch.float64)
-    found[: math.floor(t * units)] = 1.0
+    gates = torch.zeros(units, dtype=torch.float64)
+    gates[: math.floor(t * units)] = 1.0
     if math.floor(t * units) < units:
-        found[math.floor(t * units)] = t * units - math.floor(t * units)
-    return found
+        gates[math.floor(t * units)] = t * units - math.floor(t * units)
+    return gates
 
 
 @pytest.mark.parametrize("c", [0.0, 0.1, 0.37, 0.5, 0.81, 1.0])
@@ -74,25 +74,25 @@ def values(detach: bool, seed: int) -> list[float]:
     """The controller over 20 steps, on data that depend on the seed."""
     ctx = gated(regression(6, seed=seed), Controller(start=0.55, detach=detach, lr=0.003))
     optimizer = torch.optim.SGD(ctx.network.module.parameters(), 0.01)
-    found = []
+    values = []
     for _ in range(20):
         step(ctx, optimizer)
-        found.append(ctx.companion.states[ELEMENT].value)
-    return found
+        values.append(ctx.companion.states[ELEMENT].value)
+    return values
 
 
 def test_detached_it_ignores_the_data():
     """As published: (1 - c) shrinks by 1 - 2 * strength * lr a step, whatever the data."""
-    found = values(True, 0)
-    assert found == values(True, 1)
+    detached = values(True, 0)
+    assert detached == values(True, 1)
     rate = 1 - 2 * 0.32 * 0.003
-    assert all((1 - b) == pytest.approx((1 - a) * rate, rel=1e-12) for a, b in itertools.pairwise(found))
+    assert all((1 - b) == pytest.approx((1 - a) * rate, rel=1e-12) for a, b in itertools.pairwise(detached))
 
 
 def test_attached_it_moves_with_the_data():
-    found, others, without = values(False, 0), values(False, 1), values(True, 0)
-    assert max(abs(a - b) for a, b in zip(found, without, strict=True)) > 1e-3
-    assert max(abs(a - b) for a, b in zip(found, others, strict=True)) > 1e-3
+    attached, others, without = values(False, 0), values(False, 1), values(True, 0)
+    assert max(abs(a - b) for a, b in zip(attached, without, strict=True)) > 1e-3
+    assert max(abs(a - b) for a, b in zip(attached, others, strict=True)) > 1e-3
 
 
 def test_data_alone_move_it_and_lower_the_loss():

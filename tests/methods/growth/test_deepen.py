@@ -73,7 +73,7 @@ def test_the_sensitivity_is_the_gradient_of_the_new_layer_over_the_mean_of_the_o
     method = build("grow", "deepen", {"block": "identity", "score": "sensitivity"})
     names = ["after:1", "after:3"]
     before = {n: p.clone() for n, p in ctx.network.module.named_parameters()}
-    found = method.measure(ctx, [ctx.network.element(n) for n in names], dict.fromkeys(names, 1)).scores
+    scores = method.measure(ctx, [ctx.network.element(n) for n in names], dict.fromkeys(names, 1)).scores
     inputs, targets = next(iter(ctx.batches(1)))
     layers = list(copy.deepcopy(ctx.network.module))
     new = [nn.Linear(n, n).double() for n in (8, 7)]
@@ -85,7 +85,7 @@ def test_the_sensitivity_is_the_gradient_of_the_new_layer_over_the_mean_of_the_o
     square = lambda layer: float(sum(p.grad.square().sum() for p in layer.parameters()))
     mean = (square(layers[0]) + square(layers[2]) + square(layers[4])) / 3
     for name, layer in zip(names, new, strict=True):
-        assert float(found[name]) == pytest.approx(square(layer) / mean, rel=1e-9)
+        assert float(scores[name]) == pytest.approx(square(layer) / mean, rel=1e-9)
     assert all(torch.equal(before[n], p) and p.grad is None for n, p in ctx.network.module.named_parameters())
 
 

@@ -79,11 +79,11 @@ def test_the_over_grown_network_is_the_network_with_all_candidates(names):
 def test_a_block_of_the_over_grown_network_is_the_one_that_is_inserted(at):
     ctx = mixed(torch.float64)
     grown, candidates = all_candidates(ctx, Firefly(epsilon=0.3, candidates=4), ["conv.weight:0", at])
-    found = offered_block(candidates[at], torch.tensor([-1.0]))
+    block = offered_block(candidates[at], torch.tensor([-1.0]))
     gates = grown.gates(0.0) | {at: torch.ones(1, dtype=torch.float64)}
     inputs, targets = next(iter(ctx.batches(1)))
-    values = {"first.weight": found["first"], "first.bias": found["bias"], "last.weight": found["last"]}
-    apply(ctx.network, InsertPlan(at, candidates[at].kind, {"width": len(found["first"])}, values=values))
+    values = {"first.weight": block["first"], "first.bias": block["bias"], "last.weight": block["last"]}
+    apply(ctx.network, InsertPlan(at, candidates[at].kind, {"width": len(block["first"])}, values=values))
     assert float(mean_loss(ctx, 1)) == pytest.approx(float(grown.loss(gates, ctx.loss, inputs, targets)), rel=1e-10)
 
 
@@ -156,13 +156,13 @@ def test_a_new_unit_that_would_raise_the_loss_takes_the_opposite_sign():
 def test_splits_and_new_units_are_told_apart_and_ranked_together():
     ctx = trained(torch.float32)
     names = ("0.weight:0", "3.weight:0", "7.weight:0")
-    found = Firefly().measure(ctx, [ctx.network.element(n) for n in names], dict.fromkeys(names, 9))
+    measurement = Firefly().measure(ctx, [ctx.network.element(n) for n in names], dict.fromkeys(names, 9))
     for name in names:
-        parents, gains = found.data[name]["parents"], found.scores[name]
+        parents, gains = measurement.data[name]["parents"], measurement.scores[name]
         size = ctx.network.element(name).size
         assert (parents == -1).sum() <= 9 and len(set(parents[parents >= 0].tolist())) == (parents >= 0).sum()
         assert ((parents >= -1) & (parents < size)).all() and (gains > 0).all() and (gains.diff() <= 0).all()
-    everyone = torch.cat(list(found.scores.values())).sort(descending=True).values
+    everyone = torch.cat(list(measurement.scores.values())).sort(descending=True).values
     plans = []
     adapt(trained(torch.float32), Firefly(candidates=9), GlobalRanking(), 5, Rules(), defer=lambda p: plans.append(p) or True)
     assert sum(p.count for p in plans) == 5

@@ -46,12 +46,12 @@ def double(module: nn.Module, *shape: int, classes: int = 3, n: int = 6) -> Cont
 def grown_gradients(ctx: Context, element: str, count: int, method) -> tuple[Tensor, Tensor, dict]:
     """Gradient norms of the new units' fan-in and fan-out right after growing, and what was measured."""
     network = ctx.network
-    found = network.element(element)
-    assert method.accepts(ctx, found) is None, method.accepts(ctx, found)
-    site = site_of(network, found)
-    measured = method.measure(ctx, [found], {element: count})
+    at = network.element(element)
+    assert method.accepts(ctx, at) is None, method.accepts(ctx, at)
+    site = site_of(network, at)
+    measured = method.measure(ctx, [at], {element: count})
     count = min(count, len(measured.scores[element]))
-    apply(network, method.plan(ctx, found, range(count), measured))
+    apply(network, method.plan(ctx, at, range(count), measured))
     inputs, targets = next(iter(ctx.batches(1)))
     network.module.eval()
     F.cross_entropy(network.module(inputs), targets).backward()

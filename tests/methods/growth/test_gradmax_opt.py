@@ -27,9 +27,9 @@ def network(name):
 
 
 def views(ctx):
-    found = []
-    samples = sweep(ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, lambda _, view: found.append(view), 1)
-    return found, samples
+    seen = []
+    samples = sweep(ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, lambda _, view: seen.append(view), 1)
+    return seen, samples
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -45,12 +45,12 @@ def test_gradients_of_new_units_are_those_of_autograd(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_slope_is_that_of_finite_differences(name):
     ctx = network(name)
-    found, samples = views(ctx)
+    seen, samples = views(ctx)
     torch.manual_seed(1)
     rows = torch.randn(2, *ctx.network.module[0].weight.shape[1:], dtype=torch.float64)
-    slope = _slope(found, rows.clone().requires_grad_(), samples)
+    slope = _slope(seen, rows.clone().requires_grad_(), samples)
     step = torch.randn_like(rows) * 1e-6
-    difference = (_gains(found, rows + step, samples) - _gains(found, rows - step, samples)).sum() / 2
+    difference = (_gains(seen, rows + step, samples) - _gains(seen, rows - step, samples)).sum() / 2
     assert float((slope * step).sum()) == pytest.approx(float(difference), rel=1e-4)
 
 
@@ -60,10 +60,10 @@ def test_no_random_draw_of_the_same_norm_gets_a_larger_gradient(name):
     element = ctx.network.element(NAME)
     method = build("grow", "gradmax_opt", {"norm": "fixed", "scale": 1.0})
     best = method.measure(ctx, [element], {NAME: 2}).scores[NAME]
-    found, samples = views(ctx)
+    seen, samples = views(ctx)
     draws = torch.randn(100, *ctx.network.module[0].weight.shape[1:], dtype=torch.float64)
     draws /= draws.flatten(1).norm(dim=1).view(-1, *[1] * (draws.dim() - 1))
-    assert float(best[0]) >= float(_gains(found, draws, samples).max())
+    assert float(best[0]) >= float(_gains(seen, draws, samples).max())
     singular = build("grow", "gradmax", {"norm": "fixed", "scale": 1.0, "zero": "fan_out"})
     assert float(best.sum()) > 1.01 * float(singular.measure(ctx, [element], {NAME: 2}).scores[NAME].sum())
 

@@ -83,17 +83,17 @@ def test_the_schur_choice_is_the_newton_step_of_all_weights_together():
     parts = {"from_inputs": neuron.from_inputs, "from_neurons": neuron.from_neurons, "bias": neuron.bias}
     apply(grown.network, site.plan(element, Neuron(**parts, to_neurons=tiny, to_outputs=zero(neuron.to_outputs)), None))
     flat = Flat.of(grown.network)
-    found = gauss_newton(grown, flat, 1)
+    quadratic = gauss_newton(grown, flat, 1)
     shapes = {n: torch.zeros(m.shape) for n, m in flat.masks.items()}
     shapes["weight"][3, :2], shapes["bias"][3] = 1, 1
     free = (flat.gather(shapes) == 0).nonzero().flatten()
     new = {n: torch.zeros(m.shape) for n, m in flat.masks.items()}
     new["weight"][:3, 5], new["out.weight"][:, 5] = 1, 1
     mine = flat.gather(new)[free] > 0
-    curvature = found.curvature[free][:, free]
+    curvature = quadratic.curvature[free][:, free]
     curvature += torch.diag(1e-9 * curvature.diagonal())
     curvature[mine.nonzero().flatten(), mine.nonzero().flatten()] *= 1.001
-    step = -torch.linalg.solve(curvature, found.gradient[free])[mine]
+    step = -torch.linalg.solve(curvature, quadratic.gradient[free])[mine]
     assert torch.allclose(step, torch.cat([neuron.to_neurons, neuron.to_outputs]), rtol=1e-3)
 
 

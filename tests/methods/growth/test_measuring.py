@@ -115,8 +115,8 @@ def test_the_derivative_of_a_path_is_diagonal_only_where_it_is():
 def test_unfolding_and_its_transpose(geometry):
     conv = nn.Conv2d(3, 4, *geometry).double()
     x = torch.randn(2, 3, 11, 9, dtype=torch.float64)
-    found = unfolded(conv, x).transpose(0, 1)
-    assert torch.equal(found, F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride))
+    patches = unfolded(conv, x).transpose(0, 1)
+    assert torch.equal(patches, F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride))
     gradient = torch.randn_like(conv(x))
     back = unfolded_back(conv, gradient, x.shape)
     taps = conv.weight[0, 0].numel()
@@ -146,7 +146,7 @@ def test_all_elements_are_measured_in_the_same_passes(name, passes):
 
 @pytest.mark.parametrize("name", ["gradmax", "tiny", "gradmax_opt"])
 def test_pieces_of_a_batch_blocks_and_groups_give_the_same_as_the_whole(name, monkeypatch):
-    method, found = build("grow", name, {"steps": 2} if name == "gradmax_opt" else {}), []
+    method, by_order = build("grow", name, {"steps": 2} if name == "gradmax_opt" else {}), []
     for small in (False, True):
         if small:
             monkeypatch.setattr(sweep, "CHUNK_BYTES", 1)
@@ -154,10 +154,10 @@ def test_pieces_of_a_batch_blocks_and_groups_give_the_same_as_the_whole(name, mo
             monkeypatch.setattr("coppice.methods.growth.first_order.cross_moment.BLOCK_BYTES", 1)
         ctx = mixed(torch.float64)
         elements = [e for e in accepted(ctx, method) if e.name != "conv.weight:0"]
-        found.append(method.measure(ctx, elements, {e.name: 3 for e in elements}).scores)
-    assert found[0].keys() == found[1].keys() and len(found[0]) >= 2
-    for element, scores in found[0].items():
-        assert torch.allclose(scores, found[1][element], rtol=1e-6), element
+        by_order.append(method.measure(ctx, elements, {e.name: 3 for e in elements}).scores)
+    assert by_order[0].keys() == by_order[1].keys() and len(by_order[0]) >= 2
+    for element, scores in by_order[0].items():
+        assert torch.allclose(scores, by_order[1][element], rtol=1e-6), element
 
 
 def test_leading_vectors_of_a_large_matrix():

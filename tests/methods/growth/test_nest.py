@@ -47,11 +47,11 @@ def bridging(ctx):
 
 def test_a_single_pair_makes_the_neuron_of_the_largest_entry():
     ctx = linear()
-    _, _, found = measured(ctx, 4, share=1 / 24, strength=0.3)
+    _, _, measurement = measured(ctx, 4, share=1 / 24, strength=0.3)
     b = bridging(ctx)
     i, j = divmod(int(b.abs().argmax()), 4)
     weights = ctx.network.module[0].weight.detach(), ctx.network.module[2].weight.detach()
-    data = found.data["0.weight:0"]
+    data = measurement.data["0.weight:0"]
     assert len(data["gains"])
     for row, column in zip(data["incoming"], data["outgoing"], strict=True):
         assert row.nonzero().tolist() == [[i]] and column.nonzero().tolist() == [[j]]
@@ -78,11 +78,11 @@ def test_the_product_of_both_sides_is_the_bridging_matrix_on_average(share):
 def test_the_loss_is_lower_at_once_by_what_is_predicted(act):
     for seed in range(3):
         ctx = linear(act, seed)
-        method, element, found = measured(ctx, strength=1e-2)
+        method, element, measurement = measured(ctx, strength=1e-2)
         before = float(mean_loss(ctx, 1))
-        assert (found.scores[element.name] > 0).all() and (found.scores[element.name].diff() <= 0).all()
-        count = len(found.scores[element.name])
-        event = apply(ctx.network, method.plan(ctx, element, range(count), found))
+        assert (measurement.scores[element.name] > 0).all() and (measurement.scores[element.name].diff() <= 0).all()
+        count = len(measurement.scores[element.name])
+        event = apply(ctx.network, method.plan(ctx, element, range(count), measurement))
         decrease = before - float(mean_loss(ctx, 1))
         assert decrease > 0 and decrease == pytest.approx(event.predicted, rel=0.05), seed
 
@@ -91,10 +91,10 @@ def test_at_the_paper_s_strength_a_neuron_lowers_the_loss_more_than_a_random_one
     lower, other = [], []
     for seed in range(5):
         ctx = linear(nn.ReLU, seed)
-        method, element, found = measured(ctx, strength=0.4)
+        method, element, measurement = measured(ctx, strength=0.4)
         before = float(mean_loss(ctx, 1))
         drawn = copy.deepcopy(ctx.network)
-        apply(ctx.network, method.plan(ctx, element, [0], found))
+        apply(ctx.network, method.plan(ctx, element, [0], measurement))
         lower.append(before - float(mean_loss(ctx, 1)))
         random = build("grow", "random", {"zero": "none", "init": "normal", "scale": 0.4})
         apply(drawn, random.plan(replace(ctx, network=drawn), element, [0], random.measure(ctx, [element], {})))
@@ -107,10 +107,10 @@ def test_feature_maps_lower_the_loss_and_more_draws_lower_it_more(element):
     sums = {1: 0.0, 12: 0.0}
     for seed, draws in itertools.product(range(4), sums):
         ctx = convolutional(seed)
-        method, found_element, found = measured(ctx, name=element, draws=draws)
-        assert len(found.scores[element]) == 0
+        method, found_element, measurement = measured(ctx, name=element, draws=draws)
+        assert len(measurement.scores[element]) == 0
         before = float(mean_loss(ctx, 1))
-        event = apply(ctx.network, method.plan(ctx, found_element, range(2), found))
+        event = apply(ctx.network, method.plan(ctx, found_element, range(2), measurement))
         decrease = before - float(mean_loss(ctx, 1))
         assert decrease == pytest.approx(event.predicted, rel=1e-6) and decrease > 0
         sums[draws] += decrease

@@ -68,8 +68,8 @@ def distances(ctx, element, count, candidates):
     ctx = replace(ctx, network=network, generator=torch.Generator().manual_seed(5))
     site = site_of(network, network.element(element))
     method = build("grow", "north", {"num_batches": 1, "candidates": candidates})
-    found = network.element(element)
-    apply(network, method.plan(ctx, found, range(count), method.measure(ctx, [found], {element: count})))
+    at = network.element(element)
+    apply(network, method.plan(ctx, at, range(count), method.measure(ctx, [at], {element: count})))
     inputs, _ = next(iter(ctx.batches(1)))
     h = network.module.eval()[:2](inputs).detach()
     h = h.movedim(1, -1).flatten(0, -2) if h.dim() == 4 else h
@@ -163,8 +163,8 @@ def test_the_signal_is_the_rank_of_what_may_grow():
         "rank_mean": 5 / 8,
     }
     ctx = mixed()
-    found = measure_signals(ctx, build("grow", "random", {}), Rules(), ["effective_rank"])
-    assert 0 < found["rank_mean"] < found["rank_best"] <= 1
+    signals = measure_signals(ctx, build("grow", "random", {}), Rules(), ["effective_rank"])
+    assert 0 < signals["rank_mean"] < signals["rank_best"] <= 1
     assert measure_signals(ctx, method, Rules(elements=("stem*",)), ["effective_rank"]) == {}
 
 

@@ -137,10 +137,10 @@ class TestRigL:
         ctx = linear(WEIGHT, [1.0, 2.0, 3.0, 4.0], [1.0, -0.5])
         method = build("grow", "rigl", {"replace": False})
         element = ctx.network.element("weight")
-        found = method.measure(ctx, [element], {"weight": 4})
-        assert found.scores["weight"].tolist() == [3.0, 2.0, 2.0, 0.5]
-        assert found.data["weight"]["indices"].tolist() == [2, 1, 7, 4]
-        assert found.data["weight"]["value"].tolist() == GRADIENT
+        measurement = method.measure(ctx, [element], {"weight": 4})
+        assert measurement.scores["weight"].tolist() == [3.0, 2.0, 2.0, 0.5]
+        assert measurement.data["weight"]["indices"].tolist() == [2, 1, 7, 4]
+        assert measurement.data["weight"]["value"].tolist() == GRADIENT
         adapt(ctx, method, All(), 0.5, Rules())
         assert ctx.network.masks["weight"].tolist() == [[True, True, True, True], [False, True, True, False]]
         assert ctx.network.module.weight.tolist() == WEIGHT

@@ -111,8 +111,8 @@ class TestGraNetClaims:
         adapt(plain, build("prune", "magnitude_weights", {}), GlobalRanking(), 0.5, Rules())
         adapt(bare, build("prune", "granet", {"regrow": 0.0}), GlobalRanking(), 0.5, Rules())
         elements = [e for e in ctx.network.elements() if e.level == "weight"]
-        found = build("grow", "rigl", {"replace": False})
-        gradients = found.candidates(ctx, elements)
+        rigl = build("grow", "rigl", {"replace": False})
+        gradients = rigl.candidates(ctx, elements)
         weights = {e.name: ctx.network.module.get_parameter(e.name).detach().clone() for e in elements}
         adapt(ctx, build("prune", "granet", {"regrow": 0.4, "noise": 0.0}), GlobalRanking(), 0.5, Rules())
         assert sum(int(m.sum()) for m in ctx.network.masks.values()) == pytest.approx(total / 2, abs=1)

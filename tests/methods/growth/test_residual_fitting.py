@@ -76,13 +76,13 @@ def test_the_function_changes_by_the_prediction(hidden, step):
     method = build("grow", "residual_fitting", {"width": 6, "step": step, "num_batches": 1, "steps": 60})
     names = [e.name for e in ctx.network.elements() if e.level == "channel" and e.permissible]
     elements = [ctx.network.element(n) for n in names]
-    found = method.measure(replace(ctx, generator=torch.Generator().manual_seed(3)), elements, dict.fromkeys(names, 64))
-    assert found.advised == dict.fromkeys(names, 6) and found.signals["r2"] > 0.05
+    measurement = method.measure(replace(ctx, generator=torch.Generator().manual_seed(3)), elements, dict.fromkeys(names, 64))
+    assert measurement.advised == dict.fromkeys(names, 6) and measurement.signals["r2"] > 0.05
     before, x = copy.deepcopy(ctx.network.module), torch.randn(50, 3, dtype=torch.float64)
     result = adapt(replace(ctx, generator=torch.Generator().manual_seed(3)), method, All(), ADVISED, Rules())
     assert [e.count for e in result.events] == [6] * len(hidden) and not result.skipped
     change = ctx.network.module(x) - before(x)
-    expected = small_network(found.data, names, x, torch.tanh)
+    expected = small_network(measurement.data, names, x, torch.tanh)
     assert expected.abs().max() > 0.05 * step and (change - expected).abs().max() < 1e-12
 
 

@@ -157,8 +157,8 @@ def test_a_candidate_that_is_there_twice_is_taken_once():
     site = sites_of(ctx, [ctx.network.element(ELEMENT)])
     layers = score_layers(ctx, ["2"], EXACT)
     rows = draw(ctx, site[ELEMENT], 3)
-    found = moments(ctx, site, {ELEMENT: torch.cat([rows, rows])}, layers, 1)[ELEMENT]
-    order, gains = choose(found, layers["2"], 6)
+    candidates = moments(ctx, site, {ELEMENT: torch.cat([rows, rows])}, layers, 1)[ELEMENT]
+    order, gains = choose(candidates, layers["2"], 6)
     assert sorted((order % 3)[:3].tolist()) == [0, 1, 2]
     assert float(gains[3]) <= 1e-9 * float(gains[2])
 
@@ -200,13 +200,13 @@ def test_advice_needs_both_thresholds_and_is_bounded():
     for threshold, least in itertools.product((1e-3, 0.05, 10.0), (1e-6, 0.1, 10.0)):
         method = Senn(threshold=threshold, least=least, draws=0, num_batches=1, steps=0)
         ctx.generator.manual_seed(0)
-        found = method.measure(ctx, elements, most)
-        bar = max(threshold * found.signals["eta"], least)
-        worth = sum(int((s > bar).sum()) for s in found.scores.values())
+        measurement = method.measure(ctx, elements, most)
+        bar = max(threshold * measurement.signals["eta"], least)
+        worth = sum(int((s > bar).sum()) for s in measurement.scores.values())
         bound = additions(reachable(ctx, 1), least, threshold)
-        assert sum(found.advised.values()) == min(worth, bound)
-        assert found.signals["relative"] == pytest.approx(found.signals["gain"] / found.signals["eta"])
-        assert found.signals["gain"] == max(float(s[0]) for s in found.scores.values())
+        assert sum(measurement.advised.values()) == min(worth, bound)
+        assert measurement.signals["relative"] == pytest.approx(measurement.signals["gain"] / measurement.signals["eta"])
+        assert measurement.signals["gain"] == max(float(s[0]) for s in measurement.scores.values())
 
 
 @pytest.mark.parametrize("loss", [F.mse_loss, F.cross_entropy], ids=["squared error", "cross-entropy"])
@@ -246,9 +246,9 @@ def test_depth_advises_the_best_place_alone():
     method = SennDepth(proposals=2, num_batches=1, threshold=1e-4, least=1e-8)
     places = [e for e in ctx.network.elements() if e.level == "insertion" and method.accepts(ctx, e) is None]
     assert [e.name for e in places] == ["after:1", "after:3"]
-    found = method.measure(ctx, places, {e.name: 1 for e in places})
-    best = max(found.scores, key=lambda n: float(found.scores[n]))
-    assert found.advised == {e.name: int(e.name == best) for e in places}
+    measurement = method.measure(ctx, places, {e.name: 1 for e in places})
+    best = max(measurement.scores, key=lambda n: float(measurement.scores[n]))
+    assert measurement.advised == {e.name: int(e.name == best) for e in places}
     assert "bare layer" in method.accepts(ctx, ctx.network.element("after:0"))
 
 

@@ -286,6 +286,6 @@ def test_nothing_is_offered_where_enough_units_stand_ready():
     ctx = gated(regression(6, 5), SizeWeight(start=0.5))
     result = adapt(ctx, SizeWeight(start=0.5), All(), ADVISED, Rules(), [ctx.companion])
     assert not result.events
-    found = SizeWeightPruning(start=0.5).measure(ctx, [ctx.network.element("0.weight:0")], {"0.weight:0": 5})
-    assert found.advised == {"0.weight:0": 2} and found.signals == {"open": 3.0, "size": 6.0}
+    measurement = SizeWeightPruning(start=0.5).measure(ctx, [ctx.network.element("0.weight:0")], {"0.weight:0": 5})
+    assert measurement.advised == {"0.weight:0": 2} and measurement.signals == {"open": 3.0, "size": 6.0}
     assert isinstance(ctx.network, Network)

@@ -53,19 +53,19 @@ def test_the_predicted_decrease_is_the_measured_one(name, signed):
     factory, shape = NETWORKS[name]
     method = Splitting(signed=signed, epsilon=1e-3)
     ctx = double(factory(), *shape)
-    _, found = measured(ctx, method)
-    gains = found.scores["0.weight:0"]
+    _, measurement = measured(ctx, method)
+    gains = measurement.scores["0.weight:0"]
     assert len(gains) == ctx.network.element("0.weight:0").size if signed else len(gains) > 0
     assert (gains > 0).all() and (gains.diff() <= 0).all()
     for units in [*([i] for i in range(len(gains))), list(range(len(gains)))]:
         ctx = double(factory(), *shape)
-        element, found = measured(ctx, method)
+        element, measurement = measured(ctx, method)
         before = mean_loss(ctx, 1)
-        event = apply(ctx.network, method.plan(ctx, element, units, found))
+        event = apply(ctx.network, method.plan(ctx, element, units, measurement))
         assert float(before - mean_loss(ctx, 1)) == pytest.approx(event.predicted, rel=0.03)
         assert event.predicted == pytest.approx(float(gains[units].sum()))
     if signed and name == "linear":
-        assert (found.data["0.weight:0"]["shares"] < 0).any()
+        assert (measurement.data["0.weight:0"]["shares"] < 0).any()
 
 
 def hessian_of_one_unit(ctx: Context, unit: int) -> Tensor:
@@ -84,9 +84,9 @@ def hessian_of_one_unit(ctx: Context, unit: int) -> Tensor:
 
 def test_the_splitting_matrix_is_the_hessian_that_opposite_offsets_see():
     ctx = double(NETWORKS["linear"][0](), 5)
-    found = SplittingMatrices(ctx, site_of(ctx.network, ctx.network.element("0.weight:0")), 1).matrices()
+    matrices = SplittingMatrices(ctx, site_of(ctx.network, ctx.network.element("0.weight:0")), 1).matrices()
     for unit in range(6):
-        assert torch.allclose(found[unit], hessian_of_one_unit(ctx, unit), rtol=1e-9, atol=1e-12)
+        assert torch.allclose(matrices[unit], hessian_of_one_unit(ctx, unit), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -147,8 +147,8 @@ def test_splitting_leaves_a_minimum_that_gradient_descent_cannot_leave(form):
     for _ in range(2):
         assert descend(ctx) < 1e-6
         losses.append(float(mean_loss(ctx, 1)))
-        _, found = measured(ctx, method, "first.weight:0")
-        assert found.signals["lambda_min"] < 0
+        _, measurement = measured(ctx, method, "first.weight:0")
+        assert measurement.signals["lambda_min"] < 0
         events = adapt(ctx, method, All(), 1, Rules()).events
         assert events and float(mean_loss(ctx, 1)) < losses[-1]
     descend(ctx)
@@ -198,8 +198,8 @@ def test_units_behind_relu_are_ranked_and_split():
     ctx = mixed(torch.float64)
     names = ("block.conv1.weight:0", "conv.weight:0", "fc1.weight:0")
     elements = [ctx.network.element(n) for n in names]
-    found = Splitting().measure(ctx, elements, dict.fromkeys(names, 99))
-    assert set(found.scores) == set(names)
+    measurement = Splitting().measure(ctx, elements, dict.fromkeys(names, 99))
+    assert set(measurement.scores) == set(names)
     slopes = SplittingMatrices(ctx, site_of(ctx.network, elements[1]), 1).matrices()
     assert (slopes.flatten(1).norm(dim=1) > 0).all()
 
@@ -211,9 +211,9 @@ def test_masked_weights_stay_zero(form):
     ctx.network.masks["0.weight"] = mask
     with torch.no_grad():
         ctx.network.module[0].weight.mul_(mask)
-    element, found = measured(ctx, Splitting(form=form))
-    apply(ctx.network, Splitting().plan(ctx, element, [0, 1], found))
-    parents = found.data["0.weight:0"]["parents"][:2]
+    element, measurement = measured(ctx, Splitting(form=form))
+    apply(ctx.network, Splitting().plan(ctx, element, [0, 1], measurement))
+    parents = measurement.data["0.weight:0"]["parents"][:2]
     weight = ctx.network.module[0].weight
     assert (weight[~torch.cat([mask, mask[parents]])] == 0).all() and (weight[:6][parents] != weight[6:])[mask[parents]].all()
 

@@ -49,9 +49,9 @@ def norm(module: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def trained(module: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float) -> float:
     for _ in range(steps):
-        found = gradients(module, x, y)
+        slopes = gradients(module, x, y)
         with torch.no_grad():
-            for p, g in zip(module.parameters(), found, strict=True):
+            for p, g in zip(module.parameters(), slopes, strict=True):
                 p.sub_(g, alpha=lr)
     return float(F.mse_loss(module(x), y).detach())
 
@@ -79,20 +79,20 @@ def table() -> dict[str, dict[str, float]]:
     """Mean final loss, and mean increase of the gradient's norm by growing, for each arm over 2 seeds and 5 checkpoints."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = {arm: {"loss": 0.0, "gain": 0.0} for arm in ARMS}
+    by_arm = {arm: {"loss": 0.0, "gain": 0.0} for arm in ARMS}
     for seed in range(2):
         torch.manual_seed(seed)
         x, y = teacher_data()
         student = Student()
         for _ in range(5):
             trained(student, x, y, 200, 0.1)
-            for arm, sums in found.items():
+            for arm, sums in by_arm.items():
                 other = grow(student, arm, x, y, seed)
                 sums["gain"] += (norm(other, x, y) - norm(student, x, y)) / 10
                 sums["loss"] += trained(other, x, y, 250, 0.05) / 10
             student = grow(student, "random", x, y, seed + 100)
     torch.set_num_threads(threads)
-    return found
+    return by_arm
 
 
 def test_final_losses_are_in_the_order_of_the_paper(table):

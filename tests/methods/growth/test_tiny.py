@@ -155,7 +155,7 @@ def test_a_convolution_is_left_what_its_own_weights_cannot_do():
     ctx.network.module[0].bias = None
     ctx.network.changed()
     scores = method.measure(ctx, [ctx.network.element(NAME)], {NAME: 5}).scores[NAME]
-    found = []
+    squares = []
 
     def use(name, view):
         h = F.unfold(view.behind, view.consumer.kernel_size, view.consumer.dilation, view.consumer.padding, view.consumer.stride)
@@ -165,10 +165,10 @@ def test_a_convolution_is_left_what_its_own_weights_cannot_do():
         total = torch.zeros(view.producer.weight[0].numel(), 27, dtype=torch.float64)
         path = linearise(view.run, view.shape, view.before, True)
         add_cross_moment(total, view, path, left.view_as(g).movedim(2, 1).reshape(view.gradient.shape))
-        found.append(torch.linalg.svdvals(total / 40)[:5].square())
+        squares.append(torch.linalg.svdvals(total / 40)[:5].square())
 
     sweep(ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, use, 1)
-    assert torch.allclose(scores, found[0], rtol=1e-6)
+    assert torch.allclose(scores, squares[0], rtol=1e-6)
 
 
 def test_an_activation_that_is_not_zero_at_zero_is_refused():
@@ -181,7 +181,7 @@ def test_new_units_escape_what_training_the_old_ones_cannot():
     torch.manual_seed(0)
     x = torch.randn(200, 6, dtype=torch.float64)
     y = torch.tanh(x @ torch.randn(6, 6, dtype=torch.float64)) @ torch.randn(6, 4, dtype=torch.float64)
-    found = {}
+    losses = {}
     for name in ("tiny", "random"):
         torch.manual_seed(1)
         module = nn.Sequential(nn.Linear(6, 2), nn.Tanh(), nn.Linear(2, 4)).double()
@@ -192,6 +192,6 @@ def test_new_units_escape_what_training_the_old_ones_cannot():
             module[2].bias.copy_(solution[:, 2])
         ctx = context(module, x, y, loss=F.mse_loss)
         adapt(ctx, build("grow", name, {"zero": "none"} if name == "random" else {"step": 4.0}), All(), 1, Rules())
-        found[name] = float(F.mse_loss(module(x), y).detach())
-        found["before"] = float((hidden @ solution.T - y).square().mean())
-    assert found["tiny"] < 0.95 * found["before"] and found["tiny"] < found["random"], found
+        losses[name] = float(F.mse_loss(module(x), y).detach())
+        losses["before"] = float((hidden @ solution.T - y).square().mean())
+    assert losses["tiny"] < 0.95 * losses["before"] and losses["tiny"] < losses["random"], losses

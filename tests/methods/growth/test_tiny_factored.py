@@ -38,9 +38,9 @@ def two_batches(name: str) -> Context:
 
 
 def run(ctx: Context, settings: Settings, samples: int) -> Bottleneck:
-    found = Bottleneck(settings, ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, samples)
-    found.run()
-    return found
+    bottleneck = Bottleneck(settings, ctx, {NAME: site_of(ctx.network, ctx.network.element(NAME))}, samples)
+    bottleneck.run()
+    return bottleneck
 
 
 def units(measured: Bottleneck) -> dict[str, Tensor]:
@@ -58,28 +58,28 @@ def test_factors_measure_what_moments_do(name, changed):
     ctx, settings = two_batches(name), dataclasses.replace(SMALL, **changed)
     full, thin = run(ctx, settings, 0), run(ctx, settings, 2 * N)
     assert isinstance(full.moments[NAME], Moments) and isinstance(thin.moments[NAME], FactoredMoments)
-    expected, found = units(full), units(thin)
-    assert len(expected["scores"]) and expected.keys() == found.keys()
-    assert ("variance" in found) == ("norm" in name) and ("natural" in found) == settings.natural_step
+    expected, factored = units(full), units(thin)
+    assert len(expected["scores"]) and expected.keys() == factored.keys()
+    assert ("variance" in factored) == ("norm" in name) and ("natural" in factored) == settings.natural_step
     for key, value in expected.items():
-        assert torch.allclose(found[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
+        assert torch.allclose(factored[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("samples", "kind"), [(N, Moments), (N // 2, Moments), (2 * N + 1, FactoredMoments)])
 def test_more_samples_than_expected_are_added_up_and_fewer_leave_columns_out(name, samples, kind):
     ctx = two_batches(name)
-    full, found = run(ctx, SMALL, 0), run(ctx, SMALL, samples)
-    assert isinstance(found.moments[NAME], kind)
-    expected, found = units(full), units(found)
+    full, bottleneck = run(ctx, SMALL, 0), run(ctx, SMALL, samples)
+    assert isinstance(bottleneck.moments[NAME], kind)
+    expected, got = units(full), units(bottleneck)
     for key, value in expected.items():
-        assert torch.allclose(found[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
+        assert torch.allclose(got[key], value, rtol=1e-7, atol=1e-9 * float(value.abs().max())), key
 
 
 def test_more_positions_than_entries_are_added_up_at_once():
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), Pool(3))
-    found = run(double(net, 2, 8, 8, n=2), dataclasses.replace(SMALL, num_batches=1), 2)
-    assert isinstance(found.moments[NAME], Moments)
+    bottleneck = run(double(net, 2, 8, 8, n=2), dataclasses.replace(SMALL, num_batches=1), 2)
+    assert isinstance(bottleneck.moments[NAME], Moments)
 
 
 def size(tensors: list[Tensor]) -> int:
@@ -92,11 +92,12 @@ def test_a_wide_layer_that_has_seen_little_holds_little():
     ctx = double(nn.Sequential(*net, Pool(128)), 128, 1, 1, n=4)
     held = {}
     for samples in (0, 4):
-        found = run(ctx, dataclasses.replace(SMALL, num_batches=1), samples)
-        held[samples] = size([t for t in (*found.moments[NAME].tensors(), found.moments[NAME].missing) if t is not None])
+        bottleneck = run(ctx, dataclasses.replace(SMALL, num_batches=1), samples)
+        moments = bottleneck.moments[NAME]
+        held[samples] = size([t for t in (*moments.tensors(), moments.missing) if t is not None])
     assert held[4] < 8 * 1152 * 4 * 4 and held[0] > 8 * 1152 * 1152 * 3, held
-    measured = found.units(NAME, 2)
-    assert not found.moments and size([*measured.values()]) < 8 * 1152 * 150
+    measured = bottleneck.units(NAME, 2)
+    assert not bottleneck.moments and size([*measured.values()]) < 8 * 1152 * 150
 
 
 def test_other_samples_in_the_second_pass_are_an_error():

@@ -76,8 +76,8 @@ def trained():
 def test_a_block_that_passes_its_input_on_scores_zero_and_goes_first(trained, score):
     ctx = copy.deepcopy(trained)
     method = build("prune", "remove_blocks", {"score": score})
-    found, advised = scores(ctx, method)
-    assert float(found[1]) == pytest.approx(0, abs=1e-6) and min(float(found[0]), float(found[2])) > 0.01
+    changes, advised = scores(ctx, method)
+    assert float(changes[1]) == pytest.approx(0, abs=1e-6) and min(float(changes[0]), float(changes[2])) > 0.01
     assert advised == {"blocks.0": 0, "blocks.1": 1, "blocks.2": 0}
     (event,) = adapt(ctx, method, GlobalRanking(), 1, Rules(elements=("blocks.*",))).events
     assert event.element == "blocks.1" and event.function_change < 1e-6
@@ -98,12 +98,12 @@ def test_influence_is_one_minus_the_mean_cosine():
     ctx = mixed(torch.float64)
     module, (x, _) = ctx.network.module, next(iter(ctx.batches(1)))
     method = build("prune", "remove_blocks", {"score": "influence", "num_batches": 1})
-    found = float(method.measure(ctx, [ctx.network.element("block")], {"block": 1}).scores["block"])
+    influence = float(method.measure(ctx, [ctx.network.element("block")], {"block": 1}).scores["block"])
     with torch.no_grad():
         evaluated = copy.deepcopy(module).eval()
         before = evaluated.stem_act(evaluated.stem_norm(evaluated.stem(x)))
         expected = 1 - F.cosine_similarity(before, evaluated.block(before), dim=1).mean()
-    assert found == pytest.approx(float(expected), rel=1e-9)
+    assert influence == pytest.approx(float(expected), rel=1e-9)
     a = torch.tensor([[1.0, 0], [0, 0], [0, 0], [2, 2]])
     b = torch.tensor([[0.0, 3], [0, 0], [1, 0], [-1, -1]])
     assert cosines(a, b).tolist() == pytest.approx([0, 1, 0, -1])

@@ -25,13 +25,13 @@ def test_magnitude_sees_everything_that_makes_and_uses_a_unit(normaliser):
     module = ctx.network.module
     with torch.no_grad():
         module.conv.weight[3], module.fc1.weight[:, 12:16] = 0, 0  # channel 3 of 8 is 4 inputs of fc1
-    found = scores(ctx, build("prune", "magnitude", {"normaliser": normaliser}), "conv.weight:0")
-    assert found[3] == 0 and (found[[0, 1, 2, 4, 5, 6, 7]] > 0).all()
+    norms = scores(ctx, build("prune", "magnitude", {"normaliser": normaliser}), "conv.weight:0")
+    assert norms[3] == 0 and (norms[[0, 1, 2, 4, 5, 6, 7]] > 0).all()
     if normaliser == "mean":
-        assert float(found.mean()) == pytest.approx(1.0)
+        assert float(norms.mean()) == pytest.approx(1.0)
     if normaliser == "none":
         expected = (module.conv.weight[0].square().sum() + module.fc1.weight[:, :4].square().sum()).sqrt()
-        assert float(found[0]) == pytest.approx(expected.item(), rel=1e-5)
+        assert float(norms[0]) == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_absorbing_keeps_constant_units_exactly():

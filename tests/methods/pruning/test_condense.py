@@ -103,8 +103,8 @@ def test_the_variance_needs_its_root():
     torch.manual_seed(0)
     module, inputs = convolutional(nn.ReLU(), CLONES, torch.float64)
     ctx = context(module, inputs, torch.arange(16) % 3)
-    found = fan(ctx, ctx.network.element("0.weight:0"))
-    assert float(found.alike([1], [0])) == pytest.approx(1, abs=1e-12) and found.factor(1, 0) == pytest.approx(2.5, rel=1e-12)
+    fan_ins = fan(ctx, ctx.network.element("0.weight:0"))
+    assert float(fan_ins.alike([1], [0])) == pytest.approx(1, abs=1e-12) and fan_ins.factor(1, 0) == pytest.approx(2.5, rel=1e-12)
     norm = module[1]
     with torch.no_grad():
         norm.running_var.copy_((norm.running_var + norm.eps).square() - norm.eps)  # now sqrt(var + eps) is what var + eps was

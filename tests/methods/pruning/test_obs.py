@@ -34,8 +34,8 @@ def least_squares(converged: bool = True) -> Context:
     y = x @ torch.randn(6, 2, dtype=torch.float64) + torch.randn(200, 2, dtype=torch.float64)
     module = nn.Linear(6, 2).double()
     if converged:
-        found = torch.linalg.lstsq(torch.cat([x, torch.ones(200, 1, dtype=torch.float64)], 1), y).solution
-        module.weight.data, module.bias.data = found[:6].T.contiguous(), found[6].clone()
+        solution = torch.linalg.lstsq(torch.cat([x, torch.ones(200, 1, dtype=torch.float64)], 1), y).solution
+        module.weight.data, module.bias.data = solution[:6].T.contiguous(), solution[6].clone()
     return context(module, x, y, loss=F.mse_loss)
 
 
@@ -85,12 +85,12 @@ def test_the_predicted_loss_of_a_linear_model_is_exact(curvature, converged):
 
 def test_removals_one_after_another_follow_the_inverse():
     ctx = least_squares()
-    found = gauss_newton(ctx, Flat.of(ctx.network), 1)
-    surgeon = Surgeon(found.weights.clone(), inverse(found.curvature, 1e-12))
+    quadratic = gauss_newton(ctx, Flat.of(ctx.network), 1)
+    surgeon = Surgeon(quadratic.weights.clone(), inverse(quadratic.curvature, 1e-12))
     for removed in ([4], [4, 9]):
         surgeon.remove(removed[-1])
         left = [i for i in range(14) if i not in removed]
-        direct = torch.linalg.inv(found.curvature[left][:, left])
+        direct = torch.linalg.inv(quadratic.curvature[left][:, left])
         assert torch.allclose(surgeon.inverse[left][:, left], direct, rtol=1e-6, atol=1e-9)
         assert torch.isinf(surgeon.costs()[removed]).all() and not surgeon.inverse[removed].any()
 
@@ -99,7 +99,7 @@ def test_removals_one_after_another_follow_the_inverse():
 def test_curvature_is_the_second_derivative(form):
     ctx = least_squares(False) if form is gauss_newton else trained(3, 2)
     flat, module = Flat.of(ctx.network), ctx.network.module
-    found = form(ctx, flat, 2)
+    quadratic = form(ctx, flat, 2)
     x, y = next(iter(ctx.batches(1)))
 
     def loss(vector: torch.Tensor) -> torch.Tensor:
@@ -110,9 +110,9 @@ def test_curvature_is_the_second_derivative(form):
             start += count
         return F.mse_loss(torch.func.functional_call(module, held, (x,)), y)
 
-    assert torch.allclose(found.gradient, torch.autograd.functional.jacobian(loss, found.weights), atol=1e-10)
-    assert torch.allclose(found.curvature, torch.autograd.functional.hessian(loss, found.weights), atol=1e-10)
-    assert found.loss == pytest.approx(float(loss(found.weights)), rel=1e-12)
+    assert torch.allclose(quadratic.gradient, torch.autograd.functional.jacobian(loss, quadratic.weights), atol=1e-10)
+    assert torch.allclose(quadratic.curvature, torch.autograd.functional.hessian(loss, quadratic.weights), atol=1e-10)
+    assert quadratic.loss == pytest.approx(float(loss(quadratic.weights)), rel=1e-12)
 
 
 @pytest.mark.parametrize(("curvature", "tolerance"), [("gauss_newton", 0.1), ("exact", 0.05)])

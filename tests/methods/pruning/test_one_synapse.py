@@ -33,8 +33,8 @@ def test_candidates_are_smallest_beside_the_largest_of_their_neuron():
         module.weight[1, :2] = torch.tensor([0.4, 0.39])
         module.weight[2, :2] = torch.tensor([0.001, 0.0009])
         module.out.weight[:] = torch.tensor([[1.0, 0.9, 0.8, 0.7, 0.2]])
-    found = method(candidates=3)._smallest(ctx, ["weight", "out.weight"])
-    assert found == [("weight", 1), ("out.weight", 4), ("out.weight", 3)], "0.05, 0.2, 0.7"
+    places = method(candidates=3)._smallest(ctx, ["weight", "out.weight"])
+    assert places == [("weight", 1), ("out.weight", 4), ("out.weight", 3)], "0.05, 0.2, 0.7"
     ctx.network.masks["weight"][0, 1] = False
     assert method(candidates=1)._smallest(ctx, ["weight", "out.weight"]) == [("out.weight", 4)]
 

@@ -52,10 +52,10 @@ def by_hand(ctx, tensors):
     """Gradients of single samples by plain backward passes."""
     module, (x, y) = copy.deepcopy(ctx.network.module).eval(), next(iter(ctx.batches(1)))
     named = dict(module.named_parameters())
-    found = []
+    samples = []
     for i in range(len(x)):
-        found.append(torch.autograd.grad(ctx.loss(module(x[i : i + 1]), y[i : i + 1]), [named[n] for n in tensors]))
-    return [named[n].detach() for n in tensors], [torch.stack(g) for g in zip(*found, strict=True)]
+        samples.append(torch.autograd.grad(ctx.loss(module(x[i : i + 1]), y[i : i + 1]), [named[n] for n in tensors]))
+    return [named[n].detach() for n in tensors], [torch.stack(g) for g in zip(*samples, strict=True)]
 
 
 def test_every_sample_counts_by_itself():
@@ -65,9 +65,9 @@ def test_every_sample_counts_by_itself():
     (w, b, used), (gw, gb, gu) = by_hand(ctx, names)
     per_weight = (w * gw).square().flatten(2).sum(2) + (b * gb).square() + (used * gu).square().unflatten(2, (8, 4)).sum((1, 3))
     expected = per_weight.mean(0) / 2
-    found = scores(ctx, build("prune", "fisher", {"form": "weights", "num_batches": 1}), "conv.weight:0")
-    assert torch.allclose(found, expected, rtol=1e-8)
-    assert not torch.allclose(found, per_weight[-1] / 2, rtol=0.1)
+    fisher = scores(ctx, build("prune", "fisher", {"form": "weights", "num_batches": 1}), "conv.weight:0")
+    assert torch.allclose(fisher, expected, rtol=1e-8)
+    assert not torch.allclose(fisher, per_weight[-1] / 2, rtol=0.1)
     factor = (used * gu).unflatten(2, (8, 4)).sum((1, 3))
     assert torch.allclose(scores(ctx, build("prune", "fisher", {}), "conv.weight:0"), factor.square().mean(0) / 2, rtol=1e-8)
     assert torch.allclose(scores(ctx, build("prune", "taylor", {}), "conv.weight:0"), factor.abs().mean(0), rtol=1e-8)
@@ -173,13 +173,13 @@ def test_scores_rank_units_as_the_measured_loss_does():
         "fisher": build("prune", "fisher", {"num_batches": 1}),
         "fisher weights": build("prune", "fisher", {"form": "weights", "num_batches": 1}),
     }
-    found = {name: [] for name in [*methods, "random"]}
+    correlations = {name: [] for name in [*methods, "random"]}
     for seed in range(6):
         ctx = trained(seed)
         rises = loss_without(ctx, "2")
         for name, method in methods.items():
-            found[name].append(rank_correlation(scores(ctx, method, "0.weight:0"), rises))
-        found["random"].append(rank_correlation(torch.rand(32), rises))
-    mean = {name: sum(values) / len(values) for name, values in found.items()}
+            correlations[name].append(rank_correlation(scores(ctx, method, "0.weight:0"), rises))
+        correlations["random"].append(rank_correlation(torch.rand(32), rises))
+    mean = {name: sum(values) / len(values) for name, values in correlations.items()}
     for name in ("taylor", "taylor group", "fisher", "fisher weights"):
         assert mean[name] > 0.75 and mean[name] >= mean["magnitude"] > mean["random"] + 0.3, mean

@@ -24,8 +24,8 @@ NONE_MUST_STAY = Rules(minimum=0)
 def scores(ctx, name, arguments=None):
     """At each tensor's shape, by name; nothing must be masked yet."""
     elements = [e for e in ctx.network.elements() if e.level == "weight"]
-    found = build("prune", name, arguments or {}).measure(ctx, elements, {e.name: e.size for e in elements}).scores
-    return {n: s.view(ctx.network.module.get_parameter(n).shape) for n, s in found.items()}
+    by_name = build("prune", name, arguments or {}).measure(ctx, elements, {e.name: e.size for e in elements}).scores
+    return {n: s.view(ctx.network.module.get_parameter(n).shape) for n, s in by_name.items()}
 
 
 def pruned(ctx, name, fraction, arguments=None, selection=None):
@@ -109,8 +109,8 @@ class TestSnip:
         ctx = mixed(torch.float64)
         module = ctx.network.module.eval()
         inputs, targets = next(iter(ctx.batches(1)))
-        found, step = scores(ctx, "snip"), 1e-5
-        for name, score in found.items():
+        importance, step = scores(ctx, "snip"), 1e-5
+        for name, score in importance.items():
             weight = module.get_parameter(name)
             flat = weight.data.view(-1)
             for i in range(0, len(flat), 5):
@@ -124,11 +124,11 @@ class TestSnip:
 
     def test_the_least_sensitive_weights_go(self):
         ctx = mixed(torch.float64)
-        found = scores(ctx, "snip")
+        importance = scores(ctx, "snip")
         adapt(ctx, build("prune", "snip", {}), GlobalRanking(), 0.6, Rules())
         masks = ctx.network.masks
-        gone = torch.cat([found[n][~masks[n]] for n in found])
-        kept = torch.cat([found[n][masks[n]] for n in found])
+        gone = torch.cat([importance[n][~masks[n]] for n in importance])
+        kept = torch.cat([importance[n][masks[n]] for n in importance])
         assert len(gone) == pytest.approx(0.6 * (len(gone) + len(kept)), abs=1) and gone.max() <= kept.min()
 
 
@@ -162,8 +162,8 @@ class TestSynFlow:
             keep = torch.where(active, flat, -1.0).argsort(descending=True)[: math.ceil(size * 0.1 ** (k / 10))]
             chosen = torch.zeros(size).index_fill_(0, keep, 1.0)
             masks = [c.view(w.shape) for c, w in zip(chosen.split([w.numel() for w in weights]), weights, strict=True)]
-        found = scores(ctx, "synflow", {"rounds": 10, "density": 0.1})
-        ranks = torch.cat([s.view(-1) for s in found.values()])
+        importance = scores(ctx, "synflow", {"rounds": 10, "density": 0.1})
+        ranks = torch.cat([s.view(-1) for s in importance.values()])
         assert torch.equal(ranks.argsort(descending=True)[: len(keep)].sort().values, keep.sort().values)
 
 
@@ -229,17 +229,17 @@ class TestFisher:
         module, (inputs, targets) = ctx.network.module, next(iter(ctx.batches(1)))
         other = (inputs.flip(0)[:3] * 2, targets[:3])
         ctx = replace(ctx, batches=lambda count: [(inputs, targets), other][:count])
-        found, module, total = scores(ctx, "fisher_weights", {"num_batches": 2}), module.eval(), 0
+        importance, module, total = scores(ctx, "fisher_weights", {"num_batches": 2}), module.eval(), 0
         for x, y in [*zip(inputs, targets, strict=True), *zip(*other, strict=True)]:
             gradient = torch.autograd.grad(F.cross_entropy(module(x[None]), y[None]), module.conv.weight)[0]
             total = total + gradient.square()
-        torch.testing.assert_close(found["conv.weight"], module.conv.weight.detach().square() * total / 11 / 2)
+        torch.testing.assert_close(importance["conv.weight"], module.conv.weight.detach().square() * total / 11 / 2)
 
     def test_a_plan_predicts_the_sum_of_its_scores(self):
         ctx = mixed(torch.float64)
-        found = scores(ctx, "fisher_weights")
+        importance = scores(ctx, "fisher_weights")
         events = adapt(ctx, build("prune", "fisher_weights", {}), All(), 0.3, Rules()).events
-        assert len(events) == len(found)
+        assert len(events) == len(importance)
         for event in events:
-            gone = found[event.element][~ctx.network.masks[event.element]]
+            gone = importance[event.element][~ctx.network.masks[event.element]]
             assert event.predicted == pytest.approx(float(gone.sum()), rel=1e-9)
