@@ -7,34 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.first_order.gradients import sites_of
-from coppice.methods.growth.senn.depth import SennDepth
 from coppice.methods.growth.senn.kfac import Settings, score_layers
 from coppice.methods.growth.senn.method import Senn, additions
 from coppice.methods.growth.senn.output_curvature import OutputCurvature, reachable
 from coppice.methods.growth.senn.search import choose, draw, improve, moments
 from coppice.methods.method import Context
 from coppice.methods.plan import GrowPlan
-from coppice.methods.selection import All
-from coppice.methods.selection.amount import Amount
-from coppice.testing.examples import context
+from tests.support.senn import problem
 
 EXACT = Settings(num_batches=1, draws=0, damping=0.0, ridge=1e-12)
-
-
-def problem(module: nn.Module, *shape: int, loss=F.mse_loss, outputs: int = 3, samples: int = 60) -> Context:
-    torch.manual_seed(2)
-    for p in module.parameters():
-        nn.init.normal_(p, 0, 0.5)
-    inputs = torch.randn(samples, *shape, dtype=torch.float64)
-    if loss is F.cross_entropy:
-        return context(module.double(), inputs, torch.randint(outputs, (samples,)), loss=loss)
-    targets = torch.stack([(inputs.flatten(1)[:, :2] * (i + 1)).sin().sum(1) for i in range(outputs)], 1)
-    return context(module.double(), inputs, targets, loss=loss)
 
 
 def dense(ctx: Context, name: str) -> float:
@@ -221,42 +205,6 @@ def test_lambda_is_what_no_score_can_pass(loss):
         exact = (1 / out.softmax(1).gather(1, targets.unsqueeze(1)) - 1).mean()
     assert reachable(ctx, 1) == pytest.approx(float(exact))
     assert score_layers(ctx, ["0"], EXACT)["0"].eta <= float(exact)
-
-
-@pytest.mark.parametrize("conv", [False, True])
-def test_depth_adds_what_the_new_layer_then_scores(conv):
-    """The score of W2 once it is there, with all else as before."""
-    linear = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
-    convolution = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    ctx = problem(convolution, 2, 7, 7) if conv else problem(linear, 5)
-    method = SennDepth(proposals=3, draws=0, damping=0.0, ridge=1e-9, num_batches=1, least=1e-8, threshold=1e-4)
-    settings = Settings(1, 0, 0.0, 1e-9)
-    element = ctx.network.element("after:1")
-    measured = method.measure(ctx, [element], {"after:1": 1})
-    event = apply(ctx.network, method.plan(ctx, element, [0], measured), certify=next(iter(ctx.batches(1)))[0])
-    assert event.function_change == 0.0 and measured.advised == {"after:1": 1}
-    name = next(n for n, _ in ctx.network.module.named_modules() if n.endswith(".last"))
-    eta = score_layers(ctx, [name], settings)[name].eta
-    assert eta == pytest.approx(float(measured.scores["after:1"][0]), rel=1e-6)
-    assert event.predicted == pytest.approx(eta / 2, rel=1e-6)
-
-
-def test_depth_advises_the_best_place_alone():
-    ctx = problem(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)), 5)
-    method = SennDepth(proposals=2, num_batches=1, threshold=1e-4, least=1e-8)
-    places = [e for e in ctx.network.elements() if e.level == "insertion" and method.accepts(ctx, e) is None]
-    assert [e.name for e in places] == ["after:1", "after:3"]
-    measurement = method.measure(ctx, places, {e.name: 1 for e in places})
-    best = max(measurement.scores, key=lambda n: float(measurement.scores[n]))
-    assert measurement.advised == {e.name: int(e.name == best) for e in places}
-    assert "bare layer" in method.accepts(ctx, ctx.network.element("after:0"))
-
-
-def test_depth_says_where_it_does_not_fit():
-    ctx = problem(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), 5)
-    result = adapt(ctx, SennDepth(proposals=1), All(), Amount(0, "advised"), Rules(elements=("2.weight:0",)))
-    assert not result.events
-    assert "acts on insertion" in SennDepth().accepts(ctx, ctx.network.element(ELEMENT))
 
 
 def test_too_many_outputs_are_refused():
