@@ -15,7 +15,7 @@ from coppice.methods.catalog import GROWTH, PRUNING, SELECTIONS
 from coppice.methods.networks.catalog import NETWORKS
 from coppice.orchestrator.config import models
 from coppice.orchestrator.config.placement import PLACEMENTS, PlacementSpec
-from coppice.orchestrator.config.space import SAMPLERS
+from coppice.orchestrator.config.samplers import SAMPLERS
 from coppice.orchestrator.planning.checks import REMOVALS
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES

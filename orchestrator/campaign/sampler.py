@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from coppice.orchestrator.config.grid import grid
 from coppice.orchestrator.config.models import CampaignSpec
-from coppice.orchestrator.config.space import Space, make_sampler
+from coppice.orchestrator.config.samplers import make_sampler
+from coppice.orchestrator.config.space import Space
 from coppice.orchestrator.folder.trials import Entry, Sample
 from coppice.orchestrator.seeds import derive
 
@@ -54,7 +55,7 @@ class Sampler:
             if point is None:
                 return None
             self._study.enqueue_trial(point)
-        self._study.sampler = make_sampler(self._search, self._space, derive(self._search.seed, "ask", number))
+        self._study.sampler = make_sampler(self._search, derive(self._search.seed, "ask", number))
         trial = self._study.ask()
         tree = self._space.sample(trial)
         frozen = self._study.get_trials(deepcopy=False)[number]

@@ -6,24 +6,14 @@ A distribution is a mapping with one key: `choice: [a, b]`, `uniform: [low, high
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
-
-import optuna
-
-from coppice.orchestrator.config.models import SearchSpec
 
 RANGES = ("uniform", "loguniform", "int", "logint")
 DISTRIBUTIONS = ("choice", *RANGES)
-SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
-    "random": optuna.samplers.RandomSampler,
-    "grid": optuna.samplers.RandomSampler,
-    "tpe": optuna.samplers.TPESampler,
-    "nsga2": optuna.samplers.NSGAIISampler,
-}
+TreePath = tuple[Any, ...]
+"""Keys and indices from the root of a tree to something in it."""
 
 
 class Suggests(Protocol):
@@ -33,10 +23,10 @@ class Suggests(Protocol):
         """One of the choices."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """A whole number."""
+        """A whole number from `low` to `high`."""
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """A number."""
+        """A number from `low` to `high`."""
 
 
 def distribution(tree: Any) -> str | None:
@@ -72,8 +62,8 @@ def problem_of(kind: str, content: Any) -> str | None:
 
 def labels(options: Sequence[Any]) -> list[Any]:
     """A short name for each option of a choice: a plain value names itself, `{name: ...}` its name; otherwise `#index`."""
-    found = [_own_label(option) for option in options]
-    return [f"#{i}" if f is None or found.count(f) > 1 else f for i, f in enumerate(found)]
+    own = [_own_label(option) for option in options]
+    return [f"#{i}" if label is None or own.count(label) > 1 else label for i, label in enumerate(own)]
 
 
 def _own_label(option: Any) -> Any:
@@ -107,24 +97,55 @@ class Space:
             return [self._resolve(v, (*path, str(i)), trial) for i, v in enumerate(tree)]
         return tree
 
-    def variants(self) -> Iterator[tuple[Any, dict[tuple[Any, ...], tuple[Any, ...]]]]:
+    def variants(self) -> Iterator[tuple[Any, dict[TreePath, TreePath]]]:
         """Resolved trees in which every option of every choice and both ends of every range occur, one varied at a time.
 
         With each tree comes, for every path in it, the path in the unresolved one.
         """
-        waiting: list[dict[tuple[Any, ...], int]] = [{}]
-        seen: set[tuple[tuple[Any, ...], int]] = set()
+        waiting: list[dict[TreePath, int]] = [{}]
+        seen: set[tuple[TreePath, int]] = set()
         while waiting:
-            picks = waiting.pop(0)
-            places: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-            met: list[tuple[tuple[Any, ...], int]] = []
-            yield _vary(self.tree, (), (), picks, places, met), places
-            for path, number in met:
-                for option in range(1, number):
+            variant = _Variant(waiting.pop(0))
+            yield variant.resolved(self.tree, (), ()), variant.sources
+            for path, count in variant.options:
+                for option in range(1, count):
                     if (path, option) not in seen:
                         seen.add((path, option))
-                        kept = {p: o for p, o in picks.items() if path[: len(p)] == p}
-                        waiting.append({**kept, path: option})
+                        above = {p: o for p, o in variant.picks.items() if path[: len(p)] == p}
+                        waiting.append({**above, path: option})
+
+
+class _Variant:
+    """One way through a tree: at each distribution the option that `picks` has for its path, or the first one.
+
+    Attributes:
+        picks: options by the paths of their distributions in the unresolved tree.
+        sources: for every path in the resolved tree, the path in the unresolved one.
+        options: the distributions on the way, and how many options each has.
+    """
+
+    def __init__(self, picks: dict[TreePath, int]) -> None:
+        self.picks = picks
+        self.sources: dict[TreePath, TreePath] = {}
+        self.options: list[tuple[TreePath, int]] = []
+
+    def resolved(self, tree: Any, source: TreePath, target: TreePath) -> Any:
+        """What stands at `target` of the resolved tree, where `tree` stands at `source` of the unresolved one."""
+        self.sources[target] = source
+        kind = distribution(tree)
+        if kind is not None and problem_of(kind, tree[kind]) is None:
+            content = tree[kind]
+            self.options.append((source, len(content) if kind == "choice" else 2))
+            pick = self.picks.get(source, 0)
+            chosen = float(content[pick]) if kind in ("uniform", "loguniform") else content[pick]
+            return self.resolved(chosen, (*source, kind, pick), target)
+        if kind is not None:
+            return None
+        if isinstance(tree, dict):
+            return {k: self.resolved(v, (*source, k), (*target, k)) for k, v in tree.items()}
+        if isinstance(tree, list):
+            return [self.resolved(v, (*source, i), (*target, i)) for i, v in enumerate(tree)]
+        return tree
 
 
 def _suggest(kind: str, content: Sequence[Any], name: str, trial: Suggests) -> float:
@@ -133,52 +154,3 @@ def _suggest(kind: str, content: Sequence[Any], name: str, trial: Suggests) -> f
     if kind in ("int", "logint"):
         return trial.suggest_int(name, int(content[0]), int(content[1]), step=int(step or 1), log=log)
     return trial.suggest_float(name, float(content[0]), float(content[1]), step=step, log=log)
-
-
-def _vary(
-    tree: Any,
-    source: tuple[Any, ...],
-    target: tuple[Any, ...],
-    picks: dict[tuple[Any, ...], int],
-    places: dict[tuple[Any, ...], tuple[Any, ...]],
-    met: list[tuple[tuple[Any, ...], int]],
-) -> Any:
-    places[target] = source
-    kind = distribution(tree)
-    if kind is not None and problem_of(kind, tree[kind]) is None:
-        content = tree[kind]
-        number = len(content) if kind == "choice" else 2
-        met.append((source, number))
-        pick = picks.get(source, 0)
-        chosen = float(content[pick]) if kind in ("uniform", "loguniform") else content[pick]
-        return _vary(chosen, (*source, kind, pick), target, picks, places, met)
-    if kind is not None:
-        return None
-    if isinstance(tree, dict):
-        return {k: _vary(v, (*source, k), (*target, k), picks, places, met) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [_vary(v, (*source, i), (*target, i), picks, places, met) for i, v in enumerate(tree)]
-    return tree
-
-
-@functools.lru_cache(maxsize=16)
-def sampler_arguments(name: str) -> list[str]:
-    """The arguments that the sampler called `name` takes."""
-    if name == "grid":
-        return []
-    return [p for p in inspect.signature(SAMPLERS[name]).parameters if p not in ("self", "seed")]
-
-
-def make_sampler(search: SearchSpec, space: Space, seed: int) -> optuna.samplers.BaseSampler:
-    """The campaign's sampler with this seed (`grid` only fills in what `coppice.orchestrator.config.grid` has enqueued).
-
-    Raises:
-        ValueError: unknown sampler or argument.
-    """
-    name = search.sampler.name
-    if name not in SAMPLERS:
-        raise ValueError(f"the sampler must be one of {sorted(SAMPLERS)}, but got {name!r}.")
-    unknown = sorted(set(search.sampler.arguments) - set(sampler_arguments(name)))
-    if unknown:
-        raise ValueError(f"sampler {name} takes {sampler_arguments(name)}, but got {unknown}.")
-    return SAMPLERS[name](**search.sampler.arguments, seed=seed % 2**32)

@@ -8,12 +8,10 @@ from contextlib import AbstractContextManager
 from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
 from coppice.orchestrator.config.placement import JobPlacement, Placement, PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.placement.jobs.placement import jobs
 from coppice.orchestrator.placement.jobs.request import JobRequest
-from coppice.orchestrator.placement.local.placement import local
 from coppice.orchestrator.placement.open_placement import OpenPlacement
-from coppice.orchestrator.placement.pool.placement import pool
 from coppice.orchestrator.placement.pool.sizing import PoolShape
+from coppice.orchestrator.placement.ray_session import prepare_environment
 
 
 def check_placement(placement: Placement, resources: ResourcesSpec) -> None:
@@ -38,9 +36,16 @@ def placed(
         folder: its folder.
         leaving: whether this process must end before the campaign does.
     """
+    prepare_environment()  # Ray reads its settings when it is imported, which is now
     placement = spec.placement
     if isinstance(placement, JobPlacement):
+        from coppice.orchestrator.placement.jobs.placement import jobs
+
         return jobs(spec, placement, folder, leaving)
     if isinstance(placement, PoolPlacement):
+        from coppice.orchestrator.placement.pool.placement import pool
+
         return pool(spec, placement, folder, leaving)
+    from coppice.orchestrator.placement.local.placement import local
+
     return local(placement, spec.resources, folder)

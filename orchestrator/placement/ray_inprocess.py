@@ -14,7 +14,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -22,48 +21,16 @@ import ray.tune.tune as entry
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution.tune_controller import TuneController
 
+from coppice.orchestrator.placement.ray_inprocess_actor import Call, Handle, InProcessActor
+
 Event = Callable[[], None]
-
-
-class _Call:
-    """Looks like a method of an actor's handle, and is called at once."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.remote = function
-
-
-class _Handle:
-    """What a Tune trial is given as its actor."""
-
-    def __init__(self, trainable: Any) -> None:
-        self.get_auto_filled_metrics = _Call(trainable.get_auto_filled_metrics)
 
 
 class _NothingToResolve:
     """Ray's actors save asynchronously; here a saved result is there at once."""
 
     def resolve_future(self, future: Any) -> None:
-        """Nothing."""
-
-
-@dataclass
-class _Task:
-    """A call that waits until its trainable is ready."""
-
-    method: str
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
-    on_result: Callable[..., None] | None
-    on_error: Callable[..., None] | None
-
-
-@dataclass
-class _Object:
-    """One trainable and the calls that wait for it."""
-
-    trainable: Any
-    handle: _Handle
-    tasks: deque[_Task] = field(default_factory=deque)
+        """Do nothing: there is no future."""
 
 
 class InProcessActorManager:
@@ -78,30 +45,30 @@ class InProcessActorManager:
     def __init__(self, most: int) -> None:
         self._most = most
         self._pending: deque[tuple[TrackedActor, Any, dict[str, Any]]] = deque()
-        self._objects: dict[TrackedActor, _Object] = {}
-        self._live_actors_to_ray_actors_resources: dict[TrackedActor, tuple[_Handle, None]] = {}
+        self._actors: dict[TrackedActor, InProcessActor] = {}
+        self._live_actors_to_ray_actors_resources: dict[TrackedActor, tuple[Handle, None]] = {}
         self._events: deque[Event] = deque()
         self._actor_task_events = _NothingToResolve()
 
     @property
     def num_live_actors(self) -> int:
-        """Trainables that exist."""
-        return len(self._objects)
+        """How many trainables exist."""
+        return len(self._actors)
 
     @property
     def num_pending_actors(self) -> int:
-        """Trainables that were asked for and do not exist yet."""
+        """How many trainables were requested and do not exist yet."""
         return len(self._pending)
 
     @property
     def num_total_actors(self) -> int:
-        """Both."""
-        return len(self._objects) + len(self._pending)
+        """Trainables that exist or were requested."""
+        return len(self._actors) + len(self._pending)
 
     @property
     def num_actor_tasks(self) -> int:
-        """Calls that wait."""
-        return sum(len(o.tasks) for o in self._objects.values())
+        """Calls that wait for their turn, of all trainables."""
+        return sum(len(a.calls) for a in self._actors.values())
 
     def get_live_actors_resources(self) -> list[Any]:
         """Objects take no resources of Ray."""
@@ -109,7 +76,7 @@ class InProcessActorManager:
 
     def is_actor_started(self, tracked_actor: TrackedActor) -> bool:
         """Whether its trainable exists."""
-        return tracked_actor in self._objects
+        return tracked_actor in self._actors
 
     def is_actor_failed(self, tracked_actor: TrackedActor) -> bool:
         """What fails in an object is reported as the failure of its call."""
@@ -128,34 +95,34 @@ class InProcessActorManager:
         """Let go of a trainable; whether it existed."""
         self._pending = deque(p for p in self._pending if p[0] is not tracked_actor)
         self._live_actors_to_ray_actors_resources.pop(tracked_actor, None)
-        if self._objects.pop(tracked_actor, None) is None:
+        if self._actors.pop(tracked_actor, None) is None:
             return False
         self._events.append(lambda: _call(tracked_actor._on_stop, tracked_actor))
         return True
 
     def clear_actor_task_futures(self, tracked_actor: TrackedActor) -> None:
         """Forget the calls that wait for a trainable."""
-        if tracked_actor in self._objects:
-            self._objects[tracked_actor].tasks.clear()
+        if tracked_actor in self._actors:
+            self._actors[tracked_actor].calls.clear()
 
     def schedule_actor_task(
         self, tracked_actor: TrackedActor, method_name: str, args: Any = None, kwargs: Any = None,
         on_result: Any = None, on_error: Any = None, _return_future: bool = False,
     ) -> Any:  # fmt: skip
         """Call a method: `stop` and what Tune waits for at once, others in their turn."""
-        found = self._objects.get(tracked_actor)
-        if found is None:
+        actor = self._actors.get(tracked_actor)
+        if actor is None:
             return None
-        task = _Task(method_name, tuple(args or ()), dict(kwargs or {}), on_result, on_error)
+        call = Call(method_name, tuple(args or ()), dict(kwargs or {}), on_result, on_error)
         if method_name == "stop":
-            found.trainable.stop()
+            actor.trainable.stop()
             return None
         if method_name == "save":  # Tune may ask for the future and resolve it, so the result must exist now
-            saved = found.trainable.save(*task.arguments, **task.named)
+            saved = actor.trainable.save(*call.arguments, **call.named)
             if on_result is not None:
                 self._events.append(lambda: on_result(tracked_actor, saved))
             return ray.put(saved) if _return_future else None
-        found.tasks.append(task)
+        actor.calls.append(call)
         return None
 
     def next(self, timeout: float | None = None) -> bool:
@@ -172,13 +139,13 @@ class InProcessActorManager:
         if self._events:
             self._events.popleft()()
             return True
-        if self._pending and len(self._objects) < self._most:
+        if self._pending and len(self._actors) < self._most:
             self._make(*self._pending.popleft())
             return True
-        for actor, found in self._objects.items():
-            if found.tasks and (found.tasks[0].method != "train" or _ready(found.trainable)):
-                self._objects[actor] = self._objects.pop(actor)  # to the end: everyone gets a turn
-                self._run(actor, found)
+        for actor, in_process in self._actors.items():
+            if in_process.ready:
+                self._actors[actor] = self._actors.pop(actor)  # to the end: everyone gets a turn
+                self._run(actor, in_process)
                 return True
         return False
 
@@ -188,23 +155,23 @@ class InProcessActorManager:
         except Exception as error:  # as when an actor cannot be made: this trial fails, the campaign goes on
             _call(actor._on_error, actor, error)
             return
-        self._objects[actor] = _Object(trainable, handle := _Handle(trainable))
+        self._actors[actor] = InProcessActor(trainable, handle := Handle(trainable))
         self._live_actors_to_ray_actors_resources[actor] = (handle, None)
         _call(actor._on_start, actor)
 
-    def _run(self, actor: TrackedActor, found: _Object) -> None:
-        task = found.tasks.popleft()
+    def _run(self, actor: TrackedActor, in_process: InProcessActor) -> None:
+        call = in_process.calls.popleft()
         try:
-            result = getattr(found.trainable, task.method)(*task.arguments, **task.named)
+            result = getattr(in_process.trainable, call.method)(*call.arguments, **call.named)
         except Exception as error:  # as when a call of an actor fails
-            _call(task.on_error, actor, ray.exceptions.RayTaskError(task.method, repr(error), error))
+            _call(call.on_error, actor, ray.exceptions.RayTaskError(call.method, repr(error), error))
             return
-        _call(task.on_result, actor, result)
+        _call(call.on_result, actor, result)
 
     def cleanup(self) -> None:
         """Let go of everything."""
         self._pending.clear()
-        self._objects.clear()
+        self._actors.clear()
         self._live_actors_to_ray_actors_resources.clear()
         self._events.clear()
 
@@ -212,11 +179,6 @@ class InProcessActorManager:
 def _call(function: Callable[..., None] | None, *arguments: Any) -> None:
     if function is not None:
         function(*arguments)
-
-
-def _ready(trainable: Any) -> bool:
-    asked = getattr(trainable, "ready", None)
-    return asked is None or bool(asked())
 
 
 @contextlib.contextmanager

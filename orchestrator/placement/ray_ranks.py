@@ -11,6 +11,7 @@ import ray
 from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from coppice.orchestrator.placement.process_state import ProcessState
 from coppice.orchestrator.placement.runner import MEETING, accompany
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ class Peer:
 
     def accompany(self, task: dict[str, Any], token: str, rank: int, size: int) -> None:
         """Do what rank 0 does until it ends."""
-        from coppice.orchestrator.placement.process_state import ProcessState
         from coppice.orchestrator.trial.process_group import joined
 
         with joined(Path(task["folder"]) / MEETING, token, rank, size) as ranks:

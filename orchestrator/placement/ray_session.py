@@ -1,4 +1,4 @@
-"""PURPOSE"""
+"""A Ray of this process alone, with the settings that campaigns need."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from coppice.orchestrator.folder.dashboard_address import announced
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.ray_token import use_token
 
+LOOPBACK = "127.0.0.1"
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -62,9 +63,6 @@ def ray_session(folder: CampaignFolder | None = None, **arguments: Any) -> Itera
             yield
     finally:
         ray.shutdown()
-
-
-LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager

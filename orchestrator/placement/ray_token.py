@@ -29,10 +29,10 @@ def token_file(folder: CampaignFolder) -> Path:
     path = folder.ray_token
     if not path.exists():
         _make(path)
-    found = path.stat()
-    if found.st_uid != os.geteuid():
-        raise PermissionError(f"{path} must belong to you, but belongs to user {found.st_uid}; ask them to delete it.")
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} must belong to you, but belongs to user {status.st_uid}; ask them to delete it.")
+    if stat.S_IMODE(status.st_mode) & 0o077:
         path.chmod(0o600)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise PermissionError(

@@ -10,7 +10,7 @@ from ray import tune
 from coppice.orchestrator.folder.events import FINAL, numbers, read_events, state_of
 from coppice.orchestrator.folder.files import read_json
 from coppice.orchestrator.folder.layout import TrialFolder
-from coppice.orchestrator.placement.runner import worst
+from coppice.orchestrator.placement.runner import metrics_of_failed
 from coppice.orchestrator.placement.supervisor import Supervisor
 
 
@@ -62,8 +62,8 @@ class RemoteTrainable(tune.Trainable):
     def _end(self, state: str, events: list[dict[str, Any]]) -> None:
         if state == "failed":
             status = [e for e in events if e["type"] == "status"][-1]
-            last = {"epoch": 0, "compute": 0.0, **self._last, **worst(self.config), "failed": status.get("error", "failed")}
-            self._waiting.append({**last, "done": True, "finished": False})
+            metrics = {"epoch": 0, "compute": 0.0, **self._last, **metrics_of_failed(self.config)}
+            self._waiting.append({**metrics, "failed": status.get("error", "failed"), "done": True, "finished": False})
             return
         if not self._waiting:
             reports = [numbers(e) for e in events if e["type"] == "metrics"]
@@ -71,7 +71,7 @@ class RemoteTrainable(tune.Trainable):
         self._waiting[-1] |= {"done": True, "finished": state == "finished"}
 
     def step(self) -> dict[str, Any]:
-        """The next result."""
+        """The next result, which `ready` has seen."""
         return self._waiting.pop(0)
 
     def cleanup(self) -> None:

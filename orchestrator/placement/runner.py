@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice.orchestrator.config.models import TrialSpec
-from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import numbers, read_events
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import TrialFolder
@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # a trial whose body does without PyTorch starts without it
 STEP, END = "step", "end"
 MEETING = "ranks.json"
 """A file in a trial's folder: where rank 0 listens, when the trial has several."""
-WORST = 1e30
-"""Loss that the trial scheduler is told for a trial that failed: large, but finite, so that quantiles stay numbers."""
+FAILED_LOSS = 1e30
+"""Loss that the trial scheduler gets for a trial that failed: large, but finite, so that quantiles stay numbers."""
 LEFTOVER_WAIT_S = 60.0
 """How long a trial waits for a worker of a killed campaign that still holds it."""
 
@@ -104,10 +104,10 @@ class Runner:
         return {**self._last, "done": body.done, "finished": body.done, "failed": ""}
 
     def _open(self) -> Body:
-        wait_s = math.inf if fence.held(self._trial.path) else LEFTOVER_WAIT_S  # an attempt that was replaced ends for certain
+        wait_s = math.inf if attempts.held(self._trial.path) else LEFTOVER_WAIT_S  # an attempt that was replaced ends for certain
         self._held.enter_context(exclusive(self._trial.in_use, wait_s))
         self._lead(STEP)
-        self._body = body = opened(self._task, self._prepare)
+        self._body = body = open_body(self._task, self._prepare)
         if body.done:
             reports = [e for e in read_events(self._trial.events) if e["type"] == "metrics"]
             self._last = numbers(reports[-1]) if reports else {}
@@ -124,12 +124,14 @@ class Runner:
             if not math.isfinite(metrics[name]):
                 raise ArithmeticError(f"metric {name} must be finite, but it is {metrics[name]} in epoch {metrics.get('epoch')}.")
 
-    def _failed(self, error: Exception, told: str) -> dict[str, Any]:
-        reason = told.partition("\n")[0] or f"{type(error).__name__}: {error}"
+    def _failed(self, error: Exception, of_rank: str) -> dict[str, Any]:
+        reason = of_rank.partition("\n")[0] or f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # a full disk must not hide the reason: it is in the result too
-            self._status("failed", error=reason, traceback=told.partition("\n")[2] or "".join(traceback.format_exception(error)))
+            trace = of_rank.partition("\n")[2] or "".join(traceback.format_exception(error))
+            self._status("failed", error=reason, traceback=trace)
         self.end()
-        return {"epoch": 0, "compute": 0.0, **self._last, **worst(self._task), "done": True, "finished": False, "failed": reason}
+        metrics = {"epoch": 0, "compute": 0.0, **self._last, **metrics_of_failed(self._task)}
+        return {**metrics, "done": True, "finished": False, "failed": reason}
 
     def _ensure_finished(self) -> None:
         last: dict[str, Any] = next((e for e in reversed(read_events(self._trial.events)) if e["type"] == "status"), {})
@@ -139,11 +141,11 @@ class Runner:
     def _status(self, status: str, **content: str) -> None:
         epoch, step = int(self._last.get("epoch", 0)), int(self._last.get("step", 0))
         head = {"type": "status", "trial": self._trial.name, "time": time.time(), "epoch": epoch, "step": step}
-        fence.check(self._trial.path)
+        attempts.check(self._trial.path)
         self._trial.append_event({**head, "status": status, **content})
 
 
-def opened(task: dict[str, Any], prepare: Callable[[int], None]) -> Body:
+def open_body(task: dict[str, Any], prepare: Callable[[int], None]) -> Body:
     """The body of a trial, from its newest checkpoint."""
     folder = TrialFolder(Path(task["folder"]))
     spec = TrialSpec.model_validate(json.loads(folder.params.read_bytes())["spec"])
@@ -162,16 +164,16 @@ def accompany(task: dict[str, Any], ranks: ProcessRanks, prepare: Callable[[int]
     body: Body | None = None
     while ranks.follow() == STEP:
         if body is None:
-            body = opened(task, prepare)
+            body = open_body(task, prepare)
         elif not body.done:
             body.step()
     if body is not None and body.done:
         body.close()
 
 
-def worst(task: dict[str, Any]) -> dict[str, float]:
-    """Metrics of a trial that failed."""
-    return dict.fromkeys(task["metrics"], (-1.0 if task["mode"] == "max" else 1.0) * WORST)
+def metrics_of_failed(task: dict[str, Any]) -> dict[str, float]:
+    """What the trial scheduler gets as the metrics of a trial that failed: the worst there is, but finite."""
+    return dict.fromkeys(task["metrics"], (-1.0 if task["mode"] == "max" else 1.0) * FAILED_LOSS)
 
 
 def load_body(reference: str) -> type[Body]:
@@ -186,7 +188,7 @@ def load_body(reference: str) -> type[Body]:
         raise ValueError(f"body must be written as package.module:Class, but got {reference!r}.")
     if "" not in sys.path:
         sys.path.insert(0, "")
-    found = getattr(importlib.import_module(module), name, None)
-    if not isinstance(found, type):
+    body = getattr(importlib.import_module(module), name, None)
+    if not isinstance(body, type):
         raise ValueError(f"{module} must have a class {name}, but has not (body: {reference}).")
-    return found
+    return body

@@ -65,7 +65,7 @@ class SupervisedTrial:
 
     @property
     def key(self) -> str:
-        """The trial's id."""
+        """The trial's id, by which supervisors know it."""
         return self.folder.name
 
     @property

@@ -15,7 +15,7 @@ from coppice.methods.record.architecture import ArchitectureError, import_factor
 from coppice.methods.selection import Learned
 from coppice.methods.selection.amount import Amount
 from coppice.orchestrator.config.models import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
-from coppice.orchestrator.config.space import Space, make_sampler
+from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
 from coppice.orchestrator.planning.problems import Faults, Place
 from coppice.orchestrator.references import resolve
@@ -50,7 +50,7 @@ def _fault_of(place: Place, call: Callable[[], Any]) -> Faults:
 def check_search(spec: CampaignSpec) -> Faults:
     """Sampler, trial scheduler, metrics, placement and body."""
     search = spec.search
-    yield from _fault_of(("search", "sampler"), lambda: make_sampler(search, Space({}), 0))
+    yield from _fault_of(("search", "sampler"), lambda: make_sampler(search, 0))
     scheduler = search.trial_scheduler
     yield from _check_name(("search", "scheduler"), scheduler.name, scheduler.arguments, TRIAL_SCHEDULERS)
     known = {*COSTS, *(f"val_{m}" for m in METRICS)}

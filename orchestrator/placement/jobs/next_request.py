@@ -60,11 +60,11 @@ def next_request(
     Raises:
         NeverFits: there is no more to ask for.
     """
-    found = _more_memory(site, request, events) if state == "OUT_OF_MEMORY" else request
-    found = _more_time(site, found, state, events, every, lost)
-    if found != request:
-        write_json(trial / NAME, {k: v for k, v in asdict(found).items() if k in GROWN})
-    return found
+    larger = _more_memory(site, request, events) if state == "OUT_OF_MEMORY" else request
+    larger = _more_time(site, larger, state, events, every, lost)
+    if larger != request:
+        write_json(trial / NAME, {k: v for k, v in asdict(larger).items() if k in GROWN})
+    return larger
 
 
 def _more_memory(site: Site, request: Request, events: Sequence[Event]) -> Request:

@@ -14,8 +14,11 @@ from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.job_names import trial_jobs_name
 from coppice.orchestrator.placement.jobs.request import JobRequest
+from coppice.orchestrator.placement.jobs.supervisor import JobSupervisor
 from coppice.orchestrator.placement.open_placement import OpenPlacement
+from coppice.orchestrator.placement.ray_inprocess import in_process_trials
 from coppice.orchestrator.placement.ray_session import ray_session
+from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Journal
 
@@ -36,10 +39,6 @@ def jobs(
     """
     job = JobRequest.of(placement, spec.resources)
     with _the_only_driver(folder), ray_session(folder, num_cpus=1, num_gpus=0, include_dashboard=placement.dashboard):
-        from coppice.orchestrator.placement.jobs.supervisor import JobSupervisor
-        from coppice.orchestrator.placement.ray_inprocess import in_process_trials
-        from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
-
         journal = Journal(folder.jobs / "journal.jsonl")
         broker = Broker(trial_jobs_name(spec, folder), folder.jobs, job.site, journal, placement.parallel)
         most = min(spec.search.max_concurrent or MOST, job.site.limits.submitted or MOST)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
 from coppice.orchestrator.folder.layout import STOP
+from coppice.orchestrator.placement.process_state import ProcessState
 from coppice.orchestrator.placement.runner import MEETING, Runner, accompany
 from coppice.slurm.job.signals import EndSignals
 from coppice.slurm.job.task import this_task
 
 if TYPE_CHECKING:
     from coppice.orchestrator.trial.process_group import ProcessRanks
-
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class TrialJob:
                 return "accompanied"
             return self._claimed(folder, token, signals, ranks)
 
-    def _claimed(self, folder: Path, token: fence.Token, signals: EndSignals, ranks: ProcessRanks | None) -> str:
+    def _claimed(self, folder: Path, token: attempts.Token, signals: EndSignals, ranks: ProcessRanks | None) -> str:
         try:
-            fence.claim(folder, token)
+            attempts.claim(folder, token)
             return self._run(folder, signals, ranks)
-        except fence.Superseded:
+        except attempts.Superseded:
             return "superseded"
         finally:
-            fence.release(folder)
+            attempts.release(folder)
 
     def _run(self, folder: Path, signals: EndSignals, ranks: ProcessRanks | None) -> str:
         runner = Runner(self.task, _seed, ranks)
@@ -72,7 +72,7 @@ class TrialJob:
                 if signals.last:
                     runner.save()
                     return "interrupted"
-                fence.check(folder)
+                attempts.check(folder)
                 result = runner.step()
                 if result["done"]:
                     return "failed" if result["failed"] else "finished"
@@ -82,6 +82,4 @@ class TrialJob:
 
 def _seed(seed: int) -> None:
     """Every global random stream of the job's process."""
-    from coppice.orchestrator.placement.process_state import ProcessState
-
     ProcessState().seed(seed)

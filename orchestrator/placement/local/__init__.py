@@ -1,0 +1,1 @@
+"""Placement `local`: trials are workers of a Ray on this machine."""

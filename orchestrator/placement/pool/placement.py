@@ -12,9 +12,15 @@ from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Ledger
 from coppice.orchestrator.placement.job_names import pool_jobs_name, trial_jobs_name
 from coppice.orchestrator.placement.open_placement import OpenPlacement
+from coppice.orchestrator.placement.pool.nodes import Nodes
+from coppice.orchestrator.placement.pool.ray_head import head, own_folder
 from coppice.orchestrator.placement.pool.sizing import PoolShape
+from coppice.orchestrator.placement.pool.supervisor import PoolSupervisor
+from coppice.orchestrator.placement.pool.workers import Workers, fleet
 from coppice.orchestrator.placement.ray_bundles import bundles_of
+from coppice.orchestrator.placement.ray_inprocess import in_process_trials
 from coppice.orchestrator.placement.ray_session import RAY_SETTINGS
+from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Journal
 from coppice.slurm.broker.work import Work
@@ -37,13 +43,6 @@ def pool(
         ValueError: this machine's address cannot be found, or a Ray is up in this process.
         SlurmError: Slurm is not there.
     """
-    from coppice.orchestrator.placement.pool.nodes import Nodes
-    from coppice.orchestrator.placement.pool.ray_head import head, own_folder
-    from coppice.orchestrator.placement.pool.supervisor import PoolSupervisor
-    from coppice.orchestrator.placement.pool.workers import Workers, fleet
-    from coppice.orchestrator.placement.ray_inprocess import in_process_trials
-    from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
-
     shape = PoolShape.of(placement, spec.resources)
     client = Client()
     own = own_folder(folder)
@@ -56,9 +55,13 @@ def pool(
         cluster.announce(ray_head.address)
         held.callback(_end, broker, cluster)
         nodes = Nodes(broker, lambda key: _work(key, shape, own, ray_head.environment), own, fleet)
-        workers = Workers(bundles_of(spec.resources), shape.together)
         supervisor = PoolSupervisor(
-            workers, nodes.poll, _nodes_for(spec, shape), _left(spec, folder), _is_there(cluster), leaving=leaving
+            Workers(bundles_of(spec.resources), shape.together),
+            nodes.poll,
+            _nodes_for(spec, shape),
+            _left(spec, folder),
+            ours=lambda: cluster.address() is not None,
+            leaving=leaving,
         )
         held.callback(supervisor.close)
         RemoteTrainable.supervisor = supervisor
@@ -86,10 +89,6 @@ def _nodes_for(spec: CampaignSpec, shape: PoolShape) -> Callable[[int], int]:
     return lambda trials: shape.nodes_for(min(trials, most))
 
 
-def _is_there(cluster: Cluster) -> Callable[[], bool]:
-    return lambda: cluster.address() is not None
-
-
 def _end(broker: Broker, cluster: Cluster) -> None:
     cluster.close()
     broker.end()
@@ -104,5 +103,3 @@ def _left(spec: CampaignSpec, folder: CampaignFolder) -> int:
     """Trials that have not ended, those that are not known yet among them; a search may turn out to have fewer."""
     ended = sum(entry.ended for entry in Ledger(folder).entries())
     return max(1, spec.search.trials + spec.compare.static + (spec.compare.big is not None) - ended)
-
-

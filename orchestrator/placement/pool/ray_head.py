@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
+
 from coppice.orchestrator.folder.dashboard_address import announced
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.pool.workers import HEAD
-from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.placement.ray_token import use_token
 from coppice.slurm.ray.process import Start, running
 
@@ -51,16 +52,7 @@ def head(folder: CampaignFolder, ip: str, dashboard: bool) -> Iterator[Head]:
         ValueError: a Ray is up in this process, or its authentication is switched off.
         RayFailed: it does not start.
     """
-    prepare_environment()
-    import ray
-
-    if ray.is_initialized():
-        raise ValueError("placement pool starts a Ray of its own, but one is up in this process; call ray.shutdown() before.")
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        raise ValueError(
-            "placement pool opens ports on the network, so RAY_AUTH_MODE must be token, but is "
-            f"{os.environ['RAY_AUTH_MODE']!r}; unset it."
-        )
+    _refuse_what_is_open()
     token = use_token(folder)
     environment = {
         "RAY_AUTH_MODE": "token", **({"RAY_AUTH_TOKEN_PATH": str(token)} if token else {}),
@@ -77,6 +69,17 @@ def head(folder: CampaignFolder, ip: str, dashboard: bool) -> Iterator[Head]:
                 yield Head(address, environment)
         finally:
             ray.shutdown()
+
+
+def _refuse_what_is_open() -> None:
+    """Neither a Ray that is up nor one that lets everybody in can be the pool's."""
+    if ray.is_initialized():
+        raise ValueError("placement pool starts a Ray of its own, but one is up in this process; call ray.shutdown() before.")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        raise ValueError(
+            "placement pool opens ports on the network, so RAY_AUTH_MODE must be token, but is "
+            f"{os.environ['RAY_AUTH_MODE']!r}; unset it."
+        )
 
 
 def _start(folder: CampaignFolder, ip: str, dashboard: bool, environment: dict[str, str]) -> Start:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import STOP, TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
@@ -20,7 +20,7 @@ _CLEAN: list[ProcessState] = []
 """This process as it was before its first trial: Ray gives trials that use no GPU to processes that ran others before."""
 
 
-def run_trial(task: dict[str, Any], token: fence.Token, bundles: list[dict[str, float]]) -> str:
+def run_trial(task: dict[str, Any], token: attempts.Token, bundles: list[dict[str, float]]) -> str:
     """Run a trial from its newest checkpoint; returns how it ended: finished, failed, stopped, left, held, superseded or lost.
 
     Args:
@@ -32,12 +32,12 @@ def run_trial(task: dict[str, Any], token: fence.Token, bundles: list[dict[str, 
         _CLEAN.append(ProcessState())
     folder = Path(task["folder"])
     try:
-        fence.claim(folder, token)
+        attempts.claim(folder, token)
         return _led(task, folder, bundles) if _free(folder) else "held"
-    except fence.Superseded:
+    except attempts.Superseded:
         return "superseded"
     finally:
-        fence.release(folder)
+        attempts.release(folder)
         _CLEAN[0].restore()
 
 
@@ -60,7 +60,7 @@ def _run(runner: Runner, folder: Path) -> str:
             return "stopped"
         if leaving.exists():
             return "left"
-        fence.check(folder)
+        attempts.check(folder)
         result = runner.step()
         if result["done"]:
             return "failed" if result["failed"] else "finished"
@@ -74,6 +74,6 @@ def _free(folder: Path) -> bool:
             with exclusive(TrialFolder(folder).in_use):
                 return True
         except BlockingIOError:
-            fence.check(folder)
+            attempts.check(folder)
             time.sleep(0.2)
     return False

@@ -6,7 +6,8 @@ import optuna
 import pytest
 
 from coppice.orchestrator.config.models import SearchSpec
-from coppice.orchestrator.config.space import Space, labels, make_sampler, problem_of
+from coppice.orchestrator.config.samplers import make_sampler
+from coppice.orchestrator.config.space import Space, labels, problem_of
 
 TREE: dict[str, Any] = {
     "lr": {"loguniform": [1e-3, 1e-1]},
@@ -19,7 +20,7 @@ TREE: dict[str, Any] = {
 def sampled(count: int, sampler: str = "random", seed: int = 0) -> list[tuple[Any, dict[str, Any]]]:
     search = SearchSpec.model_validate({"sampler": sampler})
     space = Space(TREE)
-    study = optuna.create_study(sampler=make_sampler(search, space, seed))
+    study = optuna.create_study(sampler=make_sampler(search, seed))
     found = []
     for _ in range(count):
         trial = study.ask()
@@ -99,6 +100,6 @@ def test_impossible_distributions_are_explained(kind: str, content: Any, said: s
 
 def test_unknown_samplers_and_arguments_are_explained() -> None:
     with pytest.raises(ValueError, match="nsga2"):
-        make_sampler(SearchSpec.model_validate({"sampler": "tpee"}), Space({}), 0)
+        make_sampler(SearchSpec.model_validate({"sampler": "tpee"}), 0)
     with pytest.raises(ValueError, match="n_startup_trials"):
-        make_sampler(SearchSpec.model_validate({"sampler": {"tpe": {"startup": 3}}}), Space({}), 0)
+        make_sampler(SearchSpec.model_validate({"sampler": {"tpe": {"startup": 3}}}), 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import append_event, read_events, state_of
 from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import CANCELLED, STOP, TrialFolder
@@ -46,7 +46,7 @@ class Trials:
         """The job gets as far as the trial."""
         attempt = self.stage.broker.tracked(name).attempt
         assert attempt is not None
-        write_json(self.folder(name).path / fence.NAME, {"token": [attempt.number, 0]})
+        write_json(self.folder(name).path / attempts.NAME, {"token": [attempt.number, 0]})
         self.event(name, "status", epoch, status="resumed" if epoch else "started")
 
     def event(self, name: str, kind: str, epoch: int, **content: Any) -> None:
@@ -226,14 +226,14 @@ def test_a_trial_that_comes_further_is_never_given_up(stage: Stage) -> None:
 
 def test_an_older_driver_ends_and_leaves_the_jobs_to_the_newer_one(stage: Stage) -> None:
     trials = Trials(stage)
-    fence.claim(stage.broker.folder, (1, 7))
+    attempts.claim(stage.broker.folder, (1, 7))
     try:
         trials.poll()
-        write_json(stage.broker.folder / fence.NAME, {"token": [2, 3]})
+        write_json(stage.broker.folder / attempts.NAME, {"token": [2, 3]})
         with pytest.raises(DriverReplaced, match="another driver has taken over"):
             trials.poll()
     finally:
-        fence.release(stage.broker.folder)
+        attempts.release(stage.broker.folder)
     trials.supervisor.release("t0")
     assert not (trials.folder("t0").path / STOP).exists() and not stage.client.cancelled
 
@@ -256,10 +256,10 @@ def test_a_trial_that_is_over_is_fenced_off(stage: Stage) -> None:
     trials.ends("t0", "CANCELLED")
     assert trials.state() == "failed"
     for token in ((1, 0), (1, 4)):
-        with pytest.raises(fence.Superseded):
-            fence.claim(trials.folder("t0").path, token)
-    fence.claim(trials.folder("t0").path, (2, 0))
-    fence.release(trials.folder("t0").path)
+        with pytest.raises(attempts.Superseded):
+            attempts.claim(trials.folder("t0").path, token)
+    attempts.claim(trials.folder("t0").path, (2, 0))
+    attempts.release(trials.folder("t0").path)
 
 
 def test_a_job_that_finishes_is_not_cancelled(stage: Stage) -> None:
@@ -277,4 +277,4 @@ def test_a_requeued_job_of_a_trial_that_has_ended_does_nothing(tmp_path: Path) -
     for status in ("started", "finished"):
         append_event(trial.events, {"type": "status", "epoch": 3, "status": status})
     assert TrialJob({"folder": str(trial.path)})(1) == "finished"
-    assert len(read_events(trial.events)) == 2 and fence.newest(trial.path) is None
+    assert len(read_events(trial.events)) == 2 and attempts.newest(trial.path) is None

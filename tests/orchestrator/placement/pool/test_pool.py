@@ -17,7 +17,7 @@ import yaml
 from coppice.orchestrator.cli.submit import at_site
 from coppice.orchestrator.config.models import ResourcesSpec
 from coppice.orchestrator.config.placement import PoolPlacement
-from coppice.orchestrator.folder import attempts as fence
+from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import TrialFolder
@@ -149,11 +149,11 @@ def test_a_ray_that_does_not_start_says_why(tmp_path: Path) -> None:
 class Hands:
     """In place of Ray."""
 
-    started: list[tuple[str, fence.Token]] = dataclasses.field(default_factory=list)
+    started: list[tuple[str, attempts.Token]] = dataclasses.field(default_factory=list)
     stopped: list[str] = dataclasses.field(default_factory=list)
     news: list[EndedAttempt] = dataclasses.field(default_factory=list)
 
-    def start(self, key: str, task: dict[str, Any], token: fence.Token) -> None:
+    def start(self, key: str, task: dict[str, Any], token: attempts.Token) -> None:
         self.started.append((key, token))
 
     def ended(self) -> list[EndedAttempt]:
@@ -209,7 +209,7 @@ def test_a_trial_that_is_lost_again_and_again_without_a_checkpoint_fails(tmp_pat
     room.poll(EndedAttempt("t0000", "", "WorkerCrashedError: the last words"))
     assert room.supervisor.ended("t0000") and len(room.hands.started) == 8
     tokens = [token for _, token in room.hands.started]
-    assert tokens == sorted(set(tokens)) and fence.newest(folder.path) > tokens[-1]  # type: ignore[operator]
+    assert tokens == sorted(set(tokens)) and attempts.newest(folder.path) > tokens[-1]  # type: ignore[operator]
     last = read_events(folder.events)[-1]
     assert last["status"] == "failed" and "3 attempts in a row" in last["error"] and "the last words" in last["error"]
 
@@ -219,10 +219,10 @@ def test_what_is_stopped_is_fenced_and_ended_but_what_has_finished_is_not(tmp_pa
     one, two = room.add("t0000"), room.add("t0001")
     one.append_event({"type": "status", "status": "finished", "epoch": 5})
     two.append_event({"type": "status", "status": "stopped", "epoch": 2})
-    before = fence.newest(two.path)
+    before = attempts.newest(two.path)
     room.supervisor.release("t0000")
     room.supervisor.release("t0001")
-    assert room.hands.stopped == ["t0001"] and fence.newest(two.path) > before  # type: ignore[operator]
+    assert room.hands.stopped == ["t0001"] and attempts.newest(two.path) > before  # type: ignore[operator]
 
 
 def test_the_pool_is_as_large_as_its_work(tmp_path: Path) -> None:
@@ -243,13 +243,13 @@ def test_the_pool_is_as_large_as_its_work(tmp_path: Path) -> None:
 def test_a_driver_whose_cluster_was_taken_away_ends_and_touches_nothing(tmp_path: Path) -> None:
     room = Room(tmp_path)
     folder = room.add("t0000")
-    before = fence.newest(folder.path)
+    before = attempts.newest(folder.path)
     room.ours = False
     with pytest.raises(DriverReplaced):
         room.poll()
     room.supervisor.release("t0000")
     room.supervisor.close()
-    assert fence.newest(folder.path) == before and not (folder.path / "stop").exists()
+    assert attempts.newest(folder.path) == before and not (folder.path / "stop").exists()
 
 
 class Slurm:
