@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from coppice import references
 from coppice.methods.growth.cascade.method import Cascade
 from coppice.methods.growth.deepen import Deepen
 from coppice.methods.growth.firefly.method import Firefly
@@ -139,19 +139,12 @@ def resolve(kind: str, name: str) -> type:
     """
     if kind not in TABLES:
         raise ValueError(f"kind must be one of {sorted(TABLES)}, but got {kind!r}.")
-    if name in TABLES[kind]:
-        return TABLES[kind][name]
-    path, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError(f"a {kind} must be one of {sorted(TABLES[kind])} or package.module:attribute, but got {name!r}.")
-    try:
-        found = getattr(importlib.import_module(path), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name!r} must name a class that can be imported, but: {error}.") from error
     base: type = Selection if kind == "selection" else Method
-    if not (isinstance(found, type) and issubclass(found, base) and getattr(found, "kind", kind) == kind):
-        raise ValueError(f"{name!r} must be a {kind} subclass of {base.__module__}.{base.__name__}, but is {found!r}.")
-    return found
+    cls: type = references.resolve(kind, name, TABLES[kind], base)
+    own = getattr(cls, "kind", kind)
+    if own != kind:
+        raise references.UnresolvedName(f"{kind} {name!r} must be a method of kind {kind}, but its kind is {own}.")
+    return cls
 
 
 def build(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coppice.methods.record.architecture import import_factory
+from coppice.references import referenced
 
 NETWORKS = {
     "mlp": "coppice.methods.networks.mlp:mlp",
@@ -28,16 +28,10 @@ def network_reference(name: str) -> str:
         name: a key of `NETWORKS`, or the reference of your own factory, which is returned as it is.
 
     Raises:
-        KeyError: neither; the message lists the known names.
+        ValueError: neither; the message lists the known names.
     """
-    if name in NETWORKS:
-        return NETWORKS[name]
-    module, colon, attribute = name.partition(":")
-    if colon and module and attribute:
-        return name
-    near = difflib.get_close_matches(name, NETWORKS, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise KeyError(f"unknown network {name!r}{hint}; known are {sorted(NETWORKS)}, or give package.module:factory.")
+    reference: str = referenced("network", name, NETWORKS)
+    return reference
 
 
 def arguments_for(
@@ -55,9 +49,9 @@ def arguments_for(
         given: what the campaign file says; it wins.
 
     Raises:
-        KeyError: unknown network.
         ArchitectureError: the factory cannot be imported.
-        ValueError: an argument that the factory does not have, one that is missing, or a network for images with other data.
+        ValueError: unknown network, an argument that the factory does not have, one that is missing, or a network for images with
+            other data.
     """
     given = dict(given or {})
     parameters = inspect.signature(import_factory(network_reference(name))).parameters

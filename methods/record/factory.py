@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+
+from coppice.references import UnresolvedName, resolve
 
 
 class ArchitectureError(ValueError):
@@ -19,22 +20,13 @@ def import_factory(reference: str) -> Callable[..., nn.Module]:
     Raises:
         ArchitectureError: it has another form, does not import, does not exist or cannot be called.
     """
-    module_name, colon, attribute = reference.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ArchitectureError(f"a factory must be named package.module:attribute, but got {reference!r}.")
     try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        wrong = f"factory {reference!r}: {module_name} must be importable, but {error}; check PYTHONPATH."
-        raise ArchitectureError(wrong) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            near = [n for n in vars(found) if not n.startswith("_")][:20]
-            raise ArchitectureError(f"factory {reference!r}: {module_name} has no {part!r}; it has {near}.")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ArchitectureError(f"factory {reference!r} must be callable, but is a {type(found).__name__}.")
-    return found
+        factory = resolve("factory", reference, {})
+    except UnresolvedName as error:
+        raise ArchitectureError(str(error)) from error
+    if not callable(factory):
+        raise ArchitectureError(f"factory {reference!r} must be callable, but is a {type(factory).__name__}.")
+    return factory
 
 
 def build(reference: str, arguments: Mapping[str, Any]) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import math
 import sys
@@ -18,6 +17,7 @@ from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import numbers, read_events
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.references import resolve
 
 if TYPE_CHECKING:  # a trial whose body does without PyTorch starts without it
     from coppice.orchestrator.trial.process_group import ProcessRanks
@@ -180,15 +180,9 @@ def load_body(reference: str) -> type[Body]:
     """The class called `package.module:Class`.
 
     Raises:
-        ValueError: the reference has another form, or the module has no such class.
-        ImportError: the module cannot be imported.
+        ValueError: the reference has another form, its module cannot be imported, or has no such class.
     """
-    module, _, name = reference.partition(":")
-    if not module or not name:
-        raise ValueError(f"body must be written as package.module:Class, but got {reference!r}.")
     if "" not in sys.path:
-        sys.path.insert(0, "")
-    body = getattr(importlib.import_module(module), name, None)
-    if not isinstance(body, type):
-        raise ValueError(f"{module} must have a class {name}, but has not (body: {reference}).")
+        sys.path.append("")
+    body: type[Body] = resolve("body", reference, {}, object)
     return body

@@ -18,11 +18,11 @@ from coppice.orchestrator.config.models import AdaptationSpec, CampaignSpec, Tas
 from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
 from coppice.orchestrator.planning.problems import Faults, Place
-from coppice.orchestrator.references import resolve
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES
 from coppice.orchestrator.trial.adaptation import Adaptation
 from coppice.orchestrator.trial.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
+from coppice.references import resolve
 from coppice.scheduler.triggers import build_trigger
 
 METRICS = ("loss", "accuracy", "r2", "rmse")

@@ -6,9 +6,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from coppice.orchestrator.references import resolve
 from coppice.orchestrator.tasks.dataset import Dataset
 from coppice.orchestrator.tasks.splits import limited
+from coppice.references import resolve
 
 DATASETS = {
     "digits": "coppice.orchestrator.tasks.bundled:digits",
@@ -48,8 +48,7 @@ def load_dataset(
         arguments: the data set's own.
 
     Raises:
-        KeyError: unknown name.
-        ValueError: unknown or impossible arguments, or files with wrong content.
+        ValueError: unknown name, unknown or impossible arguments, or files with wrong content.
         FileNotFoundError: no data_dir, or missing files; the message names those looked for.
         TypeError: your callable returned something else than a `Dataset`.
     """

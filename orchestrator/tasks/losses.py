@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from coppice.methods.network import LossFunction
 from coppice.orchestrator.config.models import Named
-from coppice.orchestrator.references import resolve
 from coppice.orchestrator.tasks.dataset import Dataset
+from coppice.references import resolve
 
 LOSSES = {
     "cross_entropy": "coppice.orchestrator.tasks.losses:cross_entropy",
@@ -51,8 +51,7 @@ def loss_for(dataset: Dataset, name: Named | str | Mapping[str, Any] | None = No
             arguments your attribute is the loss itself (a class is instantiated); with arguments it is called with them first.
 
     Raises:
-        KeyError: unknown name.
-        ValueError: the loss does not suit the kind of data set, or its arguments are wrong.
+        ValueError: unknown name, the loss does not suit the kind of data set, or its arguments are wrong.
     """
     if name is None:
         name = "cross_entropy" if dataset.kind == "classification" else "mse"

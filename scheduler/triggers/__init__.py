@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from coppice.references import resolve
 from coppice.scheduler.triggers.base import Progress, Trigger
 from coppice.scheduler.triggers.plateau import Plateau
 from coppice.scheduler.triggers.resources import Compute, Overfitting, Target
@@ -37,17 +37,10 @@ def trigger_class(name: str) -> type[Trigger]:
     """The trigger called `name`, or the class that `package.module:attribute` names.
 
     Raises:
-        ValueError: unknown name; the message lists the known ones.
+        ValueError: unknown name (the message lists the known ones), or a reference to something else.
     """
-    if name in TRIGGERS:
-        return TRIGGERS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError(f"a trigger must be one of {sorted(TRIGGERS)} or package.module:attribute, but got {name!r}.")
-    found = getattr(importlib.import_module(module), attribute)
-    if not (isinstance(found, type) and issubclass(found, Trigger)):
-        raise ValueError(f"{name!r} must be a subclass of coppice.scheduler.triggers.base.Trigger, but is {found!r}.")
-    return found
+    cls: type[Trigger] = resolve("trigger", name, TRIGGERS, Trigger)
+    return cls
 
 
 def build_trigger(name: str, arguments: Mapping[str, Any]) -> Trigger:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from sklearn import datasets as bundled
 
-from coppice.orchestrator.references import resolve
 from coppice.orchestrator.tasks.catalog import DATASETS, load_dataset
 from coppice.orchestrator.tasks.dataset import Dataset, Split
 from coppice.orchestrator.tasks.synthetic import bessel_sum
+from coppice.references import resolve
 
 WITHOUT_FILES = {
     "digits": (1797, (1, 8, 8), 10),
@@ -147,9 +147,9 @@ def test_your_own_data_set() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "said"),
     [
-        ("digit", {}, KeyError, r"unknown dataset 'digit' \(did you mean 'digits'\?\); known are \['bessel',"),
-        ("no.such.module:thing", {}, ImportError, "module 'no.such.module' must be importable"),
-        (f"{__name__}:nothing", {}, ImportError, "must have the attribute 'nothing'"),
+        ("digit", {}, ValueError, r"unknown dataset 'digit' \(did you mean 'digits'\?\); known are \['bessel',"),
+        ("no.such.module:thing", {}, ValueError, "no.such.module must be importable"),
+        (f"{__name__}:nothing", {}, ValueError, "has no 'nothing'; it has"),
         (f"{__name__}:no_dataset", {}, TypeError, "must return a Dataset, but returned a str"),
         ("digits", {"pads": 1}, ValueError, r"dataset digits takes the arguments \['val_fraction', 'pad',.* but got \['pads'\]"),
         ("tabular", {}, ValueError, r"dataset tabular needs the arguments \['table'\]"),

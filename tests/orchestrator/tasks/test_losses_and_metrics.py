@@ -49,7 +49,7 @@ def test_your_own_loss_with_and_without_arguments() -> None:
 @pytest.mark.parametrize(
     ("name", "error", "said"),
     [
-        ("cros_entropy", KeyError, r"unknown loss 'cros_entropy' \(did you mean 'cross_entropy'\?\)"),
+        ("cros_entropy", ValueError, r"unknown loss 'cros_entropy' \(did you mean 'cross_entropy'\?\)"),
         ("mse", ValueError, "loss mse is for regression, but dataset wine is a classification"),
         ({"cross_entropy": {"label_smoothing": 1.0}}, ValueError, "0 <= label_smoothing < 1 must hold"),
         ({"cross_entropy": {"smoothing": 0.1}}, ValueError, "its arguments must fit"),
