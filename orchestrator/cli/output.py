@@ -22,7 +22,7 @@ EXPECTED = (ValueError, KeyError, ImportError, OSError, RuntimeError)
 
 
 def console() -> Console:
-    """Standard output: what was asked for."""
+    """Standard output: results, which scripts may read."""
     return Console(soft_wrap=False, highlight=False)
 
 
@@ -69,15 +69,15 @@ def fitting_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = (), optional: Sequence[str] = ()
 ) -> Table:
     """A plain table; on a terminal too narrow for it, columns named in `optional` are left out, the first ones first."""
-    out, kept = console(), list(range(len(heads)))
+    out, columns = console(), list(range(len(heads)))
 
     def width() -> int:
-        return sum(max(cell_len(cells[i]) for cells in (heads, *rows)) + 2 for i in kept) - 2
+        return sum(max(cell_len(cells[i]) for cells in (heads, *rows)) + 2 for i in columns) - 2
 
     for name in optional:
         if out.is_terminal and width() > out.width and name in heads:
-            kept.remove(heads.index(name))
-    return plain_table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows], numbers)
+            columns.remove(heads.index(name))
+    return plain_table([heads[i] for i in columns], [[row[i] for i in columns] for row in rows], numbers)
 
 
 def show(table: Table) -> None:

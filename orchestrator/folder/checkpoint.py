@@ -29,6 +29,8 @@ ARCHITECTURE, MODEL, OPTIMIZER, STATE, MANIFEST = (
 FORMAT = "coppice-checkpoint/1"
 AVERAGE, COMPANION = "ema|", "companion|"
 """Prefixes of tensors that are not the network's own: its moving average, what methods keep beside it."""
+KEPT_CHECKPOINTS = 2
+"""A trial keeps so many, so that it can go on where the newest is damaged."""
 
 
 class CheckpointError(RuntimeError):

@@ -10,12 +10,12 @@ from pathlib import Path
 from coppice.orchestrator.campaign.driver import script_text
 from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.config.placement import JobPlacement, PoolPlacement
+from coppice.orchestrator.folder.checkpoint import KEPT_CHECKPOINTS
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.job_names import pool_jobs_name, trial_jobs_name
 from coppice.orchestrator.placement.jobs.request import JobRequest
 from coppice.orchestrator.placement.pool.sizing import PoolShape
 from coppice.orchestrator.planning.preview import Preview
-from coppice.orchestrator.trial.checkpointing import KEPT_CHECKPOINTS
 from coppice.slurm.request import Request
 from coppice.slurm.site import Site, load_site
 from coppice.slurm.submission import script
@@ -57,7 +57,7 @@ class Forecast:
 
 
 def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Sequence[Preview]) -> Forecast:
-    """What would be handed in.
+    """What a campaign would hand in, use and write.
 
     Args:
         spec: a campaign with placement job or pool.
@@ -67,29 +67,24 @@ def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Seque
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
     trials = spec.search.trials + spec.compare.static + (spec.compare.big is not None)
-    if isinstance(spec.placement, PoolPlacement):
-        plan = _in_pool(spec, PoolShape.of(spec.placement, spec.resources), folder, trials)
-    elif isinstance(spec.placement, JobPlacement):
-        plan = _in_jobs(spec, JobRequest.of(spec.placement, spec.resources), folder, trials)
-    else:
-        raise ValueError("only a campaign with placement job or pool has anything to hand in.")
+    jobs = _jobs(spec, folder, trials)
     parameters = max((p.parameters for p in sampled), default=0)
-    files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT) + plan.jobs * FILES_A_JOB
+    files = FILES_A_CAMPAIGN + trials * (FILES_A_TRIAL + KEPT_CHECKPOINTS * FILES_A_CHECKPOINT) + jobs.count * FILES_A_JOB
     return Forecast(
-        script_text(spec, folder, load_site(site_name), driver),
-        script(plan.folder, plan.site, plan.options, plan.name),
-        plan.kind,
-        plan.jobs,
-        plan.jobs * _core_hours(plan.site, plan.request, plan.options),
-        files,
-        trials * KEPT_CHECKPOINTS * parameters * BYTES_A_PARAMETER,
-        (*_notes(plan.site, folder.path, files), *plan.notes),
+        driver=script_text(spec, folder, load_site(site_name), driver),
+        job=script(jobs.folder, jobs.site, jobs.options, jobs.name),
+        kind=jobs.kind,
+        jobs=jobs.count,
+        core_hours=jobs.count * _core_hours(jobs.site, jobs.request, jobs.options),
+        files=files,
+        bytes=trials * KEPT_CHECKPOINTS * parameters * BYTES_A_PARAMETER,
+        notes=(*_notes(jobs.site, folder.path, files), *jobs.notes),
     )
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Jobs of one kind."""
+class _Jobs:
+    """The jobs that trials run in, all of one kind; the attributes are as those of `Forecast`, or what Slurm is handed."""
 
     kind: str
     name: str
@@ -97,11 +92,19 @@ class _Plan:
     site: Site
     request: Request
     options: Mapping[str, str]
-    jobs: int
+    count: int
     notes: tuple[str, ...]
 
 
-def _in_jobs(spec: CampaignSpec, job: JobRequest, folder: CampaignFolder, trials: int) -> _Plan:
+def _jobs(spec: CampaignSpec, folder: CampaignFolder, trials: int) -> _Jobs:
+    if isinstance(spec.placement, PoolPlacement):
+        return _in_pool(spec, PoolShape.of(spec.placement, spec.resources), folder, trials)
+    if isinstance(spec.placement, JobPlacement):
+        return _in_jobs(spec, JobRequest.of(spec.placement, spec.resources), folder, trials)
+    raise ValueError("only a campaign with placement job or pool has anything to hand in.")
+
+
+def _in_jobs(spec: CampaignSpec, job: JobRequest, folder: CampaignFolder, trials: int) -> _Jobs:
     site, request = job.site, job.request
     whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
     notes = []
@@ -111,14 +114,14 @@ def _in_jobs(spec: CampaignSpec, job: JobRequest, folder: CampaignFolder, trials
             f"Whole nodes are billed: a trial with {request.gpus} of {whole} GPUs pays for all of them. Placement pool fills "
             f"whole nodes: placement: {{pool: {{site: {site.name}, nodes: {nodes}}}}}."
         )
-    return _Plan("trial", trial_jobs_name(spec, folder), folder.jobs, site, request, job.options, trials, tuple(notes))
+    return _Jobs("trial", trial_jobs_name(spec, folder), folder.jobs, site, request, job.options, trials, tuple(notes))
 
 
-def _in_pool(spec: CampaignSpec, shape: PoolShape, folder: CampaignFolder, trials: int) -> _Plan:
+def _in_pool(spec: CampaignSpec, shape: PoolShape, folder: CampaignFolder, trials: int) -> _Jobs:
     nodes = shape.nodes_for(trials)
     own = folder.jobs / "pool" / "1"
     notes = _pool_notes(shape, nodes, trials)
-    return _Plan("node", pool_jobs_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
+    return _Jobs("node", pool_jobs_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
 
 
 def _pool_notes(shape: PoolShape, nodes: int, trials: int) -> list[str]:
@@ -133,7 +136,7 @@ def _pool_notes(shape: PoolShape, nodes: int, trials: int) -> list[str]:
 
 
 def _core_hours(site: Site, request: Request, given: Mapping[str, str]) -> float:
-    """Of one job."""
+    """Core-hours that one job is billed for if it runs to its time limit."""
     hours = request.time_min / 60
     cores = int(given["ntasks-per-node"]) * int(given["cpus-per-task"])
     if site.billing == "nodes" and request.gpus:
@@ -157,16 +160,16 @@ def _notes(site: Site, folder: Path, files: int) -> list[str]:
     return notes
 
 
-def as_text(found: Forecast) -> str:
-    """For people."""
-    node = found.kind == "node"
+def as_text(expected: Forecast) -> str:
+    """A forecast as people read it: both scripts, then what they would cost."""
+    node = expected.kind == "node"
     more = "more where their time limits end before the campaign" if node else "more where they do not finish in one"
     parts = [
-        "The driver's script:", _indented(found.driver),
-        "The script of a node of the pool:" if node else "The script of a trial's job:", _indented(found.job),
-        f"{found.jobs} jobs of {'nodes' if node else 'trials'} ({more}), at most {found.core_hours:,.0f} core-hours in "
-        f"their first jobs, up to {found.files:,} files, about {found.bytes / 1e6:,.1f} MB of checkpoints.",
-        *found.notes,
+        "The driver's script:", _indented(expected.driver),
+        "The script of a node of the pool:" if node else "The script of a trial's job:", _indented(expected.job),
+        f"{expected.jobs} jobs of {'nodes' if node else 'trials'} ({more}), at most {expected.core_hours:,.0f} core-hours in "
+        f"their first jobs, up to {expected.files:,} files, about {expected.bytes / 1e6:,.1f} MB of checkpoints.",
+        *expected.notes,
     ]  # fmt: skip
     return "\n".join(parts)
 

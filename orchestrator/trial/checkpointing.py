@@ -16,12 +16,11 @@ from coppice.methods.ranks import Ranks
 from coppice.methods.record.architecture import record, tensors_of
 from coppice.methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
 from coppice.orchestrator.folder import attempts, checkpoint
-from coppice.orchestrator.folder.checkpoint import AVERAGE, COMPANION, Checkpoint
+from coppice.orchestrator.folder.checkpoint import AVERAGE, COMPANION, KEPT_CHECKPOINTS, Checkpoint
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.trial.events import EventWriter
 from coppice.orchestrator.trial.trainer import Trainer
 
-KEPT_CHECKPOINTS = 2
 MOMENT = "optimizer/"
 
 
