@@ -18,8 +18,10 @@ from coppice.methods.record.factory import ArchitectureError, build, import_fact
 from coppice.methods.surgery import layers
 from coppice.methods.surgery.resize import follow_shapes
 from coppice.methods.surgery.tensors import get_tensor, set_tensor, tied_names
+from coppice.references import moved
 
-FORMAT = "coppice-architecture/1"
+FORMAT, BEFORE = "coppice-architecture/2", "coppice-architecture/1"
+"""Of a record. Records of the format before name factories of ours by places in which they no longer stand."""
 MASK = "mask."
 
 __all__ = ["ArchitectureError", "build", "import_factory", "rebuild", "record", "tensors_of"]
@@ -98,6 +100,7 @@ def rebuild(
     Raises:
         ArchitectureError: unknown format, a factory that makes something else now, or tensors that do not fit.
     """
+    saved = _upgraded(saved)
     _check_keys(saved)
     held = dict(load_file(tensors)) if isinstance(tensors, (str, Path)) else dict(tensors)
     reference, arguments = saved["factory"]["reference"], dict(saved["factory"]["arguments"])
@@ -120,6 +123,13 @@ def rebuild(
     placed = {n: m.to(device) for n, m in masks.items()}
     edits, attributes, lineage = list(saved["edits"]), dict(saved["attributes"]), list(saved["lineage"])
     return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage)
+
+
+def _upgraded(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record in the present format."""
+    if saved.get("format") != BEFORE or not isinstance(factory := saved.get("factory"), Mapping):
+        return saved
+    return {**saved, "format": FORMAT, "factory": {**factory, "reference": moved(str(factory.get("reference")))}}
 
 
 def _check_keys(saved: Mapping[str, Any]) -> None:

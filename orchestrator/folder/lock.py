@@ -16,7 +16,9 @@ import yaml
 from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.references import moved
 
+FORMAT = "coppice-campaign/2"
 PACKAGES = ("coppice-nn", "torch", "ray", "optuna", "numpy", "pyarrow", "pydantic", "safetensors")
 
 
@@ -61,7 +63,10 @@ def load_spec(folder: CampaignFolder) -> CampaignSpec:
     if not folder.lock.exists():
         raise FileNotFoundError(f"{folder.path} must hold a campaign, but has no {folder.lock.name}; start it without resume.")
     here = Path(os.path.abspath(folder.path))  # not resolved: a link may lead elsewhere on other nodes
-    spec = CampaignSpec.model_validate(json.loads(folder.lock.read_bytes())["campaign"])
+    saved = json.loads(folder.lock.read_bytes())
+    if "format" not in saved:  # of a version that had its own trial elsewhere
+        saved["campaign"]["body"] = moved(saved["campaign"]["body"])
+    spec = CampaignSpec.model_validate(saved["campaign"])
     return spec.model_copy(update={"name": here.name, "root": here.parent})
 
 
@@ -83,6 +88,7 @@ def _write(folder: CampaignFolder, spec: CampaignSpec) -> None:
     write_json(
         folder.lock,
         {
+            "format": FORMAT,
             "campaign": _dump(spec),
             "seed": spec.seed,
             "commit": _commit(),

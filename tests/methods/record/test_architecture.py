@@ -135,7 +135,7 @@ def _add(name: str, value: Tensor) -> Callable[[dict, dict], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_edit("format", "coppice-architecture/2"), "must have format .*/1', but has 'coppice-architecture/2'"),
+        (_edit("format", "coppice-architecture/3"), "must have format .*/2', but has 'coppice-architecture/3'"),
         (_edit("shapes", None), "shapes.* are missing or damaged"),
         (_edit("factory", {}), "factory.* are missing or damaged"),
         (_edit("factory/reference", "tests.methods.nowhere:tied"), "must be importable"),
