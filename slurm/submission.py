@@ -23,6 +23,8 @@ NAMED = {
     "gpus-per-node": "gpus_per_node", "constraint": "constraint", "account": "account", "exclude": "exclude",
 }  # fmt: skip
 """Options of sbatch that submitit has names for; others are passed on as they are."""
+PYTHON = f"{shlex.quote(sys.executable)} -P"
+"""How jobs start Python: modules of the directory they run in do not come before installed packages."""
 NUMBERS = ("time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node")
 
 
@@ -64,7 +66,7 @@ def executor(folder: Path, found: Mapping[str, Any]) -> Any:
     try:
         from submitit import SlurmExecutor
 
-        made = SlurmExecutor(folder, max_num_timeout=0)
+        made = SlurmExecutor(folder, max_num_timeout=0, python=PYTHON)
     except ImportError:
         raise SlurmError("submitit must be installed to hand in jobs, but is not: pip install submitit.") from None
     except RuntimeError as error:
@@ -77,7 +79,7 @@ def script(folder: Path, site: Site, options: Mapping[str, str], name: str) -> s
     """The text of the sbatch script with which such a job is handed in; works where there is no Slurm, too."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = f"{PYTHON} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     return str(_make_sbatch_string(command=command, folder=folder, **parameters(site, options, name, 1)))
 
 

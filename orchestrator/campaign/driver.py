@@ -33,7 +33,7 @@ PREDECESSOR_S = 600.0
 
 def script_text(spec: CampaignSpec, folder: CampaignFolder, site: Site, request: Request) -> str:
     """The sbatch script of the driver."""
-    command = [sys.executable, "-m", "coppice", "drive", str(folder.path)]
+    command = [sys.executable, "-P", "-m", "coppice", "drive", str(folder.path)]
     name = f"coppice-driver-{spec.name}-{folder.identity()}"
     return driver_script(site, options(site, request), name, folder.jobs / "driver.log", command)
 

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from coppice.orchestrator.cli.output import BAD_INPUT, EXPECTED, is_ours, message_of, say
+from coppice.orchestrator.working_directory import search_working_directory
 
 HELP = """Trains networks that grow and prune themselves, and searches over when, where and how.
 
@@ -101,8 +102,7 @@ def _options(version: Version = False) -> None:
 
 def main() -> None:
     """Entry point: our own errors become one message and exit code 2; any other keeps its traceback."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    search_working_directory()
     try:
         app(prog_name="coppice")
     except EXPECTED as error:

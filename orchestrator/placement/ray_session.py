@@ -56,13 +56,25 @@ def ray_session(folder: CampaignFolder | None = None, **arguments: Any) -> Itera
     token = use_token(folder)
     with _on_loopback():
         context = ray.init(
-            address="local", _node_ip_address=LOOPBACK, log_to_driver=False, logging_level=logging.WARNING, **arguments
+            address="local",
+            _node_ip_address=LOOPBACK,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            job_config=job_config(),
+            **arguments,
         )
     try:
         with announced(folder, context.address_info, token) if folder else contextlib.nullcontext():
             yield
     finally:
         ray.shutdown()
+
+
+def job_config() -> Any:
+    """How this process presents itself to its Ray: like a remote client, whose working directory workers do not search first."""
+    from ray.job_config import JobConfig
+
+    return JobConfig(_client_job=True)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import numbers, read_events
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.orchestrator.working_directory import search_working_directory
 from coppice.references import resolve
 
 if TYPE_CHECKING:  # a trial whose body does without PyTorch starts without it
@@ -182,7 +182,6 @@ def load_body(reference: str) -> type[Body]:
     Raises:
         ValueError: the reference has another form, its module cannot be imported, or has no such class.
     """
-    if "" not in sys.path:
-        sys.path.append("")
+    search_working_directory()
     body: type[Body] = resolve("body", reference, {}, object)
     return body

@@ -80,7 +80,7 @@ class Start:
         fixed |= {"temp-dir": str(temporary), "object-store-memory": str(OBJECT_STORE), "include-log-monitor": "false"}
         options = [f"--{name}={value}" for name, value in {**fixed, **self.options}.items()]
         flags = ["--block", "--disable-usage-stats", *(["--head", "--no-monitor"] if self.head else [])]
-        return [sys.executable, "-m", "coppice.slurm.ray.start", "start", *flags, *options]
+        return [sys.executable, "-P", "-m", "coppice.slurm.ray.start", "start", *flags, *options]
 
     @property
     def width(self) -> int:

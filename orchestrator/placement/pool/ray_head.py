@@ -15,6 +15,7 @@ import ray
 from coppice.orchestrator.folder.dashboard_address import announced
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.pool.workers import HEAD
+from coppice.orchestrator.placement.ray_session import job_config
 from coppice.orchestrator.placement.ray_token import use_token
 from coppice.slurm.ray.process import Start, running
 
@@ -62,7 +63,9 @@ def head(folder: CampaignFolder, ip: str, dashboard: bool) -> Iterator[Head]:
         assert process is not None, "a head is always wanted"
         address = f"{ip}:{process.ports[0]}"
         # the authenticated check: without the secret this is refused
-        context = ray.init(address=address, _node_ip_address=ip, log_to_driver=False, logging_level=logging.WARNING)
+        context = ray.init(
+            address=address, _node_ip_address=ip, log_to_driver=False, logging_level=logging.WARNING, job_config=job_config()
+        )
         try:
             listening = {**context.address_info, **({} if dashboard else {"metrics_export_port": None})}
             with announced(folder, listening, token):
