@@ -21,6 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from submitit.slurm.slurm import SlurmJob
+
+from coppice.orchestrator.campaign.run import run
+from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.placement.ray_session import ray_session
+
 EPOCHS, EPOCH_S, POLL_S = 3, 30.0, 30.0
 SBATCH = """#!/bin/sh
 n=$(cat {state}/number 2>/dev/null || echo 1); echo $((n + 1)) > {state}/number
@@ -52,8 +58,8 @@ def simulate(state: str, campaign: str) -> None:
     while True:
         began = time.monotonic()
         journal = Path(campaign) / "jobs" / "journal.jsonl"
-        found = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
-        jobs = {attempt["key"]: attempt["job"] for attempt in found if attempt["job"]}
+        attempts = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+        jobs = {attempt["key"]: attempt["job"] for attempt in attempts if attempt["job"]}
         for key in sorted(jobs):
             trials[key] = trials.get(key, 0) + 1
             write_epoch(Path(campaign) / "trials" / key, trials[key])
@@ -87,10 +93,6 @@ def memory_mb() -> float:
 
 def driver(state: Path, count: int) -> tuple[float, float, float, float]:
     """Run the campaign; returns MB a trial, CPU seconds, minutes, Slurm calls a minute."""
-    from coppice.orchestrator.campaign import run
-    from coppice.orchestrator.config.models import CampaignSpec
-    from coppice.orchestrator.placement.ray_session import ray_session
-
     spec = CampaignSpec.model_validate({
         "name": "many", "root": state,
         "task": {"dataset": "digits", "network": "mlp", "network_args": {"x": {"uniform": [0, 1]}}},
@@ -141,8 +143,8 @@ class Watcher:
         usage = __import__("resource").getrusage(0)
         return sum(int(l.split()[1]) for l in text if l.startswith("Private_")) / 1024, usage.ru_utime + usage.ru_stime
 watchers = [Watcher.remote() for _ in range({count})]
-found = ray.get([w.memory.remote() for w in watchers])
-print(sum(m for m, _ in found) / {count}, sum(c for _, c in found) / {count})
+used = ray.get([w.memory.remote() for w in watchers])
+print(sum(m for m, _ in used) / {count}, sum(c for _, c in used) / {count})
 """
 
 
@@ -156,8 +158,6 @@ def actors(count: int) -> tuple[float, float]:
 
 def submitit_calls(state: Path, count: int, minutes: float) -> float:
     """How often submitit asks Slurm in a minute when `done` of every job is asked every ten seconds."""
-    from submitit.slurm.slurm import SlurmJob
-
     (state / "calls").write_text("")
     jobs: list[Any] = [SlurmJob(state, str(100 + i)) for i in range(count)]
     end = time.monotonic() + 60 * minutes
@@ -175,11 +175,11 @@ def main() -> None:
         stand_ins(state)
         memory, cpu, minutes, calls = driver(state, count)
         actor_memory, actor_cpu = actors(4)
-        asked = submitit_calls(state, count, 0.5)
+        their_calls = submitit_calls(state, count, 0.5)
     print(f"{count} trials as jobs, {EPOCHS} epochs each, {minutes:.1f} min:")
     print(f"  memory a trial: {memory:.2f} MB (goal <= 2), an actor: {actor_memory:.0f} MB: {actor_memory / memory:.0f}x")
     print(f"  CPU a trial: {1000 * cpu / count:.0f} ms in all, the start of an actor: {1000 * actor_cpu:.0f} ms")
-    print(f"  Slurm calls a minute: {calls:.1f} (goal <= 4); submitit for as many jobs: {asked:.1f}")
+    print(f"  Slurm calls a minute: {calls:.1f} (goal <= 4); submitit for as many jobs: {their_calls:.1f}")
 
 
 if __name__ == "__main__":

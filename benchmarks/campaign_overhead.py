@@ -7,6 +7,7 @@ without the time that Tune itself takes to start and stop), limit 0.1; and to fu
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -89,8 +90,6 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=30, help="how many fresh-actor trials are timed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, local(LocalPlacement(cpus=2)):
-        import os
-
         os.environ.pop("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS")  # bare Tune as it is by default
         root = Path(folder)
         bare(2, root, False)

@@ -23,15 +23,15 @@ from coppice.orchestrator.trial.trainer import Trainer
 ROUNDS = 9
 
 
-def trainer() -> Trainer:
+def resnet_trainer() -> Trainer:
     arguments = {"num_classes": 10, "in_channels": 1, "depth": 18}
     data = load_dataset("digits", None, limit_train=64)
     examples = (torch.zeros(2, *data.input_shape),)
     network = Network(resnet(**arguments), "coppice.methods.networks.resnet:resnet", arguments, examples)
     spec = TrainingSpec.model_validate({"epochs": 1, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.01, "momentum": 0.9}}})
-    made = Trainer(network, data, loss_for(data, None), spec, 0)
-    made.train_epoch(1, [], lambda: None)
-    return made
+    trained = Trainer(network, data, loss_for(data, None), spec, 0)
+    trained.train_epoch(1, [], lambda: None)
+    return trained
 
 
 def raw(path: Path, chunks: list[bytes]) -> None:
@@ -43,9 +43,9 @@ def raw(path: Path, chunks: list[bytes]) -> None:
 
 
 def main() -> None:
-    made = trainer()
+    trainer = resnet_trainer()
     staging = Staging()
-    content = snapshot(made, {"epoch": 1, "history": []}, Staging())
+    content = snapshot(trainer, {"epoch": 1, "history": []}, Staging())
     tensors = [*content.tensors.values(), *content.optimizer.values()]
     num_bytes = sum(t.numel() * t.element_size() for t in tensors)
     chunks = [b"".join(t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for t in part.values() if t.numel())
@@ -55,7 +55,7 @@ def main() -> None:
         folder = Path(name)
         for i in range(ROUNDS):
             began = time.perf_counter()
-            path = checkpoints.write(folder / "ours", i, snapshot(made, {"epoch": 1, "history": []}, staging))
+            path = checkpoints.write(folder / "ours", i, snapshot(trainer, {"epoch": 1, "history": []}, staging))
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             raw(folder, chunks)

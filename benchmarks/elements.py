@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+import torch_pruning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,8 +82,6 @@ def seconds(action: Callable[[], object]) -> float:
 
 def compare_graphs(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[float, float]:
     """Median seconds of ours and of theirs."""
-    import torch_pruning
-
     module, inputs = build().eval(), torch.randn(shape)
     ours, theirs = [], []
     for turn in range(ROUNDS + 1):
@@ -120,8 +119,6 @@ def scores(module: nn.Module, graph: Graph, element: Element) -> Tensor:
 
 
 def prune_half_with_theirs(module: nn.Module, inputs: Tensor) -> None:
-    import torch_pruning
-
     last = [m for m in module.modules() if isinstance(m, nn.Linear)][-1]
     importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
     torch_pruning.pruner.MetaPruner(module, inputs, importance=importance, pruning_ratio=0.5, ignored_layers=[last]).step()

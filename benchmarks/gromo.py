@@ -101,7 +101,7 @@ def our_event(network: Network, name: str, method: Method, inputs: Tensor, targe
 def their_event(
     model: nn.Sequential, layer: GrowingModule, flags: dict, lean: bool, inputs: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """As `our_event`."""
+    """The same event by gromo: what `our_event` returns."""
     layer.init_computation()
     nn.functional.cross_entropy(model(inputs), targets, reduction="sum").backward()
     if lean:
@@ -125,8 +125,8 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 def seconds(action: Callable[[], tuple[Tensor, Tensor | None]]) -> tuple[float, tuple[Tensor, Tensor | None]]:
     began = time.process_time()
-    found = action()
-    return time.process_time() - began, found
+    result = action()
+    return time.process_time() - began, result
 
 
 def compare(

@@ -5,13 +5,8 @@ at once, by an eighth), beyond what is there before (weights, batch); the worksp
 yardstick is the same count after a forward in training mode: what backward needs.
 """
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-
-if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]  # else benchmarks/methods.py would hide the package
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -33,14 +28,14 @@ MIB = 2**20
 def peak(action: Callable[[], object]) -> tuple[int, int]:
     """Bytes beyond those at the start, at the peak and at the end, while what the action returns is alive."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = action()
+        result = action()
     assert profiler.profiler is not None
-    found = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    allocations = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = most = 0
-    for event in sorted(found, key=lambda e: e.start_ns()):
+    for event in sorted(allocations, key=lambda e: e.start_ns()):
         now += event.nbytes()
         most = max(most, now)
-    del kept
+    del result
     return most, now
 
 

@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]  # else this file would hide the package of its name
-
 from coppice.methods.catalog import GROWTH, PRUNING, resolve
 from coppice.orchestrator.config.models import TrialSpec
+from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.trial.building import build_network, build_task
 from coppice.orchestrator.trial.trial import Trial
 
 EPOCHS = 14
@@ -113,8 +111,8 @@ def run(row: Row, task: dict[str, Any], entries: list[dict[str, Any]], seed: int
     spent: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial.open(spec, Path(folder) / "trial")
-        for part in trial.adaptations:
-            part.act = timed(part.act, spent)  # type: ignore[method-assign]
+        for adaptation in trial.adaptations.all:
+            adaptation.act = timed(adaptation.act, spent)  # type: ignore[method-assign]
         metrics = trial.run()
         row.events.append(len(trial.network.lineage))
         row.skipped = _first_reason(Path(folder) / "trial")
@@ -135,15 +133,11 @@ def timed(act: Any, spent: list[float]) -> Any:
 
 
 def _first_reason(folder: Path) -> str:
-    from coppice.orchestrator.folder.events import read_events
-
     reasons = [e["reason"] for e in read_events(folder / "events.jsonl") if e["type"] == "skipped"]
     return reasons[0][:60] if reasons else ""
 
 
 def parameters_of(task: dict[str, Any]) -> float:
-    from coppice.orchestrator.trial.building import build_network, build_task
-
     spec = TrialSpec.model_validate({"task": task, "training": {"epochs": 1}})
     return float(build_network(spec, build_task(spec)[0]).num_parameters())
 
@@ -159,18 +153,18 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    given = arguments()
-    wanted = set(filter(None, given.methods.split(",")))
-    base = {"dataset": given.dataset, "dataset_args": {"limit_train": given.limit} if given.limit else {}}
-    if given.data_dir:
-        base["data_dir"] = given.data_dir
-    print(f"{given.dataset}, {EPOCHS} epochs, {given.seeds} seeds; mean ± standard deviation")
+    options = arguments()
+    names = set(filter(None, options.methods.split(",")))
+    base = {"dataset": options.dataset, "dataset_args": {"limit_train": options.limit} if options.limit else {}}
+    if options.data_dir:
+        base["data_dir"] = options.data_dir
+    print(f"{options.dataset}, {EPOCHS} epochs, {options.seeds} seeds; mean ± standard deviation")
     head = ["method", "kind", "test accuracy %", "parameters", "training GFLOPs", "s an act", "events", "not done (first reason)"]
     for kind_of_network, (small, big) in NETWORKS.items():
         tasks = {"small": {**base, **small}, "big": {**base, **big}}
         least, most = (parameters_of(tasks[name]) for name in ("small", "big"))
         methods = [("grow", n) for n in GROWTH] + [("prune", n) for n in PRUNING]
-        chosen = [(k, n) for k, n in methods if OWN_NETWORK.get(n, "resnet") == kind_of_network and (not wanted or n in wanted)]
+        chosen = [(k, n) for k, n in methods if OWN_NETWORK.get(n, "resnet") == kind_of_network and (not names or n in names)]
         if not chosen:
             continue
         print(f"\n{kind_of_network}: small {small}, big {big}\n" + " | ".join(head), flush=True)
@@ -181,7 +175,7 @@ def main() -> None:
             for k, n in chosen
         ]  # fmt: skip
         for row, task, entries in [*controls, *rows]:
-            for seed in range(given.seeds):
+            for seed in range(options.seeds):
                 try:
                     run(row, task, entries, seed)
                 except Exception as error:  # one method that fails must not end the table; it is shown as failed

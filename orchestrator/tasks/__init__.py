@@ -1,0 +1,1 @@
+"""What networks learn: data sets, losses and metrics, by name or as `package.module:attribute`."""

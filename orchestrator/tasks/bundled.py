@@ -9,7 +9,7 @@ from sklearn import datasets
 from torch import Tensor
 
 from coppice.orchestrator.tasks.dataset import Dataset, Split
-from coppice.orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.images import ImageOptions, image_dataset
 from coppice.orchestrator.tasks.splits import divide
 from coppice.orchestrator.tasks.tables import TEST_FRACTION, TEST_SEED, VAL_FRACTION, table_dataset
 
@@ -26,7 +26,7 @@ def digits(data_dir: Path | None, seed: int, val_fraction: float = VAL_FRACTION,
     data = datasets.load_digits()
     images = torch.from_numpy(data.images).to(torch.uint8)[:, None]
     rest, test = divide(Split(images, torch.from_numpy(data.target).long()), TEST_FRACTION, TEST_SEED, "test")
-    return image_dataset("digits", rest, None, test, seed=seed, val_fraction=val_fraction, pad=pad, flip=False)
+    return image_dataset("digits", rest, None, test, seed, ImageOptions(val_fraction, pad, flip=False))
 
 
 def wine(data_dir: Path | None, seed: int, val_fraction: float = VAL_FRACTION) -> Dataset:

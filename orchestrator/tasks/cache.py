@@ -34,11 +34,11 @@ def cached(name: str, sources: Sequence[Path], options: str, decode: Callable[[]
         decode: makes the result; called when it is not in the cache, or is damaged there.
     """
     path = cache_folder() / f"{name}-{_key(sources, options)}.safetensors"
-    found = _read(path)
-    if found is None:
-        found = decode()
-        _write(path, found)
-    return found
+    split = _read(path)
+    if split is None:
+        split = decode()
+        _write(path, split)
+    return split
 
 
 def _key(sources: Sequence[Path], options: str) -> str:

@@ -1,4 +1,4 @@
-"""The data sets that have a name, and how yours are found."""
+"""The data sets that have a name; yours are named as `package.module:attribute`."""
 
 from __future__ import annotations
 

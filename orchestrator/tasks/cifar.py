@@ -13,7 +13,7 @@ import torch
 
 from coppice.orchestrator.tasks.dataset import Dataset, Split
 from coppice.orchestrator.tasks.files import Layout, missing, need_folder
-from coppice.orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.images import ImageOptions, image_dataset
 from coppice.orchestrator.tasks.parquet import find_parquet, parquet_splits
 
 ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -77,10 +77,10 @@ class _BatchUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name in the file."""
-        found = ALLOWED.get(f"{module}.{name}")
-        if found is None:
+        stand_in = ALLOWED.get(f"{module}.{name}")
+        if stand_in is None:
             raise pickle.UnpicklingError(f"{module}.{name} is not expected in a batch")
-        return found
+        return stand_in
 
 
 def read_python_batch(path: Path) -> Split:
@@ -128,9 +128,7 @@ def cifar10(data_dir: Path | None, seed: int, val_fraction: float = 0.1, *, pad:
     """
     folder = need_folder("cifar10", data_dir, ORIGIN)
     train, test = _read(folder)
-    return image_dataset(
-        "cifar10", train, None, test, seed=seed, val_fraction=val_fraction, pad=pad, flip=flip, num_classes=10
-    )
+    return image_dataset("cifar10", train, None, test, seed, ImageOptions(val_fraction, pad, flip, num_classes=10))
 
 
 def _read(folder: Path) -> tuple[Split, Split]:

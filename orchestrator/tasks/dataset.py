@@ -108,11 +108,11 @@ class Dataset:
         Raises:
             KeyError: no such name, or this data set has no such split.
         """
-        found = getattr(self, name, None) if name in SPLITS else None
-        if not isinstance(found, Split):
+        split = getattr(self, name, None) if name in SPLITS else None
+        if not isinstance(split, Split):
             known = [s for s in SPLITS if getattr(self, s) is not None]
             raise KeyError(f"dataset {self.name} has the splits {known}, but {name!r} was asked for.")
-        return found
+        return split
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """A copy of `inputs` (N, *input_shape) as float32 with mean and deviation applied: networks may change it in place."""

@@ -26,13 +26,13 @@ class Layout:
     def find(self, data_dir: Path) -> dict[str, Path] | None:
         """What a file is -> where it lies; None when no folder has all files."""
         for folder in self.folders:
-            found = {}
+            paths: dict[str, Path] = {}
             for role, names in self.files.items():
-                there = [path for name in names if (path := data_dir / folder / name).is_file()]
-                if there:
-                    found[role] = there[0]
-            if len(found) == len(self.files):
-                return found
+                existing = [path for name in names if (path := data_dir / folder / name).is_file()]
+                if existing:
+                    paths[role] = existing[0]
+            if len(paths) == len(self.files):
+                return paths
         return None
 
     def need(self, data_dir: Path | None) -> dict[str, Path]:
@@ -42,10 +42,10 @@ class Layout:
             FileNotFoundError: no data_dir, or files are missing.
         """
         folder = need_folder(self.dataset, data_dir, self.origin)
-        found = self.find(folder)
-        if found is None:
+        paths = self.find(folder)
+        if paths is None:
             raise FileNotFoundError(missing(self.dataset, folder, [self]))
-        return found
+        return paths
 
 
 def need_folder(dataset: str, data_dir: Path | None, origin: str) -> Path:
@@ -65,8 +65,8 @@ def need_folder(dataset: str, data_dir: Path | None, origin: str) -> Path:
 
 def missing(dataset: str, data_dir: Path, layouts: Sequence[Layout]) -> str:
     """The message for a folder that has none of `layouts` whole."""
-    wanted = "; or ".join(
+    expected = "; or ".join(
         f"{', '.join(' or '.join(n) for n in layout.files.values())} in one of {list(layout.folders)}" for layout in layouts
     )
     origins = " or ".join(dict.fromkeys(layout.origin for layout in layouts))
-    return f"dataset {dataset}: {data_dir} must contain all of {wanted}, but does not; get them from {origins}."
+    return f"dataset {dataset}: {data_dir} must contain all of {expected}, but does not; get them from {origins}."

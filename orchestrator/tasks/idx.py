@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coppice.orchestrator.tasks.dataset import Dataset, Split
 from coppice.orchestrator.tasks.files import Layout
-from coppice.orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.images import ImageOptions, image_dataset
 
 UINT8 = 0x08
 STEMS = {
@@ -37,9 +37,9 @@ def read_idx(path: Path, num_dimensions: int) -> Tensor:
     magic = 0x100 * UINT8 + num_dimensions
     if len(content) < 4 + 4 * num_dimensions:
         raise ValueError(f"{path} must be an idx file, but is truncated after {len(content)} bytes; get it again.")
-    (found,) = struct.unpack_from(">I", content)
-    if found != magic:
-        raise ValueError(f"{path} must begin with the magic number {magic}, but begins with {found}; it is another file.")
+    (first,) = struct.unpack_from(">I", content)
+    if first != magic:
+        raise ValueError(f"{path} must begin with the magic number {magic}, but begins with {first}; it is another file.")
     shape = struct.unpack_from(f">{num_dimensions}I", content, 4)
     start = 4 + 4 * num_dimensions
     if len(content) - start != np.prod(shape, dtype=object):
@@ -62,14 +62,14 @@ def _content(path: Path) -> bytes:
 def mnist(data_dir: Path | None, seed: int, val_fraction: float = 0.1, pad: int = 0) -> Dataset:
     """Handwritten digits: 60,000 and 10,000 images of 1x28x28, 10 classes; arguments as `idx`."""
     layout = Layout("mnist", (".", "mnist", "MNIST", "MNIST/raw"), FILES, MNIST_ORIGIN)
-    return _dataset(layout, data_dir, seed, val_fraction, pad=pad, flip=False, num_classes=10)
+    return _dataset(layout, data_dir, seed, ImageOptions(val_fraction, pad, flip=False, num_classes=10))
 
 
 def fashion_mnist(data_dir: Path | None, seed: int, val_fraction: float = 0.1, *, pad: int = 2, flip: bool = True) -> Dataset:
     """Pieces of clothing: 60,000 and 10,000 images of 1x28x28, 10 classes; arguments as `idx`."""
     folders = (".", "fashion_mnist", "fashion-mnist", "FashionMNIST", "FashionMNIST/raw")
     layout = Layout("fashion_mnist", folders, FILES, FASHION_ORIGIN)
-    return _dataset(layout, data_dir, seed, val_fraction, pad=pad, flip=flip, num_classes=10)
+    return _dataset(layout, data_dir, seed, ImageOptions(val_fraction, pad, flip, num_classes=10))
 
 
 def idx(
@@ -92,17 +92,13 @@ def idx(
         num_classes: None takes one more than the largest label.
     """
     layout = Layout("idx", (".",), FILES, MNIST_ORIGIN)
-    return _dataset(layout, data_dir, seed, val_fraction, pad=pad, flip=flip, num_classes=num_classes)
+    return _dataset(layout, data_dir, seed, ImageOptions(val_fraction, pad, flip, num_classes))
 
 
-def _dataset(
-    layout: Layout, data_dir: Path | None, seed: int, val_fraction: float, *, pad: int, flip: bool, num_classes: int | None
-) -> Dataset:
+def _dataset(layout: Layout, data_dir: Path | None, seed: int, options: ImageOptions) -> Dataset:
     paths = layout.need(data_dir)
     train, test = (
         Split(read_idx(paths[f"{part} images"], 3)[:, None], read_idx(paths[f"{part} labels"], 1).long())
         for part in ("train", "test")
     )
-    return image_dataset(
-        layout.dataset, train, None, test, seed=seed, val_fraction=val_fraction, pad=pad, flip=flip, num_classes=num_classes
-    )
+    return image_dataset(layout.dataset, train, None, test, seed, options)

@@ -57,12 +57,12 @@ def loss_for(dataset: Dataset, name: Named | str | Mapping[str, Any] | None = No
         name = "cross_entropy" if dataset.kind == "classification" else "mse"
     named = name if isinstance(name, Named) else Named.model_validate(name)
     key, arguments = named.name, named.arguments
-    found = resolve("loss", key, LOSSES)
+    loss = resolve("loss", key, LOSSES)
     if KINDS.get(key, dataset.kind) != dataset.kind:
         raise ValueError(f"loss {key} is for {KINDS[key]}, but dataset {dataset.name} is a {dataset.kind}; choose another loss.")
-    if not (key in LOSSES or arguments or isinstance(found, type)):
-        return found
+    if not (key in LOSSES or arguments or isinstance(loss, type)):
+        return loss
     try:
-        return found(**arguments)
+        return loss(**arguments)
     except TypeError as error:
         raise ValueError(f"loss {key}: its arguments must fit, but got {arguments}: {error}") from error

@@ -53,12 +53,12 @@ def _measure(
         total += loss(output, target) * len(target)
         quality += _correct(output, target) if dataset.kind == "classification" else _squared_error(output, target)
     ranks.sum(total, quality)
-    found = {"loss": float(total) / len(targets)}
+    metrics = {"loss": float(total) / len(targets)}
     if dataset.kind == "classification":
-        return found | {"accuracy": float(quality) / len(targets)}
+        return metrics | {"accuracy": float(quality) / len(targets)}
     variance = float((targets - targets.mean(0)).double().square().sum())
     rmse = (float(quality) / targets.numel()) ** 0.5 * dataset.target_std
-    return found | {"r2": 1 - float(quality) / variance if variance else float("nan"), "rmse": rmse}
+    return metrics | {"r2": 1 - float(quality) / variance if variance else float("nan"), "rmse": rmse}
 
 
 def _correct(output: Tensor, target: Tensor) -> Tensor:

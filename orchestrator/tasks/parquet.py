@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from coppice.orchestrator.tasks.cache import cached
 from coppice.orchestrator.tasks.dataset import Dataset, Split
 from coppice.orchestrator.tasks.files import need_folder
-from coppice.orchestrator.tasks.images import image_dataset
+from coppice.orchestrator.tasks.images import ImageOptions, image_dataset
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -30,8 +30,8 @@ ROWS_A_TASK = 128
 
 def find_parquet(folder: Path) -> dict[str, list[Path]]:
     """The files `<split>*.parquet` of each split, "train", "validation" and "test", that `folder` has; sorted."""
-    found = {split: sorted(folder.glob(f"{split}*.parquet")) for split in ("train", "validation", "test")}
-    return {split: files for split, files in found.items() if files}
+    files = {split: sorted(folder.glob(f"{split}*.parquet")) for split in ("train", "validation", "test")}
+    return {split: paths for split, paths in files.items() if paths}
 
 
 def parquet_splits(
@@ -76,10 +76,8 @@ def image_parquet(
     folder = need_folder("image_parquet", data_dir, ORIGIN)
     files = find_parquet(_folder_with_train(folder))
     splits = parquet_splits(files, image_column, label_column)
-    return image_dataset(
-        folder.resolve().name, splits["train"], splits.get("validation"), splits.get("test"),
-        seed=seed, val_fraction=val_fraction, pad=pad, flip=flip, num_classes=num_classes,
-    )
+    options, name = ImageOptions(val_fraction, pad, flip, num_classes), folder.resolve().name
+    return image_dataset(name, splits["train"], splits.get("validation"), splits.get("test"), seed, options)
 
 
 def _folder_with_train(folder: Path) -> Path:
@@ -124,11 +122,11 @@ def _decode_file(path: Path, image_column: str | None, label_column: str | None,
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
-def _column(path: Path, names: Sequence[str], wanted: str | None, usual: Sequence[str]) -> str:
-    for name in (wanted,) if wanted is not None else usual:
+def _column(path: Path, names: Sequence[str], chosen: str | None, usual: Sequence[str]) -> str:
+    for name in (chosen,) if chosen is not None else usual:
         if name in names:
             return name
-    raise ValueError(f"{path} must have a column {wanted or ' or '.join(usual)}, but has {list(names)}; name it in dataset_args.")
+    raise ValueError(f"{path} must have a column {chosen or ' or '.join(usual)}, but has {list(names)}; name it in dataset_args.")
 
 
 def _encoded(column: Any) -> list[bytes | None]:

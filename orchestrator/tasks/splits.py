@@ -46,21 +46,21 @@ def limit(split: Split, num: int, seed: int) -> Split:
     if num >= len(split):
         return split
     order = torch.randperm(len(split), generator=generator(seed, "limit"))
-    kept = order[_class_ranks(split.targets, order, relative=False).argsort(stable=True)[:num]]
-    return split.take(kept.sort().values)
+    chosen = order[_class_ranks(split.targets, order, relative=False).argsort(stable=True)[:num]]
+    return split.take(chosen.sort().values)
 
 
 def limited(dataset: Dataset, seed: int, train: int | None = None, evaluation: int | None = None) -> Dataset:
     """The data set with at most `train` training samples, and at most `evaluation` in each of the other splits."""
 
-    def kept(split: Split, num: int | None) -> Split:
+    def at_most(split: Split, num: int | None) -> Split:
         return split if num is None else limit(split, num, seed)
 
     return dataclasses.replace(
         dataset,
-        train=kept(dataset.train, train),
-        val=kept(dataset.val, evaluation),
-        test=None if dataset.test is None else kept(dataset.test, evaluation),
+        train=at_most(dataset.train, train),
+        val=at_most(dataset.val, evaluation),
+        test=None if dataset.test is None else at_most(dataset.test, evaluation),
     )
 
 

@@ -58,7 +58,7 @@ class Adaptation:
         index: its place in the campaign file.
         acted: epochs after which it acted.
         shrinking: removals that are being shrunk to zero, to be carried out when they are done.
-        signals: what its trigger wanted to know after each epoch.
+        signals: after each epoch, what its trigger asks for, by name.
         companion: what its method keeps beside the network; None for most.
     """
 
@@ -81,29 +81,23 @@ class Adaptation:
             ValueError: an unknown name, an argument out of range, or an amount that the trigger cannot work with.
         """
         trigger, amount = build_trigger(spec.when.name, spec.when.arguments), Amount.read(spec.amount)
-        refused = trigger.refuses(amount.value, amount.of)
-        if refused or spec.kind not in trigger.kinds:
-            raise ValueError(refused or f"{spec.when.name} is for {' and '.join(trigger.kinds)} only.")
-        method = dict(spec.how.arguments)
+        refusal = trigger.refuses(amount.value, amount.of)
+        if refusal or spec.kind not in trigger.kinds:
+            raise ValueError(refusal or f"{spec.when.name} is for {' and '.join(trigger.kinds)} only.")
+        arguments = dict(spec.how.arguments)
         if spec.removal.name in ("absorb", "merge"):
-            method["removal"] = spec.removal.name
-        how = build(spec.kind, spec.how.name, method)
-        if spec.removal.name == "shrink" and getattr(how, "removal", "immediate") != "immediate":
-            raise ValueError(f"units that shrink to zero cannot be removed by {how.removal} as well.")
-        if spec.removal.name == "shrink" and not set(how.levels) & set(SHRINKING):
-            raise ValueError(f"only {', '.join(SHRINKING)} can shrink to zero, but it acts on {', '.join(how.levels)}.")
-        return Adaptation(
-            index,
-            spec,
-            trigger,
-            build("selection", spec.where.name, spec.where.arguments),
-            how,
-        )
+            arguments["removal"] = spec.removal.name
+        method = build(spec.kind, spec.how.name, arguments)
+        if spec.removal.name == "shrink" and getattr(method, "removal", "immediate") != "immediate":
+            raise ValueError(f"units that shrink to zero cannot be removed by {method.removal} as well.")
+        if spec.removal.name == "shrink" and not set(method.levels) & set(SHRINKING):
+            raise ValueError(f"only {', '.join(SHRINKING)} can shrink to zero, but it acts on {', '.join(method.levels)}.")
+        return Adaptation(index, spec, trigger, build("selection", spec.where.name, spec.where.arguments), method)
 
     def progress(
         self, epoch: int, epochs: int, history: Sequence[Mapping[str, float]], changed: Sequence[int] = ()
     ) -> Progress:
-        """What its trigger sees."""
+        """What its trigger decides by, after `epoch` of `epochs`."""
         return Progress(
             epoch, epochs, tuple(history), tuple(self.acted), tuple(changed), tuple(self.signals), self.spec.kind
         )
@@ -112,12 +106,12 @@ class Adaptation:
         """Measure what the trigger wants to know after this epoch, where it may act or remembers it."""
         if not self.trigger.wants:
             return
-        found: dict[str, float] = {}
+        signals: dict[str, float] = {}
         self._measured = None
         if self.trigger.remembers or (progress.epoch < progress.epochs and self.trigger.awake(progress)):
             context = replace(context, companion=self.companion)
-            found, self._measured = look(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
-        self.signals.append(found)
+            signals, self._measured = look(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
+        self.signals.append(signals)
 
     def due(self, progress: Progress) -> bool:
         """Whether it acts after this epoch. Never after the last one: what it changed would not be trained."""
@@ -167,12 +161,12 @@ class Adaptation:
         Returns:
             Events of what was removed, and reasons for what cannot be removed any more.
         """
-        events, gone = [], []
-        remaining = []
+        events, obsolete, remaining = [], [], []
         known = {e.name for e in context.network.elements()} if self.shrinking else set()
         for shrinking in self.shrinking:
             if shrinking.element not in known:
-                gone.append(f"{shrinking.element} is gone: another change took it away while its units were being shrunk to zero")
+                reason = "is gone: another change took it away while its units were being shrunk to zero"
+                obsolete.append(f"{shrinking.element} {reason}")
                 continue
             moved = advance(context.network, shrinking)
             if moved.done < moved.steps:
@@ -180,14 +174,14 @@ class Adaptation:
             else:
                 events.append(apply(context.network, PrunePlan(moved.element, moved.units), followers))
         self.shrinking = remaining
-        return events, gone
+        return events, obsolete
 
     def state(self) -> dict[str, Any]:
         """JSON-able state for a checkpoint."""
         return {"acted": self.acted, "shrinking": [asdict(s) for s in self.shrinking], "signals": self.signals}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Put back what `state` has returned."""
         self.acted = list(state["acted"])
         self.signals = list(state["signals"])
         self.shrinking = [Shrinking(**{**s, "units": tuple(s["units"])}) for s in state["shrinking"]]

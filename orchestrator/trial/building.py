@@ -23,12 +23,12 @@ from coppice.orchestrator.trial.baselines import reinitialise
 
 def device_of(spec: TrialSpec) -> torch.device:
     """The device that `training.device` asks for."""
-    wanted = spec.training.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
+    device = spec.training.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("training.device: cuda needs a GPU that PyTorch can see, but there is none; use auto or cpu.")
-    return torch.device(wanted)
+    return torch.device(device)
 
 
 @functools.lru_cache(maxsize=2)
@@ -54,8 +54,8 @@ def build_network(spec: TrialSpec, dataset: Dataset) -> Network:
         reinitialise(network, derive(spec.seed, "network"))
     else:
         reference = network_reference(spec.task.network)
-        given = arguments_for(spec.task.network, dataset.input_shape, dataset.num_outputs, dict(spec.task.network_args))
-        network = Network(import_factory(reference)(**given), reference, given, _examples(dataset))
+        arguments = arguments_for(spec.task.network, dataset.input_shape, dataset.num_outputs, dict(spec.task.network_args))
+        network = Network(import_factory(reference)(**arguments), reference, arguments, _examples(dataset))
     network.module.to(device_of(spec))
     return network
 

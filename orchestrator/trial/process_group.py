@@ -1,12 +1,9 @@
-"""The processes that train one trial together: how they find each other, what they agree on, and how one of them ends."""
+"""The processes that train one trial together: how they become a group, what they agree on, and how one of them ends."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
-import struct
 import time
 import traceback
 from collections.abc import Iterator
@@ -19,17 +16,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from coppice.methods.ranks import ALONE, Ranks
-from coppice.orchestrator.folder.files import read_json, write_json
 from coppice.orchestrator.trial.errors import RanksLost
+from coppice.orchestrator.trial.rendezvous import interface_towards, rendezvous
 
-MEET_S = 900.0
-"""How long a rank waits for the others at the start: the tasks of a job may start minutes apart."""
 ANSWER_S = 1800.0
 """How long a rank waits for the others within training."""
 PROBLEM_S = 5.0
 """How long rank 0 looks for the reason when another rank is gone."""
 IDLE = timedelta(days=30)
-SIOCGIFADDR = 0x8915
 
 
 class ProcessRanks(Ranks):
@@ -45,7 +39,7 @@ class ProcessRanks(Ranks):
         self._commands_sent = 0
 
     def sum(self, *tensors: Tensor) -> None:
-        """See `Ranks.sum`."""
+        """Sum over ranks in place; see `Ranks.sum`."""
         for tensor in tensors:
             whole = tensor.contiguous()
             dist.all_reduce(whole)
@@ -53,7 +47,7 @@ class ProcessRanks(Ranks):
                 tensor.copy_(whole)
 
     def agree(self, data: bytes) -> bytes:
-        """See `Ranks.agree`."""
+        """What rank 0 passes, on all ranks; see `Ranks.agree`."""
         length = torch.tensor([len(data)])
         dist.broadcast(length, 0)
         content = torch.zeros(int(length), dtype=torch.uint8)
@@ -85,8 +79,8 @@ class ProcessRanks(Ranks):
     def report(self, error: BaseException) -> None:
         """Other ranks: leave word of what went wrong here, for rank 0 to find."""
         with contextlib.suppress(Exception):
-            told = f"rank {self.rank} of {self.size}: {type(error).__name__}: {error}"
-            self._store.set(f"problem/{self.rank}", told + "\n" + "".join(traceback.format_exception(error)))
+            summary = f"rank {self.rank} of {self.size}: {type(error).__name__}: {error}"
+            self._store.set(f"problem/{self.rank}", summary + "\n" + "".join(traceback.format_exception(error)))
 
     def problem(self, error: BaseException) -> str:
         """Rank 0: what went wrong on another rank, when that is why `error` was raised here; else nothing.
@@ -138,11 +132,10 @@ def joined(place: Path, token: str, rank: int, size: int, address: str = "127.0.
     if size == 1:
         yield None
         return
-    store, address = _met(place, token, rank, size, address)
+    store, address = rendezvous(place, token, rank, size, address)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(address))
-    dist.init_process_group(
-        _backend(), store=_within(store), rank=rank, world_size=size, timeout=timedelta(seconds=ANSWER_S)
-    )
+    limit = timedelta(seconds=ANSWER_S)
+    dist.init_process_group(_backend(), store=_within(store), rank=rank, world_size=size, timeout=limit)
     ranks = ProcessRanks(rank, size, store)
     _CURRENT.append(ranks)
     try:
@@ -160,43 +153,11 @@ def _within(store: Any) -> Any:
     return dist.PrefixStore("group", store)  # type: ignore[attr-defined]
 
 
-def _listening(address: str, port: int, main: bool) -> Any:
-    limit = timedelta(seconds=MEET_S)
-    return dist.TCPStore(address, port, is_master=main, wait_for_workers=False, timeout=limit)  # type: ignore[attr-defined]
-
-
 def _backend() -> str:
     return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-
-
-def _met(place: Path, token: str, rank: int, size: int, address: str) -> tuple[Any, str]:
-    """The store that rank 0 keeps, and its address: it listens on a free port and writes down which."""
-    if rank == 0:
-        store = _listening(address, 0, main=True)
-        write_json(place, {"token": token, "address": address, "port": store.port})
-        return store, address
-    end = time.monotonic() + MEET_S
-    while time.monotonic() < end:
-        if place.exists() and (found := read_json(place))["token"] == token:
-            return _listening(found["address"], found["port"], main=False), found["address"]
-        time.sleep(0.1)
-    raise TimeoutError(f"rank {rank} of {size} waited {MEET_S:g} s for rank 0 to say in {place} where it listens, in vain.")
 
 
 def use_gpu(local: int) -> None:
     """Where a process sees the GPUs of all ranks on its node, take its own one."""
     if torch.cuda.is_available() and torch.cuda.device_count() > 1:
         torch.cuda.set_device(local)
-
-
-def interface_towards(address: str) -> str:
-    """The network interface over which this machine reaches `address`; a host's own name may stand for another one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))
-        own = probe.getsockname()[0]
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):
-                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-                if socket.inet_ntoa(found[20:24]) == own:
-                    return name
-    return "lo"

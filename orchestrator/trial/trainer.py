@@ -86,8 +86,7 @@ class Trainer:
         self.network.module.train()
         sums = torch.zeros(2, device=self.network.device(), dtype=torch.float64)
         seed, size, num = derive(self.seed, "batches"), self.spec.batch_size, len(self.dataset.train)
-        steps, total_steps = 0, num_batches(num, size, ranks)
-        lr = 0.0
+        steps, total_steps, lr = 0, num_batches(num, size, ranks), 0.0
         for inputs, targets in train_batches(self.dataset, size, seed, epoch, self.spec.augment, (rank, ranks)):
             lr = self._set_lr((epoch - 1 + steps / total_steps) / self.spec.epochs)
             whole = min(size, num - steps * size)

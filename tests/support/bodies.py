@@ -82,13 +82,13 @@ class Vandal(Quadratic):
     """Writes down the process as it finds it, then changes everything it can."""
 
     def step(self) -> dict[str, float]:
-        write_json(self.folder.path / "found.json", found())
+        write_json(self.folder.path / "found.json", process_state())
         metrics = super().step()
         wreck(self)
         return metrics
 
 
-def found() -> dict[str, Any]:
+def process_state() -> dict[str, Any]:
     return {
         "pid": os.getpid(), "cwd": os.getcwd(), "environment": dict(os.environ), "path": sys.path,
         "umask": os.umask(os.umask(0o22)),
@@ -149,10 +149,10 @@ class LooksForTheWrapper(Trial):
         metrics = super().step()
         module = self.network.module.eval()
         inputs = torch.full((4, *self.dataset.input_shape), 0.1 * (self.ranks.rank + 1))
-        wanted = torch.autograd.grad(module(inputs).square().sum(), list(module.parameters()))
+        expected = torch.autograd.grad(module(inputs).square().sum(), list(module.parameters()))
         module.zero_grad()
         module(inputs).square().sum().backward()
-        for gradient, parameter in zip(wanted, module.parameters(), strict=True):
+        for gradient, parameter in zip(expected, module.parameters(), strict=True):
             assert parameter.grad is not None and torch.equal(gradient, parameter.grad), "the gradient is not this rank's own"
         return metrics
 

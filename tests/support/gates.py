@@ -90,9 +90,9 @@ class GatedContract(MethodContract):
         return super().act(ctx, method, selection, followers=[*followers, ctx.companion], **kwargs)
 
     def plans(self, ctx: Context, method: Method) -> list[Plan]:
-        found: list[Plan] = []
-        adapt(ctx, method, All(), self.amount, Rules(), defer=lambda plan: found.append(plan) or True)
-        return found
+        plans: list[Plan] = []
+        adapt(ctx, method, All(), self.amount, Rules(), defer=lambda plan: plans.append(plan) or True)
+        return plans
 
 
 class GatedGrowthContract(GatedContract, GrowthContract):

@@ -25,13 +25,13 @@ def prepare(spec: TrialSpec, folder: Path) -> dict[str, object]:
 
 def start(task: dict[str, object], size: int, attempt: int = 1) -> list[subprocess.Popen[str]]:
     """One process for each rank."""
-    found = []
+    processes = []
     for rank in range(size):
         slurm = {"SLURM_PROCID": rank, "SLURM_NTASKS": size, "SLURM_LOCALID": rank, "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in slurm.items()}}
         command = [sys.executable, "-c", TASK, json.dumps(task), str(attempt)]
-        found.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    return found
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return processes
 
 
 def results(processes: list[subprocess.Popen[str]], timeout: float = 120) -> list[tuple[int, str, str]]:

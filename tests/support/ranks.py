@@ -1,4 +1,4 @@
-"""Two processes that measure and adapt one network together, over gloo; what each case found is left in a file for each rank.
+"""Two processes that measure and adapt one network together, over gloo; what each case returns is left in a file for each rank.
 
 `python -m tests.support.ranks FOLDER RANK SIZE MODULE` runs `MODULE.CASES`: name -> function of the ranks.
 """
@@ -34,9 +34,9 @@ class Gloo(Ranks):
             tensor.detach().copy_(whole)
 
     def agree(self, data: bytes) -> bytes:
-        held = [data]
-        dist.broadcast_object_list(held, 0)
-        return held[0]
+        box = [data]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
 
 
 def start(folder: Path, size: int, module: str) -> list[subprocess.Popen]:
@@ -50,28 +50,28 @@ def start(folder: Path, size: int, module: str) -> list[subprocess.Popen]:
 
 
 def finished(folder: Path, processes: list[subprocess.Popen]) -> list[dict]:
-    """What each rank has found, by case; an error of one is raised with what all have said."""
+    """What each rank's cases have returned, by name; an error of one is raised with what all have said."""
     try:
-        told = [process.communicate(timeout=280)[1] for process in processes]
+        errors = [process.communicate(timeout=280)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    assert not any(process.returncode for process in processes), "\n".join(told)
+    assert not any(process.returncode for process in processes), "\n".join(errors)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(len(processes))]
 
 
 def main(folder: str, rank: str, size: str, module: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=int(rank), world_size=int(size), timeout=WAIT)
-    cases, found = importlib.import_module(module).CASES, {}
+    cases, results = importlib.import_module(module).CASES, {}
     for name, case in cases.items():
         try:
-            found[name] = case(Gloo())
+            results[name] = case(Gloo())
         except BaseException:
             print(f"rank {rank} in {name}: {traceback.format_exc()}", file=sys.stderr)
             os._exit(1)
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.save(results, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

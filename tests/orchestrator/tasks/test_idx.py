@@ -38,8 +38,8 @@ def test_reads_what_was_written(tmp_path: Path, mark: str, compressed: bool) -> 
     assert torch.equal(data.test.inputs[:, 0], IMAGES[:12])
     assert torch.equal(data.test.targets, LABELS[:12].long())
     for inputs, target in zip(data.train.inputs, data.train.targets, strict=True):
-        found = (inputs == IMAGES).flatten(1).all(1).nonzero()
-        assert LABELS[int(found)] == target
+        row = (inputs == IMAGES).flatten(1).all(1).nonzero()
+        assert LABELS[int(row)] == target
 
 
 def test_mnist_and_fashion_mnist_look_in_the_usual_folders(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def test_the_loss_suits_the_kind_of_data_set() -> None:
 
 def test_label_smoothing_by_its_formula() -> None:
     scores, classes = torch.randn(6, 3), torch.randint(0, 3, (6,))
-    wanted = torch.full((6, 3), 0.2 / 3).scatter_add(1, classes[:, None], torch.full((6, 1), 0.8))
-    expected = -(wanted * scores.log_softmax(1)).sum(1).mean()
+    smoothed = torch.full((6, 3), 0.2 / 3).scatter_add(1, classes[:, None], torch.full((6, 1), 0.8))
+    expected = -(smoothed * scores.log_softmax(1)).sum(1).mean()
     for name in ({"cross_entropy": {"label_smoothing": 0.2}}, Named(name="cross_entropy", arguments={"label_smoothing": 0.2})):
         assert torch.allclose(loss_for(WINE, name)(scores, classes), expected)
 
@@ -71,22 +71,22 @@ def test_shapes_that_would_broadcast_are_refused() -> None:
 @pytest.mark.parametrize("batch_size", [7, 512])
 def test_classification_by_hand(batch_size: int) -> None:
     module = nn.Linear(13, 3)
-    found = evaluate(module, WINE, "val", loss_for(WINE), batch_size)
+    metrics = evaluate(module, WINE, "val", loss_for(WINE), batch_size)
     scores = module(WINE.val.inputs).detach()
-    assert set(found) == {"loss", "accuracy"}
-    assert found["loss"] == pytest.approx(float(functional.cross_entropy(scores, WINE.val.targets)), rel=1e-5)
-    assert found["accuracy"] == pytest.approx(float((scores.argmax(1) == WINE.val.targets).double().mean()))
+    assert set(metrics) == {"loss", "accuracy"}
+    assert metrics["loss"] == pytest.approx(float(functional.cross_entropy(scores, WINE.val.targets)), rel=1e-5)
+    assert metrics["accuracy"] == pytest.approx(float((scores.argmax(1) == WINE.val.targets).double().mean()))
 
 
 @pytest.mark.parametrize("batch_size", [7, 512])
 def test_regression_by_hand(batch_size: int) -> None:
     module = nn.Linear(10, 1)
-    found = evaluate(module, DIABETES, "test", loss_for(DIABETES), batch_size)
+    metrics = evaluate(module, DIABETES, "test", loss_for(DIABETES), batch_size)
     assert DIABETES.test is not None
     output, targets = module(DIABETES.test.inputs).detach(), DIABETES.test.targets
-    assert found["loss"] == pytest.approx(float(functional.mse_loss(output, targets)), rel=1e-5)
-    assert found["r2"] == pytest.approx(r2_score(targets.numpy(), output.numpy()), rel=1e-4)
-    assert found["rmse"] == pytest.approx(float(functional.mse_loss(output, targets)) ** 0.5 * DIABETES.target_std, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(float(functional.mse_loss(output, targets)), rel=1e-5)
+    assert metrics["r2"] == pytest.approx(r2_score(targets.numpy(), output.numpy()), rel=1e-4)
+    assert metrics["rmse"] == pytest.approx(float(functional.mse_loss(output, targets)) ** 0.5 * DIABETES.target_std, rel=1e-5)
 
 
 def test_modes_statistics_and_gradients_are_left_as_they_were() -> None:
@@ -113,8 +113,8 @@ def test_what_is_not_finite_is_returned_as_it_is() -> None:
     nn.init.constant_(module.weight, float("nan"))
     nn.init.constant_(linear.weight, float("inf"))
     assert math.isnan(evaluate(module, WINE, "val", loss_for(WINE))["loss"])
-    found = evaluate(linear, DIABETES, "val", loss_for(DIABETES))
-    assert not math.isfinite(found["loss"]) and not math.isfinite(found["r2"]) and not math.isfinite(found["rmse"])
+    metrics = evaluate(linear, DIABETES, "val", loss_for(DIABETES))
+    assert not math.isfinite(metrics["loss"]) and not math.isfinite(metrics["r2"]) and not math.isfinite(metrics["rmse"])
 
 
 def test_r2_of_targets_that_do_not_vary_is_nan() -> None:

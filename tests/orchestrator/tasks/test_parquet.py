@@ -107,9 +107,9 @@ def test_many_batches_of_rows_are_put_together_in_order(tmp_path: Path, monkeypa
     train = samples(200)
     write(tmp_path / "d" / "train.parquet", samples(10))
     write(tmp_path / "d" / "validation.parquet", train)
-    found = load_dataset("image_parquet", tmp_path / "d").val
-    assert torch.equal(found.inputs, train.inputs)
-    assert torch.equal(found.targets, train.targets)
+    val = load_dataset("image_parquet", tmp_path / "d").val
+    assert torch.equal(val.inputs, train.inputs)
+    assert torch.equal(val.targets, train.targets)
 
 
 def test_flip_or_crop_alone(tmp_path: Path) -> None:
@@ -126,19 +126,19 @@ def test_a_damaged_cache_is_made_again(
 ) -> None:
     write(tmp_path / "d" / "train.parquet", samples(20))
     good = load_dataset("image_parquet", tmp_path / "d")
-    (kept,) = cache.iterdir()
-    content = kept.read_bytes()
+    (file,) = cache.iterdir()
+    content = file.read_bytes()
     altered = content[:-50] + bytes([content[-50] ^ 1]) + content[-49:]
-    kept.write_bytes({"truncated": content[:-100], "altered": altered, "empty": b"", "text": b"hello, this is no cache"}[how])
+    file.write_bytes({"truncated": content[:-100], "altered": altered, "empty": b"", "text": b"hello, this is no cache"}[how])
     seen = decoded(monkeypatch)
     again = load_dataset("image_parquet", tmp_path / "d")
     assert len(seen) == 1
     assert "is damaged" in caplog.text
     assert torch.equal(good.train.inputs, again.train.inputs)
-    assert kept.read_bytes() == content
+    assert file.read_bytes() == content
     load_dataset("image_parquet", tmp_path / "d")
     assert len(seen) == 1
-    assert list(cache.iterdir()) == [kept], "no temporary file may stay"
+    assert list(cache.iterdir()) == [file], "no temporary file may stay"
 
 
 def test_a_cache_that_cannot_be_written_is_only_slower(

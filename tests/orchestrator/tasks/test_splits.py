@@ -58,6 +58,6 @@ def test_values_are_divided_and_limited_at_random() -> None:
     split = Split(torch.arange(100).float()[:, None], torch.rand(100, 1))
     stays, apart = divide(split, 0.25, 0, "val")
     assert (len(stays), len(apart)) == (75, 25)
-    kept = limit(split, 10, 0).inputs[:, 0]
-    assert len(kept) == 10
-    assert kept.tolist() != list(range(10))
+    chosen = limit(split, 10, 0).inputs[:, 0]
+    assert len(chosen) == 10
+    assert chosen.tolist() != list(range(10))

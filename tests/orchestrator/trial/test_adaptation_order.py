@@ -63,9 +63,9 @@ class TestOrder:
         more = grow({"periodic": {"every": 2, "until": 2}}, amount=40)
         less = prune({"target": {"size": 700}}, how="magnitude", amount=1.0, where="all")
         trial = run(tree(more, less), tmp_path / "t")
-        grown, wanted = 64 * 48 + 48 + 48 * 48 + 48 + 48 * 10 + 10, 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
+        grown, expected = 64 * 48 + 48 + 48 * 48 + 48 + 48 * 10 + 10, 64 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10
         assert round(48 * (700 / grown) ** 0.5) == 16
-        assert trial.adaptations.all[1].acted[0] == 2 and trial.history[1]["parameters"] == wanted
+        assert trial.adaptations.all[1].acted[0] == 2 and trial.history[1]["parameters"] == expected
 
     def test_what_was_shrunk_to_zero_is_a_change(self, tmp_path: Path) -> None:
         once, shrink = {"periodic": {"every": 2, "until": 2}}, {"shrink": {"steps": 6}}

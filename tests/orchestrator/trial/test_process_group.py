@@ -62,8 +62,8 @@ def test_each_run_of_several_ranks_is_the_same_bit_for_bit(tmp_path: Path) -> No
         ended = results(start(prepare(batch_norm, tmp_path / name), 2))
         assert [code for code, _, _ in ended] == [0, 0], ended
     assert files(tmp_path / "a") == files(tmp_path / "b")
-    told = [[{**e, "seconds": 0, "time": 0, "trial": ""} for e in events(tmp_path / n, "metrics")] for n in "ab"]
-    assert told[0] == told[1]
+    metrics = [[{**e, "seconds": 0, "time": 0, "trial": ""} for e in events(tmp_path / n, "metrics")] for n in "ab"]
+    assert metrics[0] == metrics[1]
 
 
 def test_no_wrapper_is_left_on_the_network_between_epochs(tmp_path: Path) -> None:
