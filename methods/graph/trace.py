@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
 from coppice.methods.graph.convert import Run, to_graph
+from coppice.methods.graph.dispatch import Dispatch
 from coppice.methods.graph.terms import Fix
 from coppice.methods.graph.values import Graph
 from coppice.methods.graph.watch import Value, Watch
@@ -116,12 +117,12 @@ def _forward(plan: _Plan, watch: Watch, training: bool) -> None:
     for _, m in plan.modules.values():
         m.__dict__["training"] = training
     inputs = tuple(_input(watch, item) for item in plan.inputs)
-    with watch:
+    with Dispatch(watch):
         output = plan.module(*inputs)
-    found = list(_output_tensors(output))
-    if not found:
+    outputs = list(_output_tensors(output))
+    if not outputs:
         raise ValueError(f"the forward must return tensors (or containers of them), but it returned {type(output).__name__}.")
-    for tensor in found:
+    for tensor in outputs:
         for dim in watch.value(tensor).dims:
             watch.algebra.freeze(dim, "output of the network")
 

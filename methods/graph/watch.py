@@ -1,4 +1,4 @@
-"""The dispatch mode that watches a forward: every tensor carries the terms of its dimensions and where it comes from."""
+"""Notes on a forward: every tensor carries the terms of its dimensions and where it comes from; rules write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from coppice.methods.graph.source import caller, user_frame, written_attributes, written_numbers
 from coppice.methods.graph.terms import Fix, Term, Var, norm
@@ -50,15 +49,14 @@ Handler = Callable[["Watch", Any, tuple[Any, ...], dict[str, Any]], Any]
 """Runs one operator and labels what it returns."""
 
 
-class Watch(TorchDispatchMode):
-    """Labels every tensor of a forward.
+class Watch:
+    """The notes on a forward: labels of its tensors, and what their dimensions are used for.
 
     Args:
         meta: tensors hold no data; constants made in the forward are moved to the meta device too.
     """
 
     def __init__(self, meta: bool) -> None:
-        super().__init__()
         self.meta = meta
         self.values: dict[int, Value] = {}
         self.algebra = Algebra(self.describe)
@@ -74,17 +72,6 @@ class Watch(TorchDispatchMode):
         self.operator = ""
         self.nothing = torch.empty((0,), device="meta")
         self._next_bit = 1
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No guard against compilation around each operator: nothing is compiled while a mode is active."""
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Hand the operator to its rule."""
-        from coppice.methods.graph.rules import handler
-
-        return handler(func)(self, func, args, kwargs or {})
 
     def describe(self) -> str:
         """Which operator is running, and from where in the user's code."""
