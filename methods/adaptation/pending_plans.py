@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coppice.methods.plan import GrowPlan, MaskPlan, Plan, PrunePlan
-from coppice.methods.surgery.changes import Follower, TensorChange
-from coppice.methods.surgery.masks import resized_mask
+from coppice.methods.surgery.changes import Follower, TensorChange, followed
 
 
 class PendingPlans(Follower):
@@ -52,7 +50,7 @@ def _follow(plan: Plan, name: str, changes: Sequence[TensorChange]) -> Plan:
     if isinstance(plan, MaskPlan) and name in plan.masks:
         mask = plan.masks[name]
         for c in changes:
-            mask = resized_mask(mask, c.dim, torch.tensor(c.index, device=mask.device))
+            mask = followed(mask, c, fill=True)
         plan = replace(plan, masks={**plan.masks, name: mask})
     if isinstance(plan, GrowPlan):
         plan = replace(
@@ -70,7 +68,5 @@ def _followed(value: Tensor, changes: Sequence[TensorChange], own: int | None) -
     """A plan's tensor after the tensor it belongs to was resized; its dimension `own` holds new units and stays."""
     for change in changes:
         if change.dim != own and value.shape[change.dim] == change.old_size:
-            index = torch.tensor(change.index, device=value.device)
-            value = value.index_select(change.dim, index.clamp(min=0))
-            value = value.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
+            value = followed(value, change)
     return value

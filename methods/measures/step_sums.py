@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.companion import Companion
-from coppice.methods.surgery.changes import TensorChange
+from coppice.methods.surgery.changes import TensorChange, followed
 
 
 class Accumulated(Companion):
@@ -46,19 +46,11 @@ class Accumulated(Companion):
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
         """See `Follower.resized`."""
         for table in self.tables.values():
-            if name in table:
-                table[name] = _followed(table[name], changes)
+            for change in changes if name in table else ():
+                table[name] = followed(table[name], change)
 
     def removed(self, name: str, parameter: nn.Parameter) -> None:
         """See `Follower.removed`."""
         self.steps.pop(name, None)
         for table in self.tables.values():
             table.pop(name, None)
-
-
-def _followed(value: Tensor, changes: Sequence[TensorChange]) -> Tensor:
-    for change in changes:
-        index = torch.tensor(change.index, device=value.device)
-        value = value.index_select(change.dim, index.clamp(min=0))
-        value = value.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
-    return value

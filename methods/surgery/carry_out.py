@@ -13,8 +13,8 @@ from coppice.methods.graph.values import Element, Graph, Occurrence
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from coppice.methods.surgery import layers
-from coppice.methods.surgery.changes import Follower, TensorChange
-from coppice.methods.surgery.masks import apply_masks, mask_of, resized_mask
+from coppice.methods.surgery.changes import Follower, TensorChange, followed
+from coppice.methods.surgery.masks import apply_masks, mask_of
 from coppice.methods.surgery.normalised import normalised_consumers
 from coppice.methods.surgery.resize import Resize, narrowing, resize, widening
 from coppice.methods.surgery.tensors import get_tensor, set_tensor
@@ -27,10 +27,10 @@ def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> No
     if isinstance(plan, MaskPlan):
         _set_masks(network, plan.masks, followers)
     elif isinstance(plan, InsertPlan):
-        _tell(followers, layers.insert(network, plan), added=True)
+        _notify(followers, layers.insert(network, plan), added=True)
         network.changed()
     elif isinstance(plan, RemovePlan):
-        _tell(followers, layers.remove(network, plan), added=False)
+        _notify(followers, layers.remove(network, plan), added=False)
         network.changed()
     else:
         element = network.element(plan.element)
@@ -74,7 +74,7 @@ def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[
     for name, changes in changed.items():
         if name in network.masks:
             for c in changes:
-                network.masks[name] = resized_mask(network.masks[name], c.dim, torch.tensor(c.index, device=network.device()))
+                network.masks[name] = followed(network.masks[name], c, fill=True)
         for follower in followers:
             follower.resized(name, get_tensor(network.module, name), changes)
     _settle(network, followers)
@@ -100,7 +100,7 @@ def _mirrors(followers: Iterable[Follower]) -> list[nn.Module]:
     return [m for m in (f.mirror() for f in followers) if m is not None]
 
 
-def _tell(followers: Iterable[Follower], parameters: Sequence[tuple[str, nn.Parameter]], added: bool) -> None:
+def _notify(followers: Iterable[Follower], parameters: Sequence[tuple[str, nn.Parameter]], added: bool) -> None:
     for name, parameter in parameters:
         for follower in followers:
             (follower.added if added else follower.removed)(name, parameter)

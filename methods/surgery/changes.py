@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -25,6 +26,13 @@ class TensorChange:
     dim: int
     index: tuple[int, ...]
     old_size: int
+
+
+def followed(tensor: Tensor, change: TensorChange, fill: float = 0.0) -> Tensor:
+    """A tensor of the old size along `change.dim`, brought to the new one; new entries are `fill`."""
+    index = torch.tensor(change.index, device=tensor.device)
+    entries = tensor.index_select(change.dim, index.clamp(min=0))
+    return entries.index_fill(change.dim, (index < 0).nonzero().flatten(), fill)
 
 
 class Follower(ABC):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coppice.methods.graph.expr import NEW, index_map
 from coppice.methods.graph.values import Element, Graph
 from coppice.methods.plan import GrowPlan
-from coppice.methods.surgery.changes import TensorChange
+from coppice.methods.surgery.changes import TensorChange, followed
 
 CONSTANTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0, "raw": 0.0}
 """Fill of new entries by role, where neither the plan's values nor copies say otherwise."""
@@ -124,7 +124,5 @@ class Fill:
 def _brought_to_size(values: Tensor, changes: Sequence[TensorChange]) -> Tensor:
     """Values were given for the old sizes of the other dimensions: follow those that changed, with zeros for new entries."""
     for change in changes:
-        index = torch.tensor(change.index, device=values.device)
-        values = values.index_select(change.dim, index.clamp(min=0))
-        values = values.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
+        values = followed(values, change)
     return values

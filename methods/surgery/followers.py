@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coppice.methods.surgery.changes import Follower, TensorChange
+from coppice.methods.surgery.changes import Follower, TensorChange, followed
 from coppice.methods.surgery.tensors import owner
 
 SECOND_MOMENTS = frozenset(
@@ -47,7 +48,8 @@ class OptimizerFollower(Follower):
             if value.ndim != tensor.ndim or any(s not in (1, old) for s, old in zip(value.shape, old_shape, strict=True)):
                 del self.optimizer.state[tensor]
                 return
-            state[key] = _followed(value, [c for c in changes if value.shape[c.dim] == c.old_size], key in SECOND_MOMENTS)
+            follow = _followed_by_mean if key in SECOND_MOMENTS else followed
+            state[key] = reduce(follow, [c for c in changes if value.shape[c.dim] == c.old_size], value)
 
     def masked(self, name: str, tensor: Tensor, before: Tensor, after: Tensor) -> None:
         """New connections start without momentum; their second moments are the mean of those that are kept.
@@ -96,24 +98,17 @@ class OptimizerFollower(Follower):
             group["params"] = parameters
 
 
-def _followed(value: Tensor, changes: Sequence[TensorChange], mean: bool) -> Tensor:
-    for change in changes:
-        value = _follow(value, change, mean)
-    return value
-
-
-def _follow(value: Tensor, change: TensorChange, mean: bool) -> Tensor:
+def _followed_by_mean(value: Tensor, change: TensorChange) -> Tensor:
+    """As `followed`, but new entries are the mean of the kept ones along the resized dimension."""
+    entries = followed(value, change)
     index = torch.tensor(change.index, device=value.device)
-    gathered = value.index_select(change.dim, index.clamp(min=0))
     new = (index < 0).nonzero().flatten()
     if not len(new):
-        return gathered
-    if not mean:
-        return gathered.index_fill(change.dim, new, 0.0)
-    kept = gathered.index_select(change.dim, (index >= 0).nonzero().flatten())
-    shape = list(gathered.shape)
+        return entries
+    kept = entries.index_select(change.dim, (index >= 0).nonzero().flatten())
+    shape = list(entries.shape)
     shape[change.dim] = len(new)
-    return gathered.index_copy(change.dim, new, kept.mean(change.dim, keepdim=True).expand(shape))
+    return entries.index_copy(change.dim, new, kept.mean(change.dim, keepdim=True).expand(shape))
 
 
 def _copied(value: Any) -> Any:

@@ -34,9 +34,3 @@ def mask_gradients(network: Network) -> None:
         gradient = get_tensor(network.module, name).grad
         if gradient is not None:
             gradient.mul_(mask)
-
-
-def resized_mask(mask: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The mask of a resized tensor; new entries are kept ones."""
-    gathered = mask.index_select(dim, index.clamp(min=0))
-    return gathered.index_fill(dim, (index < 0).nonzero().flatten(), True)

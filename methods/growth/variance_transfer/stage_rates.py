@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coppice.methods.companion import Companion
 from coppice.methods.network import Network
-from coppice.methods.surgery.changes import TensorChange
+from coppice.methods.surgery.changes import TensorChange, followed
 
 
 class StageRates(Companion):
@@ -48,7 +48,7 @@ class StageRates(Companion):
         seed = self.seeds.get(name, torch.ones(old_shape, dtype=torch.bool)).to(tensor.device)
         new = torch.zeros(old_shape, dtype=torch.bool, device=tensor.device)
         for c in changes:
-            factor, seed, new = (_followed(t, c, fill) for t, fill in ((factor, 1.0), (seed, False), (new, True)))
+            factor, seed, new = (followed(t, c, fill) for t, fill in ((factor, 1.0), (seed, False), (new, True)))
         if grows:
             factor[new] = _ratio(tensor, new, seed)
         self.factors[name], self.seeds[name] = factor, seed
@@ -82,12 +82,6 @@ class StageRates(Companion):
         self.factors = {k.removeprefix("factor|"): t for k, t in kept.items() if k.startswith("factor|")}
         self.seeds = {k.removeprefix("seed|"): t.bool() for k, t in kept.items() if k.startswith("seed|")}
         self._before = {}
-
-
-def _followed(tensor: Tensor, change: TensorChange, fill: float) -> Tensor:
-    index = torch.tensor(change.index, device=tensor.device)
-    entries = tensor.index_select(change.dim, index.clamp(min=0))
-    return entries.index_fill(change.dim, (index < 0).nonzero().flatten(), fill)
 
 
 def _ratio(tensor: Tensor, new: Tensor, seed: Tensor) -> float:

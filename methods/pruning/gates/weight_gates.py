@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coppice.methods.companion import Companion
 from coppice.methods.network import Network
-from coppice.methods.surgery.changes import TensorChange
+from coppice.methods.surgery.changes import TensorChange, followed
 from coppice.methods.surgery.tensors import get_tensor
 
 
@@ -128,7 +128,5 @@ class Gates(Companion):
         if raw is None:
             return
         for change in changes:
-            index = torch.tensor(change.index, device=raw.device)
-            raw = raw.index_select(change.dim, index.clamp(min=0))
-            raw = raw.index_fill(change.dim, (index < 0).nonzero().flatten(), 0.0)
+            raw = followed(raw, change)
         self.raw[name] = raw
