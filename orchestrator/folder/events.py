@@ -1,9 +1,10 @@
-"""PURPOSE"""
+"""The events of a trial: how they are written to and read from its file, and what they say of its state."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,14 @@ def state_of(events: Sequence[Mapping[str, Any]]) -> str:
 
 def numbers(event: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a metrics event."""
-    found = {k: v for k, v in event.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    return {k: float(v) for k, v in found.items() if k not in ("time", "step")}
+    values = {k: v for k, v in event.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return {k: float(v) for k, v in values.items() if k not in ("time", "step")}
+
+
+def status_event(trial: str, status: str, epoch: int, step: int = 0, **content: str) -> dict[str, Any]:
+    """The event that a trial's status is `status` from now on; `content` says why."""
+    head = {"type": "status", "trial": trial, "time": time.time(), "epoch": epoch, "step": step}
+    return {**head, "status": status, **content}
 
 
 TRANSIENT = ("metrics", "structural", "skipped", "checkpoint")

@@ -1,4 +1,4 @@
-"""PURPOSE"""
+"""Files that survive the death of their writer: atomic writes, JSON, and locks that end with the process that holds them."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import TRANSIENT, append_event, read_events
 from coppice.orchestrator.folder.files import exclusive, write_atomic
 
@@ -51,9 +52,7 @@ class TrialFolder:
         Raises:
             Superseded: it does; see `coppice.orchestrator.folder.attempts`.
         """
-        from coppice.orchestrator.folder import attempts as fence
-
-        fence.check(self.path)
+        attempts.check(self.path)
         append_event(self.events, event)
 
     def truncate_events(self, epoch: int) -> None:

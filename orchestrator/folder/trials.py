@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coppice.orchestrator.folder import attempts as fence
-from coppice.orchestrator.folder.events import FINAL, numbers, read_events, state_of
+from coppice.orchestrator.folder import attempts
+from coppice.orchestrator.folder.events import FINAL, numbers, read_events, state_of, status_event
 from coppice.orchestrator.folder.files import read_json, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
 
@@ -81,10 +80,9 @@ class Ledger:
         """
         epoch = int((result or {}).get("epoch", 0))
         if status == "stopped":
-            fence.close(self.folder.trial(name).path)
+            attempts.close(self.folder.trial(name).path)
             self.folder.trial(name).truncate_events(epoch)
-        event = {"type": "status", "trial": name, "time": time.time(), "epoch": epoch, "step": 0, "status": status, **content}
-        self.folder.trial(name).append_event(event)
+        self.folder.trial(name).append_event(status_event(name, status, epoch, 0, **content))
 
     def interrupt(self) -> None:
         """Mark every trial that was running as interrupted."""

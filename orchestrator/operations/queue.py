@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from coppice.orchestrator.folder.events import FINAL, read_events, state_of
+from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
 from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
 from coppice.slurm.broker.journal import Attempt, Journal
 from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
@@ -149,8 +148,5 @@ def retry(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
         trial = folder.trial(name)
         (trial.path / CANCELLED).unlink(missing_ok=True)
         epoch = max((e.get("epoch", 0) for e in read_events(trial.events)), default=0)
-        trial.append_event({
-            "type": "status", "trial": name, "time": time.time(), "epoch": epoch, "step": 0, "status": "interrupted",
-            "reason": "to be tried again",
-        })  # fmt: skip
+        trial.append_event(status_event(name, "interrupted", epoch, reason="to be tried again"))
     return failed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice.orchestrator.config.models import TrialSpec
 from coppice.orchestrator.folder import attempts
-from coppice.orchestrator.folder.events import numbers, read_events
+from coppice.orchestrator.folder.events import numbers, read_events, status_event
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.working_directory import search_working_directory
@@ -140,9 +139,7 @@ class Runner:
 
     def _status(self, status: str, **content: str) -> None:
         epoch, step = int(self._last.get("epoch", 0)), int(self._last.get("step", 0))
-        head = {"type": "status", "trial": self._trial.name, "time": time.time(), "epoch": epoch, "step": step}
-        attempts.check(self._trial.path)
-        self._trial.append_event({**head, "status": status, **content})
+        self._trial.append_event(status_event(self._trial.name, status, epoch, step, **content))
 
 
 def open_body(task: dict[str, Any], prepare: Callable[[int], None]) -> Body:

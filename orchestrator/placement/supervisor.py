@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import abc
 import functools
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from coppice.orchestrator.folder.checkpoint import available
-from coppice.orchestrator.folder.events import FINAL, append_event, read_events, state_of
+from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
 from coppice.orchestrator.folder.layout import CANCELLED, STOP, TrialFolder
 
 WITHOUT_PROGRESS = 3
@@ -120,11 +119,7 @@ class BaseSupervisor(abc.ABC):
         """End a trial by the driver's word; no attempt at it writes anything afterwards."""
         self._shut_out(trial)
         trial.over = True
-        event = {
-            "type": "status", "trial": trial.key, "time": time.time(), "epoch": self._epoch(trial), "step": 0,
-            "status": "failed", "error": reason, "traceback": "",
-        }  # fmt: skip
-        append_event(trial.folder.events, event)
+        trial.folder.append_event(status_event(trial.key, "failed", self._epoch(trial), error=reason, traceback=""))
 
     def _under_way(self) -> Iterable[SupervisedTrial]:
         return (trial for trial in self._trials.values() if not trial.over)
