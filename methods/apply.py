@@ -85,11 +85,11 @@ def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
             precision.enter_context(torch.autocast(kind, enabled=False))
         module.eval()
         try:
-            found = module(*arguments)
+            output = module(*arguments)
         finally:
             for submodule, training in modes:
                 submodule.training = training
-    return [t.detach().clone() for t in tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
+    return [t.detach().clone() for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
 
 
 def predicted(plan: Plan) -> float | None:
@@ -174,7 +174,7 @@ class Snapshot:
         return Snapshot(parameters, modules, record, [f.snapshot() for f in followers])
 
     def restore(self, network: Network, followers: Sequence[Follower]) -> None:
-        """Come back."""
+        """Put the network and its followers back to the moment of `take`."""
         for module, table in self.modules:
             module.__dict__.clear()
             module.__dict__.update(table | {k: dict(v) for k, v in table.items() if k in _TABLES})

@@ -36,7 +36,7 @@ class Companion(Follower):
         """After the optimizer's step."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """State, by name."""
+        """The state as tensors by name, for a checkpoint; none by default."""
         return {}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

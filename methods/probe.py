@@ -61,10 +61,10 @@ def probe(network: Network, elements: Sequence[Element] | None = None) -> list[E
         `inexact`, one that does not run is `no`, and an element that runs in neither direction has a `reason`. Attributes are
         cut down to those with which the resized network runs.
     """
-    found = network.elements() if elements is None else elements
+    candidates = network.elements() if elements is None else elements
     with torch.random.fork_rng(devices=[]):
         subject = _Subject.of(network)
-        return [_verify(subject, e) if e.permissible and e.level != "weight" else e for e in found]
+        return [_verify(subject, e) if e.permissible and e.level != "weight" else e for e in candidates]
 
 
 @dataclass(frozen=True)
@@ -111,28 +111,29 @@ def _random_input(item: Any, generator: torch.Generator) -> Any:
 @torch.no_grad()
 def _outputs(network: Network) -> list[Tensor]:
     network.module.eval()
-    found = network.module(*network.example_inputs)
-    return [t.detach().clone() for t in tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
+    output = network.module(*network.example_inputs)
+    return [t.detach().clone() for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
 
 
 def _verify(subject: _Subject, element: Element) -> Element:
     if element.level in _UNITS:
         return _verify_units(subject, element)
     if element.level == "insertion":
-        kept, reasons = [], []
+        runnable, reasons = [], []
         for kind in element.kinds:
             plan = InsertPlan(element.name, kind)
             outcome = _attempt(subject, partial(layers.insert, plan=plan), subject.reference)
             reasons.append(outcome.reason)
-            kept += [kind] if outcome.reason is None else []
-        return _with(element, {"kinds": tuple(kept)}, "; ".join(r for r in reasons if r) if not kept else None, bool(kept))
+            runnable += [kind] if outcome.reason is None else []
+        reason = None if runnable else "; ".join(r for r in reasons if r)
+        return _with(element, {"kinds": tuple(runnable)}, reason, bool(runnable))
     outcome = _attempt(subject, lambda n: layers.remove(n, RemovePlan(element.name)), subject.reference)
     return _with(element, {}, outcome.reason, outcome.reason is None)
 
 
 def _with(element: Element, changes: dict[str, Any], reason: str | None, verified: bool) -> Element:
-    told = f"removing or inserting does not run: {reason}" if reason else None
-    return replace(element, reason=told, verified=verified, **changes)
+    refusal = f"removing or inserting does not run: {reason}" if reason else None
+    return replace(element, reason=refusal, verified=verified, **changes)
 
 
 def _verify_units(subject: _Subject, element: Element) -> Element:
@@ -180,14 +181,14 @@ def _attempt(subject: _Subject | Network, change: Callable[[Network], Any], refe
     except _CANNOT_RUN as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return Outcome(None, lines[0][:200])
-    worst = 0.0
+    largest_error = 0.0
     for a, b in zip(outputs, reference, strict=True):
         if a.shape != b.shape:
             return Outcome(None, f"the output would have shape {tuple(a.shape)} in place of {tuple(b.shape)}")
         if b.numel():
             relative = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-12)
-            worst = max(worst, relative if math.isfinite(relative) else math.inf)
-    return Outcome(worst)
+            largest_error = max(largest_error, relative if math.isfinite(relative) else math.inf)
+    return Outcome(largest_error)
 
 
 def _settled(element: Element, grown: Outcome, shrunk: Outcome) -> Element:

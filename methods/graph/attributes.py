@@ -102,8 +102,8 @@ def _governs(module: nn.Module, name: str, occurrence: Occurrence, direct: bool)
 
 def _matching(expr: Expr, atom: str, value: int, prefix: bool) -> Expr | None:
     """The smallest part of `expr` that contains the atom and has the given size (at its front, if `prefix`)."""
-    found = [e for e in _runs(expr, prefix) if e.size == value and atom in atom_names(e)]
-    return min(found, key=lambda e: len(list(walk(e))), default=None)
+    runs = [e for e in _runs(expr, prefix) if e.size == value and atom in atom_names(e)]
+    return min(runs, key=lambda e: len(list(walk(e))), default=None)
 
 
 def _runs(expr: Expr, prefix: bool) -> Iterator[Expr]:

@@ -39,12 +39,12 @@ def connected(module: nn.Module) -> dict[str, Connected]:
 
 def settle(module: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The masks of a network after its modules have taken them over: those of entries that cannot exist are False."""
-    found = dict(masks)
+    settled = dict(masks)
     for name, part in connected(module).items():
         prefix = f"{name}." if name else ""
         own = {key.removeprefix(prefix): mask for key, mask in masks.items() if key.startswith(prefix)}
-        found |= {prefix + key: mask for key, mask in part.settle(own).items()}
-    return found
+        settled |= {prefix + key: mask for key, mask in part.settle(own).items()}
+    return settled
 
 
 def could_exist(module: nn.Module, name: str, mask: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def could_exist(module: nn.Module, name: str, mask: Tensor) -> Tensor:
     """
     for owner, part in connected(module).items():
         prefix = f"{owner}." if owner else ""
-        found = part.could_exist(name.removeprefix(prefix)) if name.startswith(prefix) else None
-        if found is not None:
-            return found
+        addable = part.could_exist(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        if addable is not None:
+            return addable
     return ~mask

@@ -96,7 +96,7 @@ def _freeze_unsound(run: Run) -> bool:
         term = norm(dim)
         for var in () if isinstance(term, Fix) else variables(term):
             roles.setdefault(var, set()).update(run.watch.roles.get((name, position), {"raw"}))
-    found = False
+    changed = False
     for var, known in roles.items():
         reason = ""
         if not known & _MAKES:
@@ -105,13 +105,13 @@ def _freeze_unsound(run: Run) -> bool:
             reason = "no parameter uses its units"
         if reason:
             run.watch.algebra.freeze(var, reason)
-            found = True
-    return found
+            changed = True
+    return changed
 
 
 def _freeze_ties(run: Run) -> bool:
     """Freeze what a literal ties to something that does not change."""
-    found = False
+    changed = False
     for a, b in run.watch.ties:
         left, right = _without_common(a, b)
         if isinstance(left, Var) and isinstance(right, Var):
@@ -119,8 +119,8 @@ def _freeze_ties(run: Run) -> bool:
         for term in (left, right):
             for var in list(variables(term)):
                 run.watch.algebra.freeze(var, "its size is tied to one that does not change")
-                found = True
-    return found
+                changed = True
+    return changed
 
 
 def _without_common(a: Term, b: Term) -> tuple[Term, Term]:
@@ -195,9 +195,9 @@ def _atoms(
             ties.setdefault(names[right], set()).add(names[left])
     var_of = {name: var for var, name in names.items()}
     infos = {}
-    for name, found in occurrences.items():
+    for name, places in occurrences.items():
         var = var_of[name]
-        infos[name] = AtomInfo(name, var.size, tuple(found), var.marks, tuple(sorted(ties.get(name, ()))))
+        infos[name] = AtomInfo(name, var.size, tuple(places), var.marks, tuple(sorted(ties.get(name, ()))))
     return infos
 
 

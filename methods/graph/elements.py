@@ -86,7 +86,7 @@ def _minimum(info: AtomInfo) -> int:
     if info.marks & {"conv_groups", "gn_groups"}:
         return 2
     products = [[p for p in walk(o.expr) if isinstance(p, Prod) and info.name in atom_names(p)] for o in info.occurrences]
-    beside_atoms = any(sum(bool(atom_names(f)) for f in p.factors) > 1 for found in products for p in found)
+    beside_atoms = any(sum(bool(atom_names(f)) for f in p.factors) > 1 for nested in products for p in nested)
     return 2 if beside_atoms or all(products) else 1
 
 

@@ -45,7 +45,7 @@ class Prod:
 
     @cached_property
     def size(self) -> int:
-        """Number of entries."""
+        """Number of entries along the dimension."""
         return math.prod(f.size for f in self.factors)
 
     def __str__(self) -> str:
@@ -54,13 +54,13 @@ class Prod:
 
 @dataclass(frozen=True)
 class Sum:
-    """Ordered concatenation."""
+    """Parts of a dimension one behind the other, in order."""
 
     terms: tuple[Expr, ...]
 
     @cached_property
     def size(self) -> int:
-        """Number of entries."""
+        """Number of entries along the dimension."""
         return sum(t.size for t in self.terms)
 
     def __str__(self) -> str:

@@ -67,15 +67,15 @@ def _attention_sizes(modules: Mapping[str, nn.Module], graph: Graph) -> dict[str
 
 
 def _attention_exprs(modules: Mapping[str, nn.Module], graph: Graph) -> list[tuple[Expr, Expr]]:
-    found = []
+    pairs = []
     for name, m in modules.items():
         if isinstance(m, nn.MultiheadAttention):
             prefix = f"{name}." if name else ""
             first = f"{prefix}in_proj_weight" if m.in_proj_weight is not None else f"{prefix}q_proj_weight"
             last = f"{prefix}out_proj.weight"
             dims, outs = (graph.tensors[graph.aliases.get(t, t)] for t in (first, last))
-            found.append((dims[1], outs[1]))
-    return found
+            pairs.append((dims[1], outs[1]))
+    return pairs
 
 
 def _fixed_attention(modules: Mapping[str, nn.Module], graph: Graph) -> Iterable[str]:
@@ -99,8 +99,8 @@ def _literal_ties(graph: Graph) -> list[tuple[str, ...]]:
 def _attribute_ties(graph: Graph, edits: Edits) -> list[tuple[str, ...]]:
     """Parts of dimensions whose size is the same single attribute."""
     users: dict[tuple[str, str], list[str]] = {}
-    for name, found in edits.items():
-        for edit in found:
+    for name, of_atom in edits.items():
+        for edit in of_atom:
             if isinstance(edit.expr, Atom) and "/" in name:
                 users.setdefault((edit.module, edit.name), []).append(name)
     certain = {(edit.module, edit.name) for edit in graph.attributes}

@@ -82,14 +82,14 @@ def written_attributes(frame: FrameType, sizes: tuple[int, ...]) -> list[tuple[i
 
     `x.view(n, self.heads, -1)` says so directly; a local name counts where its only assignment is such an attribute.
     """
-    found = []
+    attributes = []
     for position, path in _attribute_paths(frame.f_code, frame.f_lasti, len(sizes)):
         owner = frame.f_locals.get(path[0])
         for name in path[1:-1]:
             owner = getattr(owner, name, None)
         if isinstance(owner, nn.Module) and owner.__dict__.get(path[-1]) == sizes[position] > 1:
-            found.append((position, owner, path[-1]))
-    return found
+            attributes.append((position, owner, path[-1]))
+    return attributes
 
 
 @lru_cache(maxsize=4096)

@@ -31,7 +31,7 @@ class Var:
 
 
 class Mul:
-    """Row-major product."""
+    """Dimensions that a view made one, row-major: the last varies fastest."""
 
     __slots__ = ("parts", "size")
 
@@ -41,7 +41,7 @@ class Mul:
 
 
 class Cat:
-    """Ordered concatenation."""
+    """Parts of a dimension one behind the other, in order."""
 
     __slots__ = ("parts", "size")
 

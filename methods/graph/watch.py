@@ -142,7 +142,7 @@ class Watch:
             self.seen.add(name)
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        """A meta tensor."""
+        """A contiguous meta tensor of the shape, with the dtype of `like`."""
         return torch.empty(shape, dtype=like.dtype, device="meta")
 
     def empty_like(self, like: Tensor) -> Tensor:

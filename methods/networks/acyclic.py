@@ -20,14 +20,14 @@ def levels(feeds: Tensor) -> list[Tensor] | None:
     """
     waiting = feeds.float()
     left = torch.ones(len(feeds), device=feeds.device)
-    found = []
+    neurons = []
     while bool(left.any()):
         ready = (left > 0) & (waiting @ left == 0)
         if not bool(ready.any()):
             return None
-        found.append(ready.nonzero().flatten())
+        neurons.append(ready.nonzero().flatten())
         left = left.masked_fill(ready, 0.0)
-    return found
+    return neurons
 
 
 def reached(feeds: Tensor) -> Tensor:

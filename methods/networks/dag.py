@@ -73,7 +73,7 @@ class DAG(nn.Module):
 
     @property
     def num_inputs(self) -> int:
-        """I."""
+        """Number of inputs of a sample, I."""
         return self.weight.shape[1] - self.weight.shape[0]
 
     def levels(self) -> list[Tensor]:
@@ -85,10 +85,10 @@ class DAG(nn.Module):
         known = self._levels
         if known is not None and known[0] is self.connections and known[1] == self.connections._version:
             return known[2]
-        found = levels(self.connections[:, self.num_inputs :].cpu())
-        if found is None:
+        unplaced = levels(self.connections[:, self.num_inputs :].cpu())
+        if unplaced is None:
             raise ValueError("the connections of a DAG must have no cycle, but have one; set them by network.masks or settle().")
-        placed_levels = [level.to(self.weight.device) for level in found]
+        placed_levels = [level.to(self.weight.device) for level in unplaced]
         self._levels = (self.connections, self.connections._version, placed_levels)
         return placed_levels
 
@@ -103,13 +103,13 @@ class DAG(nn.Module):
         if x.is_meta:  # a trace of dimensions: the same tensors meet, without the levels
             unseen = torch.zeros_like(self.bias).expand(len(x), -1)
             return act(F.linear(torch.cat([x, unseen], 1), self.weight, self.bias))
-        found = self.levels()
-        order = torch.cat(found)
+        level_numbers = self.levels()
+        order = torch.cat(level_numbers)
         columns = torch.cat([torch.arange(self.num_inputs, device=order.device), self.num_inputs + order])
         weight = (self.weight * self.connections).index_select(0, order).index_select(1, columns)
         bias, start = self.bias.index_select(0, order), 0
         values = x
-        for level in found:
+        for level in level_numbers:
             rows = slice(start, start + len(level))
             values = torch.cat([values, act(F.linear(values, weight[rows, : values.shape[1]], bias[rows]))], 1)
             start += len(level)
@@ -146,7 +146,7 @@ class DAG(nn.Module):
         return placed(base, wanted, self.weight[:, self.num_inputs :] != 0, old)
 
     def could_exist(self, name: str) -> Tensor | None:
-        """See `coppice.methods.graph.connectivity.Connected`."""
+        """Which masked entries could be added; see `coppice.methods.graph.connectivity.Connected`."""
         if name == "out.weight":
             return ~self.out.connections
         if name != "weight":

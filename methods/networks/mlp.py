@@ -1,4 +1,4 @@
-"""Fully connected networks."""
+"""Fully connected networks, for data without a grid and for tests of methods."""
 
 from __future__ import annotations
 

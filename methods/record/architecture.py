@@ -78,8 +78,8 @@ def record(network: Network) -> dict[str, Any]:
 
 def tensors_of(network: Network) -> dict[str, Tensor]:
     """Parameters, buffers and masks (`mask.<name>`, bytes) by name; tied ones once, those that no state dict holds too."""
-    found = {n: t.detach() for n, t in _tensors(network.module).items()}
-    return found | {f"{MASK}{n}": m.to(torch.uint8) for n, m in network.masks.items()}
+    tensors = {n: t.detach() for n, t in _tensors(network.module).items()}
+    return tensors | {f"{MASK}{n}": m.to(torch.uint8) for n, m in network.masks.items()}
 
 
 def rebuild(

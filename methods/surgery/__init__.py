@@ -1,0 +1,1 @@
+"""Change a network: tensors, layers, masks, and what must follow them (optimizers, averages)."""

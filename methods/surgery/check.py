@@ -115,8 +115,8 @@ def _check_pruning(network: Network, element: Element, plan: PrunePlan) -> None:
     if plan.removal == "merge":
         kept = set(range(element.size)) - units
         if set(plan.merge) != units or not all(j in kept and math.isfinite(f) for j, f in plan.merge.values()):
-            told = f"merge must send each removed unit of {element.name} to a kept one, with a finite factor"
-            raise PlanError(f"{told}, but is {dict(plan.merge)}.")
+            rule = f"merge must send each removed unit of {element.name} to a kept one, with a finite factor"
+            raise PlanError(f"{rule}, but is {dict(plan.merge)}.")
 
 
 def _check_absorbing(network: Network, element: Element, plan: PrunePlan) -> None:

@@ -135,7 +135,7 @@ class EmaFollower(Follower):
         """Nothing is left to do: the average was resized as a mirror."""
 
     def mirror(self) -> nn.Module:
-        """The average."""
+        """The averaged copy, to be resized as the network is."""
         return self.average
 
     def structure(self) -> None:

@@ -55,7 +55,7 @@ class RunAfter:
         self.name = name
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        """The child's output."""
+        """The output of the child when it runs on the output of `module`."""
         return module._modules[self.name](output)  # type: ignore[misc]
 
 

@@ -180,8 +180,8 @@ def _arguments(network: Network, at: str, plan: InsertPlan) -> dict[str, Any]:
 def branch_ends(network: Network, at: str) -> list[str]:
     """Paths, inside a block, of the modules with weights whose output is added to a skip path; else the last one that runs."""
     behind = tuple(f"{name}." for name in put_behind_names(network.module.get_submodule(at)))
-    found = dict(_weighted(network, at, behind))
-    return [path for path, adds in found.items() if adds] or list(found)[-1:]
+    adds_to_skip = dict(_weighted(network, at, behind))
+    return [path for path, adds in adds_to_skip.items() if adds] or list(adds_to_skip)[-1:]
 
 
 def _weighted(network: Network, at: str, behind: tuple[str, ...]) -> Iterator[tuple[str, bool]]:

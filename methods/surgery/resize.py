@@ -41,7 +41,7 @@ class Resized:
 
 
 def narrowing(element: Element, units: Iterable[int]) -> Resize:
-    """Remove these units."""
+    """The resize that removes these units of an element."""
     gone = set(units)
     return Resize(element, tuple(i for i in range(element.size) if i not in gone))
 

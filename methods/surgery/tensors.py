@@ -20,11 +20,11 @@ def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 def get_tensor(module: nn.Module, name: str) -> Tensor:
     """The parameter or buffer called `name`."""
     holder, leaf = owner(module, name)
-    found: Tensor | None = holder._parameters.get(leaf)
-    if found is None:
-        found = holder._buffers[leaf]
-    assert found is not None
-    return found
+    tensor: Tensor | None = holder._parameters.get(leaf)
+    if tensor is None:
+        tensor = holder._buffers[leaf]
+    assert tensor is not None
+    return tensor
 
 
 def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:

@@ -27,10 +27,10 @@ _HANDLERS: dict[Any, Handler] = {}
 
 def handler(func: Any) -> Handler:
     """The rule of an operator; one that nothing is known of freezes whatever it touches."""
-    found = _HANDLERS.get(func)
-    if found is None:
-        found = _HANDLERS[func] = _find(func)
-    return found
+    rule = _HANDLERS.get(func)
+    if rule is None:
+        rule = _HANDLERS[func] = _find(func)
+    return rule
 
 
 def _find(func: Any) -> Handler:

@@ -44,7 +44,7 @@ def run(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def fixed(sizes: Sequence[int], reason: str = SPATIAL) -> list[Term]:
-    """Constant dimensions."""
+    """Dimensions of these sizes that never change."""
     return [Fix(n, reason) for n in sizes]
 
 

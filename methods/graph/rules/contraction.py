@@ -89,7 +89,7 @@ def mv(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def dot(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """[k] x [k]."""
+    """Inner product of two vectors: (K), (K) -> ()."""
     out = run(watch, func, args, kwargs)
     left, right = watch.value(args[0]), watch.value(args[1])
     contract(watch, left, 0, right, 0)

@@ -104,12 +104,12 @@ def weight_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Direction times length of a weight; a direction of zeros has none, so that no unit can be told to be unused."""
     out = run(watch, func, args, kwargs)
     direction, length = watch.value(args[0]), watch.value(args[1])
-    kept = (args[2] if len(args) > 2 else 0) % len(direction.dims)
+    norm_dim = (args[2] if len(args) > 2 else 0) % len(direction.dims)
     for dim in direction.dims:
         watch.algebra.mark(dim, "weight_norm")
-    watch.algebra.unify(direction.dims[kept], length.dims[kept if len(length.dims) > kept else 0])
+    watch.algebra.unify(direction.dims[norm_dim], length.dims[norm_dim if len(length.dims) > norm_dim else 0])
     for position, dim in enumerate(length.dims):
-        if position == kept:
+        if position == norm_dim:
             watch.role(length, position, "scale")
         elif dim.size == 1:
             watch.algebra.freeze(dim, "length of a normalised weight")

@@ -182,7 +182,7 @@ def glu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def pixel_shuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Channels become pixels."""
+    """Channels become pixels: (N, C r r, H, W) -> (N, C, H r, W r)."""
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     channels = out.shape[-3]
@@ -193,7 +193,7 @@ def pixel_shuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def pixel_unshuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Pixels become channels."""
+    """Pixels become channels: (N, C, H r, W r) -> (N, C r r, H, W)."""
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     watch.put(out, [*x.dims[:-3], norm(Mul([x.dims[-3], Fix(args[1] ** 2)])), *fixed(out.shape[-2:])], (x,), x.zero)

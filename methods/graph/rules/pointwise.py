@@ -200,7 +200,7 @@ def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def identity(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Copies and casts."""
+    """Copies and casts: the same values, perhaps in another type."""
     out = run(watch, func, args, kwargs)
     outputs = list(tensors(out))
     source = watch.value(args[0])

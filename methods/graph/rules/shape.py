@@ -27,7 +27,7 @@ def _view_mapping(before: Sequence[int], after: Sequence[int], mapping: Mapping)
 
 
 def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Row-major reshape."""
+    """Reshape in row-major order: dimensions become one, or one becomes several."""
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     shape = list(out.shape)
@@ -45,7 +45,7 @@ def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def transpose_2d(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Matrix transpose."""
+    """Transpose of a matrix: (M, N) -> (N, M)."""
     out = func(*args, **kwargs)
     x = watch.value(args[0])
     order = list(range(len(x.dims)))[::-1]
@@ -54,7 +54,7 @@ def transpose_2d(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def transpose(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Swap two dimensions."""
+    """Swap the two dimensions that the arguments name."""
     out = func(*args, **kwargs)
     x = watch.value(args[0])
     order = list(range(len(x.dims)))
@@ -64,7 +64,7 @@ def transpose(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def permute(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Reorder dimensions."""
+    """Put the dimensions into the order of the argument."""
     out = func(*args, **kwargs)
     x = watch.value(args[0])
     order = [d % len(x.dims) for d in args[1]]
@@ -89,8 +89,8 @@ def squeeze(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     x = watch.value(args[0])
     rank = len(x.dims)
     which = argument(args, kwargs, 1, "dim")
-    asked = range(rank) if which is None else [d % rank for d in ([which] if isinstance(which, int) else which)]
-    order = [i for i in range(rank) if not (i in asked and x.dims[i].size == 1)]
+    squeezed = range(rank) if which is None else [d % rank for d in ([which] if isinstance(which, int) else which)]
+    order = [i for i in range(rank) if not (i in squeezed and x.dims[i].size == 1)]
     for i in set(range(rank)) - set(order):
         watch.algebra.freeze(x.dims[i])
     rearranged(watch, x, out, [x.dims[i] for i in order], order)
