@@ -45,7 +45,7 @@ def raw(path: Path, chunks: list[bytes]) -> None:
 def main() -> None:
     trainer = resnet_trainer()
     staging = Staging()
-    content = snapshot(trainer, {"epoch": 1, "history": []}, Staging())
+    content = snapshot(trainer, {"epoch": 1, "history": []}, {}, Staging())
     tensors = [*content.tensors.values(), *content.optimizer.values()]
     num_bytes = sum(t.numel() * t.element_size() for t in tensors)
     chunks = [b"".join(t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for t in part.values() if t.numel())
@@ -55,7 +55,7 @@ def main() -> None:
         folder = Path(name)
         for i in range(ROUNDS):
             began = time.perf_counter()
-            path = checkpoints.write(folder / "ours", i, snapshot(trainer, {"epoch": 1, "history": []}, staging))
+            path = checkpoints.write(folder / "ours", i, snapshot(trainer, {"epoch": 1, "history": []}, {}, staging))
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             raw(folder, chunks)
