@@ -1,4 +1,4 @@
-"""Campaigns: many trials, searched."""
+"""Runs campaigns: samples trials, has Ray Tune run them in a placement, and goes on after an interruption."""
 
 from coppice.orchestrator.campaign.run import Outcome, run
 from coppice.orchestrator.folder.lock import load_spec

@@ -8,8 +8,9 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coppice.orchestrator.campaign.run import Progress, run
+from coppice.orchestrator.campaign.run import run
 from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
@@ -22,6 +23,9 @@ from coppice.slurm.job.successor import NOT_DONE, Successor
 from coppice.slurm.request import Request, options
 from coppice.slurm.script import driver_script
 from coppice.slurm.site import Site
+
+if TYPE_CHECKING:  # it imports Ray
+    from coppice.orchestrator.campaign.progress import Progress
 
 IDLE_DRIVERS = 3
 """After so many drivers in a row that brought nothing on, there is no further one."""
@@ -93,10 +97,10 @@ def _driven(folder: CampaignFolder, client: Client) -> bool:
     """Whether the job that holds the campaign runs: a driver that was requeued, and its successor, may both have been started."""
     held_by = re.search(r"job (\d+)$", folder.in_use.read_text().strip())
     try:
-        found = client.live().get(held_by[1]) if held_by else None
+        job = client.live().get(held_by[1]) if held_by else None
     except SlurmError:
         return False
-    return found is not None and found.state == "RUNNING" and found.id != os.environ.get("SLURM_JOB_ID")
+    return job is not None and job.state == "RUNNING" and job.id != os.environ.get("SLURM_JOB_ID")
 
 
 def _count(folder: CampaignFolder) -> Path:

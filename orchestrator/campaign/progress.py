@@ -10,6 +10,8 @@ from ray import tune
 
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 
+Progress = Callable[[list[TrialStatus]], None]
+"""Is given the status of all trials of a campaign."""
 MOST_OF_THE_TIME = 0.05
 """Looking at many trials takes at most about this part of the driver's time."""
 
@@ -17,7 +19,7 @@ MOST_OF_THE_TIME = 0.05
 class ProgressCallback(tune.Callback):
     """Calls each of `reports` with the status of all trials, at most every `every_s` seconds, and at the end."""
 
-    def __init__(self, board: StatusBoard, reports: Sequence[Callable[[list[TrialStatus]], None]], every_s: float) -> None:
+    def __init__(self, board: StatusBoard, reports: Sequence[Progress], every_s: float) -> None:
         self._board, self._reports, self._every_s = board, reports, every_s
         self._due = 0.0
 
@@ -25,15 +27,15 @@ class ProgressCallback(tune.Callback):
         """Ray Tune's loop turns at least ten times a second."""
         began = time.monotonic()
         if began >= self._due:
-            self._tell()
+            self._report()
             ended = time.monotonic()
             self._due = ended + max(self._every_s, (ended - began) / MOST_OF_THE_TIME)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """The last state."""
-        self._tell()
+        """Report the state in which the trials have ended."""
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         statuses = self._board.read(running=True)
         for report in self._reports:
             report(statuses)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.models import CampaignSpec
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.files import exclusive
-from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder, cancelled
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
-from coppice.orchestrator.placement.catalog import placed
-from coppice.orchestrator.placement.open_placement import OpenPlacement
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.report.results import best_trial, write_results
 
-PROGRESS_EVERY_S = 0.5
-GAUGES_EVERY_S = 5.0
-"""Time between two looks at all trials where nobody wants to see their progress: Ray hands metrics on every ten seconds."""
+if TYPE_CHECKING:  # it imports Ray
+    from coppice.orchestrator.campaign.progress import Progress
 
-Progress = Callable[[list[TrialStatus]], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ def run(
     with exclusive(folder.in_use, wait_s):
         folder.in_use.write_text(_this_process())
         (folder.path / CANCELLED).unlink(missing_ok=True)
-        signal = _run(spec, folder, on_progress)
+        signal = _run_trials(spec, folder, on_progress)
         board = StatusBoard(folder.path).read(running=False)
         write_results(folder.path)
     ended = all(t.state in ("finished", "stopped", "failed") for t in board) and signal is None
@@ -95,79 +86,8 @@ def _this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}{f', job {job}' if job else ''}"
 
 
-def _run(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
-    ledger = Ledger(folder)
-    jobs = spec.placement.name != "local"
-    if not jobs:
-        ledger.interrupt()
-    entries = ledger.entries()
-    from coppice.orchestrator.campaign.sampler import Sampler
+def _run_trials(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
+    prepare_environment()  # Ray reads it when it is imported, which takes seconds and is left to those that run campaigns
+    from coppice.orchestrator.campaign.tune_run import run_trials
 
-    sampler = Sampler(spec)
-    sampler.restore(entries)
-    prepare_environment()
-    from coppice.orchestrator.campaign.interrupts import Interrupt
-    from coppice.orchestrator.campaign.tune_search import TuneSearch
-    from coppice.scheduler.trials import build_trial_scheduler, replay, stop_at
-
-    named = spec.search.trial_scheduler
-    trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
-    replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
-    search = TuneSearch(spec, ledger, entries, sampler, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
-    interrupt = Interrupt(lambda: cancelled(folder))
-    if not search.complete:
-        with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
-            search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
-            _tune(spec, folder, search, trial_scheduler, interrupt, on_progress, place)
-    if not search.complete:
-        if not jobs:
-            ledger.interrupt()
-        return interrupt.signal or "SIGUSR1"
-    return None
-
-
-def _tune(
-    spec: CampaignSpec, folder: CampaignFolder, search: Any, trial_scheduler: Any, interrupt: Any, on_progress: Progress | None,
-    place: OpenPlacement,
-) -> None:  # fmt: skip
-    from ray import tune
-
-    from coppice.orchestrator.campaign.progress import ProgressCallback
-    from coppice.orchestrator.operations.gauges import Gauges
-
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    reports: list[Progress] = [Gauges(spec.name, spec.search.metric), *([on_progress] if on_progress else [])]
-    every_s = PROGRESS_EVERY_S if on_progress else GAUGES_EVERY_S
-    tune.run(
-        place.trainable,
-        name=time.strftime("%Y%m%d-%H%M%S"),
-        storage_path=str(folder.tune),
-        search_alg=search,
-        scheduler=trial_scheduler,
-        stop=interrupt,
-        reuse_actors=place.reuse_workers,
-        callbacks=[ProgressCallback(StatusBoard(folder.path), reports, every_s)],
-        raise_on_failed_trial=False,
-        verbose=0,
-    )
-
-
-def _comparisons(spec: CampaignSpec, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:
-    """What the best trial is compared with, as `spec.compare` asks for."""
-    if not spec.compare.static and spec.compare.big is None:
-        return []
-    from coppice.orchestrator.folder.checkpoint import available
-    from coppice.orchestrator.trial.baselines import big, static
-
-    best = best_trial(folder.path, spec.search.metric, spec.search.mode)
-    if best is None:
-        return []
-    entry = next(e for e in Ledger(folder).entries() if e.id == best.id)
-    trial = TrialSpec.model_validate(entry.spec)
-    found = []
-    checkpoints = available(folder.trial(best.id).checkpoints)
-    if spec.compare.static and checkpoints:
-        found.append(("static", static(trial, checkpoints[-1].absolute())))
-    if spec.compare.big is not None:
-        found.append(("big", big(trial, spec.compare.big)))
-    return found
+    return run_trials(spec, folder, on_progress)

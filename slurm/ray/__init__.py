@@ -1,0 +1,1 @@
+"""Ray clusters whose nodes are Slurm jobs."""

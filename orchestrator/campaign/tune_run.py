@@ -1,0 +1,105 @@
+"""Runs the trials of a campaign that have not ended, by Ray Tune: whoever imports this imports Ray."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+
+from coppice.orchestrator.campaign.interrupts import Interrupt
+from coppice.orchestrator.campaign.progress import Progress, ProgressCallback
+from coppice.orchestrator.campaign.sampler import Sampler
+from coppice.orchestrator.campaign.tune_search import TuneSearch
+from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.folder.checkpoint import available
+from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
+from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.operations.gauges import Gauges
+from coppice.orchestrator.operations.status import StatusBoard
+from coppice.orchestrator.placement.catalog import placed
+from coppice.orchestrator.placement.open_placement import OpenPlacement
+from coppice.orchestrator.report.results import best_trial
+from coppice.orchestrator.trial.baselines import big, static
+from coppice.scheduler.trials import build_trial_scheduler, replay, stop_at
+
+PROGRESS_EVERY_S = 0.5
+GAUGES_EVERY_S = 5.0
+"""Time between two looks at all trials where nobody wants to see their progress: Ray hands metrics on every ten seconds."""
+
+
+def run_trials(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
+    """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended."""
+    ledger = Ledger(folder)
+    jobs = spec.placement.name != "local"
+    if not jobs:
+        ledger.interrupt()
+    entries = ledger.entries()
+    sampler = Sampler(spec)
+    sampler.restore(entries)
+    named = spec.search.trial_scheduler
+    trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
+    replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
+    search = TuneSearch(spec, ledger, entries, sampler, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
+    interrupt = Interrupt(lambda: cancelled(folder))
+    if not search.complete:
+        with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
+            search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
+            _TuneRun(search, trial_scheduler, interrupt, _callback(spec, folder, on_progress)).start(folder, place)
+    if not search.complete:
+        if not jobs:
+            ledger.interrupt()
+        return interrupt.signal or "SIGUSR1"
+    return None
+
+
+def _callback(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> ProgressCallback:
+    reports: list[Progress] = [Gauges(spec.name, spec.search.metric), *([on_progress] if on_progress else [])]
+    return ProgressCallback(StatusBoard(folder.path), reports, PROGRESS_EVERY_S if on_progress else GAUGES_EVERY_S)
+
+
+@dataclass(frozen=True)
+class _TuneRun:
+    """What Ray Tune is given to run a campaign with."""
+
+    search: TuneSearch
+    trial_scheduler: TrialScheduler
+    interrupt: Interrupt
+    callback: ProgressCallback
+
+    def start(self, folder: CampaignFolder, place: OpenPlacement) -> None:
+        """Run until the search has no more trials, or the interrupt ends it."""
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        tune.run(
+            place.trainable,
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(folder.tune),
+            search_alg=self.search,
+            scheduler=self.trial_scheduler,
+            stop=self.interrupt,
+            reuse_actors=place.reuse_workers,
+            callbacks=[self.callback],
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+
+
+def _comparisons(spec: CampaignSpec, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:
+    """What the best trial is compared with, as `spec.compare` asks for."""
+    if not spec.compare.static and spec.compare.big is None:
+        return []
+    best = best_trial(folder.path, spec.search.metric, spec.search.mode)
+    if best is None:
+        return []
+    entry = next(e for e in Ledger(folder).entries() if e.id == best.id)
+    trial = TrialSpec.model_validate(entry.spec)
+    comparisons = []
+    checkpoints = available(folder.trial(best.id).checkpoints)
+    if spec.compare.static and checkpoints:
+        comparisons.append(("static", static(trial, checkpoints[-1].absolute())))
+    if spec.compare.big is not None:
+        comparisons.append(("big", big(trial, spec.compare.big)))
+    return comparisons
