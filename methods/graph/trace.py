@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from coppice.methods.graph.convert import Run, to_graph
 from coppice.methods.graph.dispatch import Dispatch
+from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
 from coppice.methods.graph.terms import Fix
 from coppice.methods.graph.values import Graph
 from coppice.methods.graph.watch import Value, Watch
@@ -97,12 +97,12 @@ def _trace(plan: _Plan, meta: bool) -> Graph:
     modules = [m for _, m in plan.modules.values()]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_collector_paused())
-        stack.enter_context(_as_before(modules, meta))
-        stack.enter_context(_slow_paths(meta))
-        stand_ins = _stand_ins(modules, meta)
+        stack.enter_context(collector_paused())
+        stack.enter_context(as_before(modules, meta))
+        stack.enter_context(slow_paths(meta))
+        replaced = stand_ins(modules, meta)
         for name, tensor in plan.named.items():
-            run.tensors[name] = watch.parameter(name, stand_ins[id(tensor)])
+            run.tensors[name] = watch.parameter(name, replaced[id(tensor)])
             if not isinstance(tensor, nn.Parameter):
                 run.buffers.add(name)
         stack.enter_context(_module_calls(run))
@@ -147,76 +147,6 @@ def _output_tensors(output: Any) -> Iterator[Tensor]:
         yield from _output_tensors(list(output.values()))
     elif dataclasses.is_dataclass(output):
         yield from _output_tensors(list(vars(output).values()))
-
-
-def _stand_ins(modules: list[nn.Module], meta: bool) -> dict[int, Tensor]:
-    """Replace parameters (on meta) and buffers (always) for the time of the trace; by id of the original."""
-    new: dict[int, Tensor] = {}
-    for m in modules:
-        for table in (m._parameters, m._buffers):
-            for key, tensor in table.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in new:
-                    if meta:
-                        new[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-                    else:
-                        new[id(tensor)] = tensor if table is m._parameters else tensor.detach().clone()
-                table[key] = new[id(tensor)]  # type: ignore[assignment]
-        flat = m.__dict__.get("_flat_weights")
-        if isinstance(flat, list):
-            m.__dict__["_flat_weights"] = [new.get(id(t), t) for t in flat]
-    return new
-
-
-@contextmanager
-def _as_before(modules: list[nn.Module], meta: bool) -> Iterator[None]:
-    """Restore every attribute, parameter and buffer of every submodule, and the random number generators."""
-    saved = [(dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
-    generator = torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if not meta and torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        for m, (attributes, parameters, buffers) in zip(modules, saved, strict=True):
-            m.__dict__.clear()
-            m.__dict__.update(attributes)
-            m._parameters.clear()
-            m._parameters.update(parameters)
-            m._buffers.clear()
-            m._buffers.update(buffers)
-        torch.set_rng_state(generator)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A trace makes many small objects and hardly any garbage: collecting would only take time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@contextmanager
-def _slow_paths(meta: bool) -> Iterator[None]:
-    """Turn off fused kernels that hide what they do."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    mkldnn, cudnn = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    if not meta:
-        torch._C._set_mkldnn_enabled(False)
-        torch._C._set_cudnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        torch._C._set_mkldnn_enabled(mkldnn)
-        torch._C._set_cudnn_enabled(cudnn)
 
 
 def _differs_in_training(modules: list[nn.Module]) -> bool:

@@ -6,9 +6,20 @@ from typing import Any
 
 import torch
 
-from coppice.methods.graph.rules import contraction, convolution, indexing, normalisation, pieces, pointwise, reduction, shape
+from coppice.methods.graph.rules import (
+    contraction,
+    convolution,
+    creation,
+    indexing,
+    normalisation,
+    pieces,
+    pointwise,
+    reduction,
+    shape,
+)
 from coppice.methods.graph.rules.common import freeze_all
-from coppice.methods.graph.rules.pointwise import FACTORIES, factory, pointwise_rule
+from coppice.methods.graph.rules.creation import FACTORIES, factory
+from coppice.methods.graph.rules.pointwise import pointwise_rule
 from coppice.methods.graph.watch import Handler
 
 RULES: dict[str, Handler] = {
@@ -19,6 +30,7 @@ RULES: dict[str, Handler] = {
     **reduction.RULES,
     **shape.RULES,
     **pieces.RULES,
+    **creation.RULES,
     **pointwise.RULES,
 }
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, fixed, run, same_label, tensors
-from coppice.methods.graph.terms import Fix, Term, Var, norm
-from coppice.methods.graph.watch import CONSTANT, Handler, Source, Value, Watch
+from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, run, tensors
+from coppice.methods.graph.terms import Fix, Term, norm
+from coppice.methods.graph.watch import Handler, Source, Value, Watch
 
-FACTORIES = frozenset(
-    ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_full", "new_empty", "randn", "rand", "empty_permuted")
-)
-IDENTITIES = frozenset(
-    ("clone", "contiguous", "detach", "alias", "dropout", "_to_copy", "to", "lift", "lift_fresh_copy", "native_dropout")
-)
 UNTAGGED = frozenset(
     ("hardswish", "any", "_prelu_kernel", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
      "copy", "fill", "zero", "bernoulli", "rrelu_with_noise", "masked_fill", "uniform", "normal", "hardsigmoid")
@@ -199,51 +192,6 @@ def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
-def identity(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Copies and casts: the same values, perhaps in another type."""
-    out = run(watch, func, args, kwargs)
-    outputs = list(tensors(out))
-    source = watch.value(args[0])
-    value = same_label(watch, source, outputs[0])
-    value.squares = source.squares
-    if source.bit & watch.nonnegative:
-        watch.nonnegative |= value.bit
-    for extra in outputs[1:]:
-        watch.put(extra, source.dims, (source,))
-    return out
-
-
-def factory(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """A new tensor of given sizes: its dimensions may turn out to be anything."""
-    if watch.meta:
-        if args[0] == [0]:
-            return torch.empty((0,), dtype=kwargs.get("dtype"), device="meta")
-        kwargs = {**kwargs, "device": torch.device("meta")}
-    out = run(watch, func, args, kwargs)
-    dims: list[Term] = [Var(n) if n > 1 else Fix(n) for n in out.shape]
-    watch.written_sizes(dims, out.shape)
-    watch.put(out, dims, (), watch.operator in ("zeros", "new_zeros"))
-    return out
-
-
-def constant(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """A new tensor whose entries have a meaning by position."""
-    if watch.meta:
-        kwargs = {**kwargs, "device": torch.device("meta")}
-    out = run(watch, func, args, kwargs)
-    watch.put(out, fixed(out.shape, CONSTANT))
-    return out
-
-
-def lift(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """A tensor written out in the forward."""
-    out = run(watch, func, args, kwargs)
-    if watch.meta:
-        out = torch.empty_like(out, device="meta")
-    watch.put(out, fixed(out.shape, CONSTANT))
-    return out
-
-
 def in_order(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Cumulative operators: the order of the units matters along their dimension."""
     out = run(watch, func, args, kwargs)
@@ -256,8 +204,5 @@ def in_order(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 RULES: dict[str, Handler] = {
-    **dict.fromkeys(IDENTITIES, identity),
-    **dict.fromkeys(("arange", "linspace", "eye", "scalar_tensor"), constant),
-    "lift_fresh": lift,
     **dict.fromkeys(("cumsum", "cumprod"), in_order),
 }
