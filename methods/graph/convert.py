@@ -20,7 +20,7 @@ class Run:
     """Everything that was collected while the forward ran.
 
     Attributes:
-        watch: the mode with its labels.
+        watch: the notes of the rules: labels and roles.
         tensors: terms of each parameter and buffer.
         buffers: which of them are buffers.
         calls: values that went in and out of each submodule, in order.

@@ -1,4 +1,4 @@
-"""Operators that work entry by entry, and those that make new tensors."""
+"""Operators that work entry by entry, and running sums and products along a dimension."""
 
 from __future__ import annotations
 
