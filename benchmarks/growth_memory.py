@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.event import Event
 from coppice.methods.growth.gradmax import GradMax
 from coppice.methods.growth.tiny.method import Tiny
@@ -50,7 +50,7 @@ def main() -> None:
         _, forward = peak(partial(module, inputs))
         network.elements()
         events: list[Event] = []
-        act = partial(adapt, ctx, method, All(), FRACTION, Rules())
+        act = partial(adapt, ctx, method, All(), FRACTION, Scope())
         most, _ = peak(lambda act=act, events=events: events.extend(act().events))
         line = f"vgg11-bn   {name:9s} {len(events):8d} {forward / MIB:13.0f} {most / MIB:11.0f} {most / forward:6.2f}"
         print(line, flush=True)

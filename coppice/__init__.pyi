@@ -1,7 +1,8 @@
 """What README and docs use: the public names of Coppice, and where each of them lives."""
 
+from coppice.methods.adaptation.adapt import Adaptation as Adaptation
 from coppice.methods.adaptation.adapt import adapt as adapt
-from coppice.methods.adaptation.candidates import Rules as Rules
+from coppice.methods.adaptation.candidates import Scope as Scope
 from coppice.methods.apply import apply as apply
 from coppice.methods.event import Event as Event
 from coppice.methods.graph.elements import elements as elements

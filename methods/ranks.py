@@ -1,4 +1,4 @@
-"""The processes that train one network together, as methods see them: sums over all of them, and one opinion for all.
+"""The processes that train one network together, as methods see them: sums over all of them, and rank 0's word for all.
 
 Two rules keep them together. All ranks call the same functions in the same order: nothing that only one of them knows decides
 whether sums are taken, what is not finite included. And what a rank works out by itself is rank 0's before it goes into another
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load, save
@@ -59,12 +59,12 @@ class Ranks:
         self.sum(total)
         return float(total)
 
-    def opinion(self, value: T) -> T:
+    def from_rank_0(self, value: T) -> T:
         """Rank 0's, of something that JSON can hold (tuples become lists)."""
         if self.size == 1:
             return value
-        found: Any = json.loads(self.agree(json.dumps(value).encode() if self.rank == 0 else b""))
-        return found
+        value = json.loads(self.agree(json.dumps(value).encode() if self.rank == 0 else b""))
+        return value
 
     def same(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rank 0's tensors, by name and in its order; shapes and names may differ from those of this rank.

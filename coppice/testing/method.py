@@ -9,8 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coppice.methods.adaptation.adapt import AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
 from coppice.methods.method import Context, Method
 from coppice.methods.plan import Plan, plan_from_bytes, plan_to_bytes, plan_to_json
 from coppice.methods.selection import All, Selection
@@ -44,7 +43,7 @@ class MethodContract:
         return self.make()
 
     def act(self, ctx: Context, method: Method, selection: Selection | None = None, **kwargs: Any) -> AdaptResult:
-        return adapt(ctx, method, selection or All(), self.amount, Rules(), **kwargs)
+        return adapt(ctx, Adaptation(method, selection or All(), self.amount), **kwargs)
 
     def plans(self, ctx: Context, method: Method) -> list[Plan]:
         plans: list[Plan] = []
@@ -53,7 +52,7 @@ class MethodContract:
             plans.append(plan)
             return True
 
-        adapt(ctx, method, All(), self.amount, Rules(), defer=defer)
+        adapt(ctx, Adaptation(method, All(), self.amount), defer=defer)
         return plans
 
     def test_acts_on_every_level_that_this_network_has(self, method: Method) -> None:

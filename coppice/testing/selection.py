@@ -28,7 +28,7 @@ LIMITS = (
 
 
 def candidate(
-    name: str = "a", size: int = 8, scores: Sequence[float] | None = None, room: int | None = None, quantum: int = 1,
+    name: str = "a", size: int = 8, scores: Sequence[float] | None = None, most: int | None = None, quantum: int = 1,
     parameters: float = 10.0, flops: float = 100.0, level: Level = "channel", **more: Any,
 ) -> Candidate:  # fmt: skip
     """A candidate whose scores are 0, 1, 2, ... unless they are given."""
@@ -36,7 +36,7 @@ def candidate(
     given = torch.arange(float(size)) if scores is None else torch.tensor(scores)
     known = {"seed_size": size, "active": size, "advised": 2, **more}
     return Candidate(
-        element, given, size - 1 if room is None else room, parameters_per_unit=parameters, flops_per_unit=flops, **known
+        element, given, size - 1 if most is None else most, parameters_per_unit=parameters, flops_per_unit=flops, **known
     )
 
 
@@ -62,10 +62,10 @@ class SelectionContract:
         scores = ([5.0, 4, 3, 2, 1, 0.5, 0.2, 0.1], [9.0, 1, 0.9, 0.8, 0.01, 0, 0, 0], [3.0] * 8, [2.0, 1.5])
         more: dict[str, Any] = {"latency_per_unit": 1e-4}
         return [
-            candidate("a", 8, scores[0], room=6, seed_size=4, **more),
-            candidate("b", 10, scores[1], room=6, quantum=2, parameters=25.0, flops=30.0, advised=3, **more),
-            candidate("c", 8, scores[2], room=7, level="head", flops=160.0, advised=0, **more),
-            candidate("d", 2, scores[3], room=0, **more),
+            candidate("a", 8, scores[0], most=6, seed_size=4, **more),
+            candidate("b", 10, scores[1], most=6, quantum=2, parameters=25.0, flops=30.0, advised=3, **more),
+            candidate("c", 8, scores[2], most=7, level="head", flops=160.0, advised=0, **more),
+            candidate("d", 2, scores[3], most=0, **more),
         ]
 
     def weights(self, kind: str) -> list[Candidate]:
@@ -78,7 +78,7 @@ class SelectionContract:
             scores = torch.rand(num - active if kind == "grow" else active)
             scores = scores.sort(descending=True).values if kind == "grow" else scores
             found.append(candidate(
-                name, num, scores.tolist(), room=len(scores) - 1, parameters=1.0, flops=2.0, level="weight", active=active,
+                name, num, scores.tolist(), most=len(scores) - 1, parameters=1.0, flops=2.0, level="weight", active=active,
                 advised=5, shape=(rows, columns), latency_per_unit=1e-6))  # fmt: skip
         return found
 
@@ -129,7 +129,7 @@ class SelectionContract:
     def test_chooses_layers_and_blocks_by_count(self, selection: Selection, kind: str) -> None:
         rows: tuple[tuple[str, float, Level], ...] = (("x", 0.3, "block"), ("y", 0.1, "layer"), ("z", 0.2, "block"))
         blocks = [
-            candidate(n, 1, [s], room=1, level=level, advised=1, latency_per_unit=1e-3)
+            candidate(n, 1, [s], most=1, level=level, advised=1, latency_per_unit=1e-3)
             for n, s, level in rows
         ]
         for amount in (Amount(1), Amount(1.0), Amount(0, "advised", 8)):
@@ -142,7 +142,7 @@ class SelectionContract:
             first, second = (selection.choose(kind, candidates, Amount(0.5), Limit(), 2) for _ in range(2))
             assert first == second != []
             for old, new in zip(before, candidates, strict=True):
-                assert torch.equal(old.scores, new.scores) and old.element == new.element and old.room == new.room
+                assert torch.equal(old.scores, new.scores) and old.element == new.element and old.most == new.most
 
     @pytest.mark.parametrize("kind", ["grow", "prune"])
     def test_an_amount_that_rounds_to_zero_chooses_nothing(self, selection: Selection, kind: str) -> None:
@@ -150,7 +150,7 @@ class SelectionContract:
 
     @pytest.mark.parametrize("kind", ["grow", "prune"])
     def test_nothing_is_chosen_of_nothing(self, selection: Selection, kind: str) -> None:
-        full = [dataclasses.replace(c, room=0) for c in self.candidates(kind)]
+        full = [dataclasses.replace(c, most=0) for c in self.candidates(kind)]
         for amount in AMOUNTS:
             assert selection.choose(kind, [], amount, Limit(), 0) == []
             assert selection.choose(kind, full, amount, Limit(), 0) == []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from coppice.methods.adaptation.candidates import Rules, candidates_of, headroom, offers
-from coppice.methods.adaptation.consensus import same_choices, same_draws, same_plans
+from coppice.methods.adaptation.candidates import Scope, candidates_of, headroom, permissible_elements
+from coppice.methods.adaptation.consensus import agree_on_choices, agree_on_plans, agree_on_randomness
 from coppice.methods.adaptation.pending_plans import PendingPlans
 from coppice.methods.adaptation.reuse import Measured
 from coppice.methods.apply import apply
@@ -19,8 +19,9 @@ from coppice.methods.measures.statistics import NonFiniteStatistics
 from coppice.methods.method import Context, Measurement, Method
 from coppice.methods.network import Network
 from coppice.methods.plan import Plan
-from coppice.methods.selection import Candidate, Choice, Limit, Selection, offered, wanted
 from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.counting import offered, wanted
+from coppice.methods.selection.values import Candidate, Choice, Limit, Permissible, Selection
 from coppice.methods.surgery.changes import Follower
 from coppice.methods.surgery.check import PlanError
 
@@ -33,13 +34,33 @@ class AdaptResult:
     skipped: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Adaptation:
+    """How, where, how much and what of: everything that one act of an adaptation needs beside the network.
+
+    Attributes:
+        method: how.
+        selection: where and how many.
+        amount: how many; a number is `Amount(number)`.
+        scope: what may be touched.
+    """
+
+    method: Method
+    selection: Selection
+    amount: Amount | float
+    scope: Scope = field(default_factory=Scope)
+
+    @property
+    def units(self) -> Amount:
+        """The amount, whichever way it is given."""
+        return self.amount if isinstance(self.amount, Amount) else Amount(self.amount)
+
+
 def adapt(
     context: Context,
-    method: Method,
-    selection: Selection,
-    amount: Amount | float,
-    rules: Rules,
+    adaptation: Adaptation,
     followers: Sequence[Follower] = (),
+    *,
     turn: int = 0,
     defer: Callable[[Plan], bool] | None = None,
     measured: Measured | None = None,
@@ -52,37 +73,46 @@ def adapt(
 
     Args:
         context: the network and the data to measure on.
-        method: how.
-        selection: where and how many.
-        amount: how many; a number is `Amount(number)`.
-        rules: what may be touched.
+        adaptation: how, where, how much, and of which elements.
         followers: what `apply` resizes with the network.
         turn: how often this adaptation has acted before.
         defer: is offered every plan; returns True for one that it will carry out later itself.
-        measured: what the method measured since weights were last trained; used where it still holds.
+        measured: what the method measured since weights were last trained; used where it is still valid.
     """
-    amount = amount if isinstance(amount, Amount) else Amount(amount)
-    skipped: list[str] = []
-    rooms, ranks = offers(context, method, rules, skipped), context.ranks
-    if not rooms:
+    method, scope, ranks = adaptation.method, adaptation.scope, context.ranks
+    permissible, skipped = permissible_elements(context, method, scope)
+    if not permissible:
         return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
     try:
-        fits = measured is not None and measured.holds(context.network, rooms)
-        fits = ranks.count(int(fits)) == ranks.size
-        measurement = (measured if measured and fits else Measured.take(context, method, rooms)).measurement
+        measurement = _measurement(context, method, permissible, measured)
     except NonFiniteStatistics as error:
-        return AdaptResult((), (ranks.opinion(f"{method.kind} skipped: {error}"),))
-    candidates = candidates_of(context, method, rooms, measurement, rules, selection.needs_latency)
-    choices = same_choices(ranks, selection.choose(method.kind, candidates, amount, headroom(context, method, rules), turn))
+        return AdaptResult((), (ranks.from_rank_0(f"{method.kind} skipped: {error}"),))
+    candidates = candidates_of(context, method, permissible, measurement, scope, adaptation.selection.needs_latency)
+    choices = agree_on_choices(ranks, _choices(context, adaptation, candidates, turn))
     if not choices:
-        skipped += [f"{e.name}: {_name(method)} has nothing to offer" for e, _ in rooms if e.name not in measurement.scores]
-        return AdaptResult((), (*_summary(skipped), _nothing_chosen(method, selection, candidates, amount, rules)))
-    same_draws(context)
-    plans, unplanned = same_plans(ranks, *_plans(context, method, choices, measurement))
-    kept = [p for p in plans if defer is None or not defer(p)]
-    events, went_away = _apply_all(context, method, kept, followers, rules.limit)
-    told = [*_short_of(method, selection, candidates, choices, amount), *unplanned, *went_away]
-    return AdaptResult(tuple(events), tuple(ranks.opinion(told)))
+        names = [p.element.name for p in permissible if p.element.name not in measurement.scores]
+        skipped = [*skipped, *(f"{name}: {_name(method)} has nothing to offer" for name in names)]
+        return AdaptResult((), (*_summary(skipped), _nothing_chosen(adaptation, candidates)))
+    agree_on_randomness(context)
+    plans, unplanned = agree_on_plans(ranks, *_plans(context, method, choices, measurement))
+    now = [p for p in plans if defer is None or not defer(p)]
+    events, failed = _apply_all(context, method, now, followers, scope.limit)
+    reasons = [*_short_of(adaptation, candidates, choices), *unplanned, *failed]
+    return AdaptResult(tuple(events), tuple(ranks.from_rank_0(reasons)))
+
+
+def _measurement(
+    context: Context, method: Method, permissible: Sequence[Permissible], measured: Measured | None
+) -> Measurement:
+    """What was measured before, where it is still valid on all ranks; else a new measurement."""
+    valid = measured is not None and measured.still_valid(context.network, permissible)
+    valid = context.ranks.count(int(valid)) == context.ranks.size
+    return (measured if measured and valid else Measured.measure(context, method, permissible)).measurement
+
+
+def _choices(context: Context, adaptation: Adaptation, candidates: Sequence[Candidate], turn: int) -> list[Choice]:
+    limit = headroom(context, adaptation.method, adaptation.scope)
+    return adaptation.selection.choose(adaptation.method.kind, candidates, adaptation.units, limit, turn)
 
 
 def _plans(context: Context, method: Method, choices: Sequence[Choice], measurement: Measurement) -> tuple[list[Plan], list[str]]:
@@ -96,19 +126,18 @@ def _plans(context: Context, method: Method, choices: Sequence[Choice], measurem
     return plans, unplanned
 
 
-def _short_of(
-    method: Method, selection: Selection, candidates: Sequence[Candidate], choices: Sequence[Choice], amount: Amount
-) -> list[str]:
+def _short_of(adaptation: Adaptation, candidates: Sequence[Candidate], choices: Sequence[Choice]) -> list[str]:
     """Which elements grow by less than the amount asks, because the method offers no more units."""
-    if method.kind != "grow" or amount.of not in ("now", "seed") or not selection.by_element:
+    method, amount = adaptation.method, adaptation.units
+    if method.kind != "grow" or amount.of not in ("now", "seed") or not adaptation.selection.by_element:
         return []
-    taken, told = {c.element: len(c.units) for c in choices}, []
+    chosen, reasons = {c.element: len(c.units) for c in choices}, []
     for c in candidates:
-        count, name = taken.get(c.element.name, 0), c.element.name
-        asked = wanted("grow", replace(c, scores=c.scores[:0]), amount)
-        if count and len(c.scores) < c.room and count == offered("grow", c) < asked:
-            told.append(f"{name}: {count} units instead of {asked}, as {_name(method)} has no more to offer")
-    return told
+        count, name = chosen.get(c.element.name, 0), c.element.name
+        full = wanted("grow", replace(c, scores=c.scores[:0]), amount)
+        if count and len(c.scores) < c.most and count == offered("grow", c) < full:
+            reasons.append(f"{name}: {count} units instead of {full}, as {_name(method)} has no more to offer")
+    return reasons
 
 
 def _apply_all(
@@ -120,24 +149,24 @@ def _apply_all(
     """
 
     def accept(event: Event) -> bool:
-        kept = not _broken(context.network, method, event) and _within(context.network, method.kind, limit, event)
-        return context.ranks.opinion(kept)
+        keeps = not _broken(context.network, method, event) and _within(context.network, method.kind, limit, event)
+        return context.ranks.from_rank_0(keeps)
 
     pending = PendingPlans(plans)
-    events, went_away = [], []
+    events, failed = [], []
     while (plan := pending.next()) is not None:
         try:
             event = apply(context.network, plan, [*followers, pending], _certify(context), accept)
         except PlanError as error:
-            went_away.append(f"{plan.element} does not fit any more after an earlier change of the same step: {error}")
+            failed.append(f"{plan.element} does not fit any more after an earlier change of the same step: {error}")
             continue
         if event.accepted:
             events.append(event)
         else:
-            limited = f"with the changes before it, it would break the limit {_told(limit)}"
+            limited = f"with the changes before it, it would break the limit {_describe(limit)}"
             why = _broken(context.network, method, event) or limited
-            went_away.append(f"{event.element}: {why}; rolled back")
-    return events, went_away
+            failed.append(f"{event.element}: {why}; rolled back")
+    return events, failed
 
 
 PROMISED = 1e-3
@@ -163,7 +192,7 @@ def _within(network: Network, kind: str, limit: Limit, event: Event) -> bool:
     return limit.flops is None or sign * flops(network.module, network.example_inputs) <= sign * limit.flops
 
 
-def _told(limit: Limit) -> str:
+def _describe(limit: Limit) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in vars(limit).items() if value is not None) or "none"
 
 
@@ -175,15 +204,16 @@ def _certify(context: Context) -> Tensor:
     return next(iter(context.batches(1)))[0]
 
 
-def _nothing_chosen(method: Method, selection: Selection, candidates: Sequence[Candidate], amount: Amount, rules: Rules) -> str:
+def _nothing_chosen(adaptation: Adaptation, candidates: Sequence[Candidate]) -> str:
     sizes = sum(c.element.size for c in candidates)
     return (
-        f"nothing to {method.kind}: amount {_said(amount)} over {len(candidates)} elements with {sizes} units rounds to 0, or "
-        f"the limit {_told(rules.limit)} is reached (selection {type(selection).__name__}); raise the amount or the limit"
+        f"nothing to {adaptation.method.kind}: amount {_written(adaptation.units)} over {len(candidates)} elements with {sizes} "
+        f"units rounds to 0, or the limit {_describe(adaptation.scope.limit)} is reached (selection "
+        f"{type(adaptation.selection).__name__}); raise the amount or the limit"
     )
 
 
-def _said(amount: Amount) -> str:
+def _written(amount: Amount) -> str:
     return f"{amount.value:g}" if amount.of == "now" else amount.of if amount.of == "advised" else f"{amount.of} {amount.value:g}"
 
 

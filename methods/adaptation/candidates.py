@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from coppice.methods.adaptation.consensus import same_rooms
+from coppice.methods.adaptation.consensus import agree_on_elements
 from coppice.methods.graph.values import Element
 from coppice.methods.measures.cost import flops, flops_per_unit, parameters_per_unit
 from coppice.methods.measures.latency import latency_per_unit
 from coppice.methods.method import Context, Measurement, Method
 from coppice.methods.network import Network
-from coppice.methods.selection import Candidate, Limit
+from coppice.methods.selection.values import Candidate, Limit, Permissible
 
 
 @dataclass(frozen=True)
-class Rules:
+class Scope:
     """What an adaptation may touch and how far it may go.
 
     Attributes:
@@ -38,33 +38,33 @@ class Rules:
     seed_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-def offers(context: Context, method: Method, rules: Rules, skipped: list[str]) -> list[tuple[Element, int]]:
-    """Elements that may be changed, each with the number of units that may be added or removed."""
-    rooms = []
-    named = 0
-    for element in context.network.elements():
-        if rules.elements and not any(fnmatch.fnmatchcase(element.name, p) for p in rules.elements):
-            continue
-        named += 1
+def permissible_elements(context: Context, method: Method, scope: Scope) -> tuple[list[Permissible], list[str]]:
+    """Elements that may be changed, and for those in the scope that may not, why not; both are rank 0's."""
+    permissible, skipped = [], []
+    inside = [e for e in context.network.elements() if not scope.elements or _is_named(e, scope.elements)]
+    for element in inside:
         if element.level not in method.levels:
             continue
-        if _is_busy(element, rules.exclude):
-            skipped.append(f"{element.name}: units are being shrunk to zero")
-            continue
-        reason = method.accepts(context, element)
-        if reason is not None:
-            skipped.append(f"{element.name}: {reason}")
-            continue
-        room = _room(context.network, element, method, rules)
-        if room > 0:
-            rooms.append((element, room))
-        elif method.kind == "grow":
-            skipped.append(f"{element.name}: the width limit of {rules.width}x the seed size is reached")
+        reason = "units are being shrunk to zero" if _is_busy(element, scope.exclude) else method.accepts(context, element)
+        most = 0 if reason is not None else _most(context.network, element, method, scope)
+        if most > 0:
+            permissible.append(Permissible(element, most))
         else:
-            skipped.append(f"{element.name}: the minimum of {max(rules.minimum, element.minimum)} units is reached")
-    if not named:
-        skipped.append(f"no element is named like {', '.join(rules.elements)}")
-    return same_rooms(context, rooms, skipped)
+            skipped.append(f"{element.name}: {_exhausted(element, method, scope) if reason is None else reason}")
+    if not inside:
+        skipped.append(f"no element is named like {', '.join(scope.elements)}")
+    return agree_on_elements(context, permissible, skipped)
+
+
+def _is_named(element: Element, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(element.name, p) for p in patterns)
+
+
+def _exhausted(element: Element, method: Method, scope: Scope) -> str:
+    """Why no unit of an element may be added or removed that otherwise may be changed."""
+    if method.kind == "grow":
+        return f"the width limit of {scope.width}x the seed size is reached"
+    return f"the minimum of {max(scope.minimum, element.minimum)} units is reached"
 
 
 def _is_busy(element: Element, busy: Collection[str]) -> bool:
@@ -73,18 +73,19 @@ def _is_busy(element: Element, busy: Collection[str]) -> bool:
     return inside or element.name in busy
 
 
-def _room(network: Network, element: Element, method: Method, rules: Rules) -> int:
+def _most(network: Network, element: Element, method: Method, scope: Scope) -> int:
+    """The number of units that may be added to an element, or removed from it, in whole quanta."""
     if element.level in ("layer", "block", "insertion"):
         return 1
     if element.level == "weight" and method.kind == "grow":
         return element.size - _active(network, element)
     if method.kind == "prune":
-        room = element.size if element.level == "weight" else element.size - max(rules.minimum, element.minimum)
-    elif rules.width is None:
-        room = element.size * 64
+        most = element.size if element.level == "weight" else element.size - max(scope.minimum, element.minimum)
+    elif scope.width is None:
+        most = element.size * 64
     else:
-        room = int(rules.width * rules.seed_sizes.get(element.name, element.size)) - element.size
-    return room // element.quantum * element.quantum
+        most = int(scope.width * scope.seed_sizes.get(element.name, element.size)) - element.size
+    return most // element.quantum * element.quantum
 
 
 def _active(network: Network, element: Element) -> int:
@@ -96,24 +97,24 @@ def _active(network: Network, element: Element) -> int:
 def candidates_of(
     context: Context,
     method: Method,
-    rooms: Sequence[tuple[Element, int]],
+    permissible: Sequence[Permissible],
     measurement: Measurement,
-    rules: Rules,
+    scope: Scope,
     needs_latency: bool = False,
 ) -> list[Candidate]:
-    """What a selection chooses from: the rooms that the method has measured."""
+    """What a selection chooses from: the permissible elements that the method has measured."""
     network = context.network
     graph = network.graph()
-    offered = [e for e, _ in rooms if e.name in measurement.scores]
+    offered = [p.element for p in permissible if p.element.name in measurement.scores]
     latencies = latency_per_unit(network, offered, method.kind) if needs_latency else {}
-    costs = flops_per_unit(network.module, network.example_inputs, graph, [e for e, _ in rooms])
+    costs = flops_per_unit(network.module, network.example_inputs, graph, [p.element for p in permissible])
     scores = {name: s.detach().cpu() for name, s in measurement.scores.items()}
     return [
         Candidate(
             element,
             scores[element.name],
-            _left(method, element, room, scores[element.name], rules),
-            rules.seed_sizes.get(element.name, element.size),
+            _left(method, element, most, scores[element.name], scope),
+            scope.seed_sizes.get(element.name, element.size),
             parameters_per_unit(graph, element),
             costs[element.name],
             _active(network, element),
@@ -121,24 +122,24 @@ def candidates_of(
             tuple(network.module.get_parameter(element.name).shape) if element.level == "weight" else (),
             latencies.get(element.name),
         )
-        for element, room in rooms
+        for element, most in ((p.element, p.most) for p in permissible)
         if element.name in scores
     ]
 
 
-def _left(method: Method, element: Element, room: int, scores: Tensor, rules: Rules) -> int:
-    """Room of a candidate; of the weights that are not masked yet, some must stay."""
-    return max(0, len(scores) - rules.minimum) if element.level == "weight" and method.kind == "prune" else room
+def _left(method: Method, element: Element, most: int, scores: Tensor, scope: Scope) -> int:
+    """Most units of a candidate that may change; of the weights that are not masked yet, some must stay."""
+    return max(0, len(scores) - scope.minimum) if element.level == "weight" and method.kind == "prune" else most
 
 
-def headroom(context: Context, method: Method, rules: Rules) -> Limit:
+def headroom(context: Context, method: Method, scope: Scope) -> Limit:
     """How many parameters and FLOPs this act may still add (growing) or remove (pruning)."""
     network = context.network
     if method.exchanges():
         return Limit()
     sign = 1.0 if method.kind == "grow" else -1.0
-    parameters = rules.limit.parameters
-    allowed_flops = rules.limit.flops
+    parameters = scope.limit.parameters
+    allowed_flops = scope.limit.flops
     return Limit(
         None if parameters is None else max(0.0, sign * (parameters - network.num_parameters())),
         None if allowed_flops is None else max(0.0, sign * (allowed_flops - flops(network.module, network.example_inputs))),

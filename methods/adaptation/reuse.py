@@ -5,40 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coppice.methods.adaptation.consensus import same_draws, same_measurement
-from coppice.methods.graph.values import Element
+from coppice.methods.adaptation.consensus import agree_on_measurement, agree_on_randomness
 from coppice.methods.measures.statistics import NonFiniteStatistics
 from coppice.methods.method import Context, Measurement, Method
 from coppice.methods.network import Network
-
-Rooms = Sequence[tuple[Element, int]]
-"""Elements that may be changed, each with the number of units that may be added or removed."""
+from coppice.methods.selection.values import Permissible
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a method measured, for these rooms, after this many changes of the network. Holds as long as no weight is trained."""
+    """What a method measured, for these elements, after this many changes of the network. Valid until a weight is trained."""
 
     changes: int
-    rooms: tuple[tuple[Element, int], ...]
+    permissible: tuple[Permissible, ...]
     measurement: Measurement
 
     @staticmethod
-    def take(context: Context, method: Method, rooms: Rooms) -> Measured:
+    def measure(context: Context, method: Method, permissible: Sequence[Permissible]) -> Measured:
         """Measure, with the same random numbers on all ranks.
 
         Raises:
             NonFiniteStatistics: something measured is not finite, on one of the ranks.
         """
-        same_draws(context)
+        most = {p.element.name: p.most for p in permissible}
+        agree_on_randomness(context)
         try:
-            found, failed = method.measure(context, [e for e, _ in rooms], {e.name: room for e, room in rooms}), None
+            measurement, failed = method.measure(context, [p.element for p in permissible], most), None
         except NonFiniteStatistics as error:
-            found, failed = Measurement({}), error
+            measurement, failed = Measurement({}), error
         if context.ranks.count(int(failed is not None)):
             raise failed or NonFiniteStatistics("what another rank measured must be finite, but is not.")
-        return Measured(len(context.network.lineage), tuple(rooms), same_measurement(context, found))
+        return Measured(len(context.network.lineage), tuple(permissible), agree_on_measurement(context, measurement))
 
-    def holds(self, network: Network, rooms: Rooms) -> bool:
+    def still_valid(self, network: Network, permissible: Sequence[Permissible]) -> bool:
         """Whether nothing has changed the network since, and the same is asked."""
-        return self.changes == len(network.lineage) and self.rooms == tuple(rooms)
+        return self.changes == len(network.lineage) and self.permissible == tuple(permissible)

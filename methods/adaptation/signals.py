@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from coppice.methods.adaptation.candidates import Rules, offers
+from coppice.methods.adaptation.candidates import Scope, permissible_elements
 from coppice.methods.adaptation.reuse import Measured
-from coppice.methods.graph.values import Element
 from coppice.methods.growth.first_order.effective_rank import effective_rank_signals
 from coppice.methods.measures.statistics import NonFiniteStatistics, frozen_modes, require_finite
 from coppice.methods.method import Context, Measurement, Method
+from coppice.methods.selection.values import Permissible
 
-Signal = Callable[[Context, Method, Sequence[tuple[Element, int]]], Mapping[str, float]]
+Signal = Callable[[Context, Method, Sequence[Permissible]], Mapping[str, float]]
 """(context, the adaptation's method, elements it could change and by how many units) -> numbers by name."""
 
 
-def score_signals(context: Context, method: Method, rooms: Sequence[tuple[Element, int]]) -> dict[str, float]:
+def score_signals(context: Context, method: Method, permissible: Sequence[Permissible]) -> dict[str, float]:
     """What the method itself measures.
 
     `score_best` is the largest score of any unit, `score_worst` the smallest, `score_sum` the largest sum of an element's scores
@@ -25,23 +25,23 @@ def score_signals(context: Context, method: Method, rooms: Sequence[tuple[Elemen
     measurement's own signals, `advised` how many units the method itself would change, `offered` of how many elements it says
     something.
     """
-    return score_numbers(Measured.take(context, method, rooms).measurement)
+    return score_numbers(Measured.measure(context, method, permissible).measurement)
 
 
 def score_numbers(measurement: Measurement) -> dict[str, float]:
-    """See `score_signals`."""
+    """The numbers of `score_signals`, of one measurement."""
     scores = [s for s in measurement.scores.values() if len(s)]
-    found = {f"signal_{name}": float(value) for name, value in measurement.signals.items()}
-    found |= {"advised": float(sum(measurement.advised.values())), "offered": float(len(measurement.scores))}
+    numbers = {f"signal_{name}": float(value) for name, value in measurement.signals.items()}
+    numbers |= {"advised": float(sum(measurement.advised.values())), "offered": float(len(measurement.scores))}
     if scores:
-        found["score_best"] = max(float(s.max()) for s in scores)
-        found["score_worst"] = min(float(s.min()) for s in scores)
-        found["score_sum"] = max(float(s.sum()) for s in scores)
-    return found
+        numbers["score_best"] = max(float(s.max()) for s in scores)
+        numbers["score_worst"] = min(float(s.min()) for s in scores)
+        numbers["score_sum"] = max(float(s.sum()) for s in scores)
+    return numbers
 
 
 @torch.no_grad()
-def train_accuracy(context: Context, method: Method, rooms: Sequence[tuple[Element, int]]) -> dict[str, float]:
+def train_accuracy(context: Context, method: Method, permissible: Sequence[Permissible]) -> dict[str, float]:
     """`train_accuracy` (fraction) of class numbers, `train_r2` of real targets: on training batches, in eval mode.
 
     Raises:
@@ -79,30 +79,30 @@ SIGNALS: dict[str, Signal] = {
 }
 
 
-def measure_signals(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -> dict[str, float]:
+def measure_signals(context: Context, method: Method, scope: Scope, wants: Sequence[str]) -> dict[str, float]:
     """The signals called `wants`, in one mapping; empty where statistics are not finite or nothing may be changed.
 
     Raises:
         KeyError: an unknown signal.
     """
-    return look(context, method, rules, wants)[0]
+    return look(context, method, scope, wants)[0]
 
 
-def look(context: Context, method: Method, rules: Rules, wants: Sequence[str]) -> tuple[dict[str, float], Measured | None]:
+def look(context: Context, method: Method, scope: Scope, wants: Sequence[str]) -> tuple[dict[str, float], Measured | None]:
     """`measure_signals`, and what the method measured for it, so that an act in the same state need not measure again.
 
     Triggers decide by these numbers, so they are rank 0's on all ranks.
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     measured: Measured | None = None
-    rooms = offers(context, method, rules, [])
-    for name in wants if rooms else ():
+    permissible, _ = permissible_elements(context, method, scope)
+    for name in wants if permissible else ():
         try:
             if name == "scores":
-                measured = Measured.take(context, method, rooms)
-                found |= score_numbers(measured.measurement)
+                measured = Measured.measure(context, method, permissible)
+                numbers |= score_numbers(measured.measurement)
             else:
-                found |= SIGNALS[name](context, method, rooms)
+                numbers |= SIGNALS[name](context, method, permissible)
         except NonFiniteStatistics:
             continue
-    return context.ranks.opinion(found), measured
+    return context.ranks.from_rank_0(numbers), measured

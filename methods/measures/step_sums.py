@@ -11,7 +11,7 @@ from coppice.methods.companion import Companion
 from coppice.methods.surgery.changes import TensorChange, followed
 
 
-class Accumulated(Companion):
+class StepSums(Companion):
     """Tables of float32 tensors by parameter name; new entries of a resized tensor start at 0.
 
     Attributes:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from coppice.methods.companion import Companion
 from coppice.methods.graph.values import Element
-from coppice.methods.measures.step_sums import Accumulated
+from coppice.methods.measures.step_sums import StepSums
 from coppice.methods.method import Context
 from coppice.methods.network import Network
 from coppice.methods.pruning.bases.weights import WeightPruning
 
 
-class Movement(Accumulated):
+class Movement(StepSums):
     """S -= g * w at every step, of every trained tensor of two or more dimensions; g is the gradient before it is masked."""
 
     def __init__(self) -> None:

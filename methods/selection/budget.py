@@ -25,8 +25,8 @@ class BudgetOptimal(Selection):
     """The units with the largest total gain (least total importance when pruning) for a budget of parameters, FLOPs or latency.
 
     Of step i of a candidate's units, best first, a share 0 <= beta_i <= 1 is taken: growing maximises sum(beta_i gain_i) with
-    sum(beta_i cost_i) <= amount x (cost of all units that there are); pruning removes as much cost as that, or as near as room
-    and limit allow, with the least sum(beta_i importance_i). Steps with beta >= 0.99 are taken, so that a budget is never
+    sum(beta_i cost_i) <= amount x (cost of all units that there are); pruning removes as much cost as that, or as near as the
+    units and limit allow, with the least sum(beta_i importance_i). Steps with beta >= 0.99 are taken, so that a budget is never
     exceeded and less than one step of each of the few constraints is left. Gains are taken for additive, costs for linear.
 
     A count as amount bounds the number of units instead, `above` and `advised` the units of each element. Where growth predicts
@@ -78,7 +78,7 @@ class BudgetOptimal(Selection):
         """Candidates with scores; equal ones where growth predicts nothing; weights in coarser steps where there are many."""
         scored = [c for c in candidates if len(c.scores)]
         if kind == "grow" and not scored:
-            scored = [replace(c, scores=torch.ones(int(min(c.room, max(1.0, self.most) * max(c.active, 1))))) for c in candidates]
+            scored = [replace(c, scores=torch.ones(int(min(c.most, max(1.0, self.most) * max(c.active, 1))))) for c in candidates]
         return [_coarse(c) if len(c.scores) > MOST_STEPS else c for c in scored]
 
     def _price(self, candidate: Candidate) -> float:

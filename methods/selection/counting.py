@@ -1,4 +1,4 @@
-"""How many units: from an amount to a count that room, quantum, multiple and limit allow."""
+"""How many units: from an amount to a count that the permissible number, quantum, multiple and limit allow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIZED = ("channel", "head", "group")
 
 
 def offered(kind: str, candidate: Candidate) -> int:
-    """Most units of a candidate that can be chosen: its room, and no more than were scored."""
-    room = candidate.room if kind == "grow" and len(candidate.scores) == 0 else min(candidate.room, len(candidate.scores))
-    return room - room % candidate.element.quantum
+    """Most units of a candidate that can be chosen: as many as are permissible, and no more than were scored."""
+    most = candidate.most if kind == "grow" and len(candidate.scores) == 0 else min(candidate.most, len(candidate.scores))
+    return most - most % candidate.element.quantum
 
 
 def base(amount: Amount, candidate: Candidate) -> int:

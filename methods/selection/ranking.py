@@ -46,7 +46,7 @@ class Steps:
 class GlobalRanking(Selection):
     """All units of all candidates in one ranking; `amount` is the fraction of all units, taken from its top.
 
-    Growing ranks predicted gains; without predictions it is `all`. No candidate gives more than its room. Where units come in
+    Growing ranks predicted gains; without predictions it is `all`. No candidate gives more than it may. Where units come in
     quanta, or sizes must be multiples, the mean score of such a step is ranked, and the last step is taken if at least half of it
     is asked for. An amount `above` is a threshold on the scores as they are ranked, after normalisation.
     """

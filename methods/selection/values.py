@@ -14,13 +14,21 @@ from coppice.methods.selection.amount import Amount
 
 
 @dataclass(frozen=True)
+class Permissible:
+    """An element that may be changed, and by how many units at most (`most` > 0, a multiple of the element's quantum)."""
+
+    element: Element
+    most: int
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An element that a method offers to change.
 
     Attributes:
         element: which.
         scores: see `coppice.methods.method.Measurement.scores`; empty when the method does not predict.
-        room: how many units may be added (limit) or removed (size - minimum), a multiple of the quantum.
+        most: how many units may be added (limit) or removed (size - minimum), a multiple of the quantum.
         seed_size: size in the network before any change, the base of `fraction of the seed network`.
         parameters_per_unit: parameters that one unit adds or removes.
         flops_per_unit: FLOPs of one forward of one sample that one unit adds or removes.
@@ -33,7 +41,7 @@ class Candidate:
 
     element: Element
     scores: Tensor
-    room: int
+    most: int
     seed_size: int
     parameters_per_unit: float
     flops_per_unit: float

@@ -80,8 +80,8 @@ class ByShape(Selection):
         """Weights that each tensor loses or gains."""
         sign = 1 if kind == "grow" else -1
         active = torch.tensor([c.active for c in candidates], dtype=torch.float64)
-        room = torch.tensor([offered(kind, c) for c in candidates], dtype=torch.float64)
-        low, high = (active, active + room) if kind == "grow" else (active - room, active)
+        most = torch.tensor([offered(kind, c) for c in candidates], dtype=torch.float64)
+        low, high = (active, active + most) if kind == "grow" else (active - most, active)
         sizes = filled(self.shares(candidates), low, high, float(active.sum()) + sign * total)
         changes = (sign * (sizes - active)).tolist()
         return [at_most(possible_counts(kind, c), math.floor(n + ROUNDING)) for c, n in zip(candidates, changes, strict=True)]

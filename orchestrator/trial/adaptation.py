@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from coppice.methods.adaptation.adapt import Adaptation as Act
 from coppice.methods.adaptation.adapt import AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.adaptation.reuse import Measured
 from coppice.methods.adaptation.signals import look
 from coppice.methods.apply import apply
@@ -110,7 +111,7 @@ class Adaptation:
         self._measured = None
         if self.trigger.remembers or (progress.epoch < progress.epochs and self.trigger.awake(progress)):
             context = replace(context, companion=self.companion)
-            signals, self._measured = look(context, self.method, self._rules(seed_sizes, busy), self.trigger.wants)
+            signals, self._measured = look(context, self.method, self._scope(seed_sizes, busy), self.trigger.wants)
         self.signals.append(signals)
 
     def due(self, progress: Progress) -> bool:
@@ -133,13 +134,13 @@ class Adaptation:
             return AdaptResult((), (f"the trigger {self.spec.when.name} asks for nothing yet",))
         defer = self._defer if self.spec.removal.name == "shrink" else None
         context = replace(context, companion=self.companion)
-        rules = self._rules(seed_sizes, busy)
+        act = Act(self.method, self.selection, amount, self._scope(seed_sizes, busy))
         measured, self._measured = self._measured, None
-        return adapt(context, self.method, self.selection, amount, rules, followers, len(self.acted) - 1, defer, measured)
+        return adapt(context, act, followers, turn=len(self.acted) - 1, defer=defer, measured=measured)
 
-    def _rules(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Rules:
+    def _scope(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Scope:
         spec = self.spec
-        return Rules(
+        return Scope(
             elements=spec.elements,
             exclude={*busy, *(s.element for s in self.shrinking)},
             limit=Limit(spec.limit.parameters, spec.limit.flops),

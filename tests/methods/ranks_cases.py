@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coppice.methods.adaptation.adapt import AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Rules, offers
+from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Scope, permissible_elements
 from coppice.methods.adaptation.signals import measure_signals
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
@@ -132,11 +132,15 @@ PLANS = ("north", "nest", "tiny")
 def measured(case: Case, ranks: Ranks) -> dict[str, Any]:
     """Everything that a method measures, flat."""
     ctx, method = case.context(ranks), case.method
-    rooms = offers(ctx, method, Rules(), [])
-    found = method.measure(ctx, [e for e, _ in rooms], {e.name: room for e, room in rooms})
-    plans = [method.plan(ctx, e, range(2), found) for e, _ in rooms if case.name in PLANS and e.name in found.scores]
+    permissible = permissible_elements(ctx, method, Scope())[0]
+    found = method.measure(ctx, [p.element for p in permissible], {p.element.name: p.most for p in permissible})
+    plans = [
+        method.plan(ctx, p.element, range(2), found)
+        for p in permissible
+        if case.name in PLANS and p.element.name in found.scores
+    ]
     return {
-        "elements": [e.name for e, _ in rooms],
+        "elements": [p.element.name for p in permissible],
         "advised": dict(found.advised),
         "signals": dict(found.signals),
         "tensors": {f"scores/{n}": t for n, t in found.scores.items()}
@@ -227,7 +231,7 @@ def acted(case: Case, ranks: Ranks, how: str = "turned") -> dict[str, Any]:
     amount = Amount(0, "advised") if case.name in ADVISED else Amount(1 if whole else 0.3)
     selection = GlobalRanking() if method.kind == "prune" and not whole else All()
     followers = [] if ctx.companion is None else [ctx.companion]
-    return told(ctx, adapt(ctx, method, selection, amount, Rules(), followers))
+    return told(ctx, adapt(ctx, Adaptation(method, selection, amount), followers))
 
 
 def blown(case: Case, ranks: Ranks) -> dict[str, Any]:
@@ -237,14 +241,14 @@ def blown(case: Case, ranks: Ranks) -> dict[str, Any]:
     for x, _ in held:
         x[-1] = float("nan")
     ctx = replace(ctx, batches=lambda count: [held[i % 2] for i in range(count)])
-    return told(ctx, adapt(ctx, case.method, All(), 0.3, Rules()))
+    return told(ctx, adapt(ctx, Adaptation(case.method, All(), 0.3)))
 
 
 def signals(ranks: Ranks) -> dict[str, float]:
     ctx, method = replace(plain(None), ranks=ranks), build("grow", "gradmax", {})
-    found = measure_signals(ctx, method, Rules(), ("scores", "train_accuracy", "effective_rank"))
+    found = measure_signals(ctx, method, Scope(), ("scores", "train_accuracy", "effective_rank"))
     real = replace(ctx, batches=lambda n: [(x, x.flatten(1)[:, :4]) for x, _ in ctx.batches(n)])
-    return {**found, **measure_signals(real, method, Rules(), ("train_accuracy",)), "reachable": reachable(ctx, 2)}
+    return {**found, **measure_signals(real, method, Scope(), ("train_accuracy",)), "reachable": reachable(ctx, 2)}
 
 
 FEW = ("gradmax", "tiny", "splitting", "firefly")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from coppice.methods.adaptation.consensus import same_plans
+from coppice.methods.adaptation.consensus import agree_on_plans
 from coppice.methods.catalog import GROWTH, PRUNING
 from coppice.methods.plan import GrowPlan
 from coppice.methods.ranks import ALONE, Ranks
@@ -178,12 +178,12 @@ def test_the_share_of_every_rank_is_a_partition():
 def test_alone_nothing_is_packed():
     """Plans, tensors and values are passed on themselves."""
     plans, tensors, value = [GrowPlan("a", 1)], {"a": torch.zeros(1)}, (1, [2])
-    assert same_plans(ALONE, plans, [])[0] is plans and ALONE.opinion(value) is value
+    assert agree_on_plans(ALONE, plans, [])[0] is plans and ALONE.from_rank_0(value) is value
     assert ALONE.same(tensors)["a"] is tensors["a"] and ALONE.count(ROWS) == ROWS and ALONE.number(0.1) == 0.1
 
 
 def test_a_plan_that_is_not_finite_is_told_and_not_carried_out():
     plans = [GrowPlan("a", 1, predicted_gain=float("nan")), GrowPlan("b", 1, values={"w:0": torch.ones(1, 2)})]
-    (kept,), told = same_plans(Half(), plans, ["c: no"])
+    (kept,), told = agree_on_plans(Half(), plans, ["c: no"])
     assert kept.element == "b" and torch.equal(kept.values["w:0"], torch.ones(1, 2))
     assert told[0] == "c: no" and told[1].startswith("a: the plan holds numbers that are not finite")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import build
 from coppice.methods.method import Context
 from coppice.methods.network import Network
@@ -40,7 +40,7 @@ def test_growth_keeps_the_function(name, method, amount):
     ctx = zoo(name)
     with torch.no_grad():
         scale = float(ctx.network.module.eval()(ctx.network.example_inputs[0]).abs().max())
-    result = adapt(ctx, build("grow", method, {}), All(), amount, Rules())
+    result = adapt(ctx, Adaptation(build("grow", method, {}), All(), amount))
     assert result.events or result.skipped
     for event in result.events:
         assert event.function_change <= 2e-5 * max(scale, event.function_scale), event
@@ -54,6 +54,6 @@ def test_growth_keeps_the_function(name, method, amount):
 )  # fmt: skip
 def test_pruning_runs(name, method, arguments, amount):
     ctx = zoo(name)
-    result = adapt(ctx, build("prune", method, arguments), All(), amount, Rules(minimum=2))
+    result = adapt(ctx, Adaptation(build("prune", method, arguments), All(), amount, Scope(minimum=2)))
     assert result.events or result.skipped
     assert torch.isfinite(ctx.network.module.eval()(ctx.network.example_inputs[0])).all()

@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from coppice.methods.adaptation.adapt import AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
 from coppice.methods.growth.gated.companion import GateCompanion
 from coppice.methods.method import Context, Method
 from coppice.methods.plan import Plan
@@ -58,7 +57,7 @@ def step(ctx: Context, optimizer: torch.optim.Optimizer) -> float:
 
 def act(ctx: Context, method: Method, optimizer: torch.optim.Optimizer) -> AdaptResult:
     followers: list[Follower] = [OptimizerFollower(optimizer, ctx.network.module), ctx.companion]
-    return adapt(ctx, method, All(), ADVISED, Rules(), followers)
+    return adapt(ctx, Adaptation(method, All(), ADVISED), followers)
 
 
 def outputs(ctx: Context) -> Tensor:
@@ -91,7 +90,7 @@ class GatedContract(MethodContract):
 
     def plans(self, ctx: Context, method: Method) -> list[Plan]:
         plans: list[Plan] = []
-        adapt(ctx, method, All(), self.amount, Rules(), defer=lambda plan: plans.append(plan) or True)
+        adapt(ctx, Adaptation(method, All(), self.amount), defer=lambda plan: plans.append(plan) or True)
         return plans
 
 

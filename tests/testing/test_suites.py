@@ -70,7 +70,7 @@ BROKEN = {
             \"\"\"Takes more than there is room for.\"\"\"
             why, paper = "greed", "none"
             def choose(self, kind, candidates, amount, limit, turn):
-                return [Choice(c.element.name, tuple(range(c.room + 1))) for c in candidates]
+                return [Choice(c.element.name, tuple(range(c.most + 1))) for c in candidates]
 
         class TestGreedy(SelectionContract):
             def make(self):

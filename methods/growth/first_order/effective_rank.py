@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from coppice.methods.companion import Companion
-from coppice.methods.graph.values import Element
 from coppice.methods.measures.site import Site, sites_among
 from coppice.methods.measures.statistics import Seen, observe, require_finite
 from coppice.methods.method import Context, Method
+from coppice.methods.selection.values import Permissible
 
 THRESHOLD = 0.01
 """Singular values of activations / sqrt(n) up to this do not count (Maile et al. 2022)."""
@@ -61,13 +61,13 @@ def effective_ranks(context: Context, sites: Mapping[str, Site], num_batches: in
     return {name: effective_rank(total / context.ranks.count(counts[name]), threshold) for name, total in sums.items()}
 
 
-def effective_rank_signals(context: Context, method: Method, rooms: Sequence[tuple[Element, int]]) -> dict[str, float]:
+def effective_rank_signals(context: Context, method: Method, permissible: Sequence[Permissible]) -> dict[str, float]:
     """`rank_best`, the largest effective rank of the elements that may be changed, and `rank_mean`, their mean.
 
     With `num_batches` and `threshold` of a method that measures ranks itself. Left out where no element is a channel between
     two layers.
     """
-    sites = sites_among(context.network, (e for e, _ in rooms))
+    sites = sites_among(context.network, (p.element for p in permissible))
     own = bool(getattr(method, "measures_ranks", False))
     num_batches, threshold = (method.num_batches, method.threshold) if own else (BATCHES, THRESHOLD)  # type: ignore[attr-defined]
     ranks = list(effective_ranks(context, sites, num_batches, threshold).values()) if sites else []

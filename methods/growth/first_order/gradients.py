@@ -80,7 +80,7 @@ def moments(context: Context, sites: Mapping[str, Site], num_batches: int, exact
             shape = moment_shape(view.producer, view.consumer, view.site.taps)
             dtype = sum_dtype(math.prod(shape), view.producer.weight.dtype)
             totals[name] = torch.zeros(shape, dtype=dtype, device=view.before.device)
-            reasons[name] = context.ranks.opinion(_why_not(view)) if exact is None else None
+            reasons[name] = context.ranks.from_rank_0(_why_not(view)) if exact is None else None
         at_zero = reasons[name] is None if exact is None else exact
         path = linearise(view.run, view.shape, view.before, at_zero, view.drawn)
         add_cross_moment(totals[name], view, path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coppice.methods.measures.step_sums import Accumulated
+from coppice.methods.measures.step_sums import StepSums
 from coppice.methods.network import Network
 from coppice.methods.surgery.tensors import get_tensor
 
 
-class DenseMomentum(Accumulated):
+class DenseMomentum(StepSums):
     """m = beta m + (1 - beta) g and, with beta2, v = beta2 v + (1 - beta2) g^2 of every masked tensor; g is not masked yet.
 
     Penalties of companions that come earlier in the trial are part of g. A tensor's averages start when it is first masked.

@@ -95,7 +95,7 @@ class Bottleneck:
         existing = self.settings.projection or self.settings.natural_step
         if name not in self.moments:
             linear = why_not_zero(view.run, view.shape, view.before) is None
-            self.linear[name] = self.context.ranks.opinion(linear)
+            self.linear[name] = self.context.ranks.from_rank_0(linear)
             bias = view.producer.bias is not None and view.site.batch_norm is None
             thin = FactoredMoments.of(view, bias, existing, self.expected * view.shape[2:].numel())
             self.moments[name] = thin or Moments.of(view, bias, existing)

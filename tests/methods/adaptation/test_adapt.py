@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.adaptation.pending_plans import PendingPlans
 from coppice.methods.apply import apply
 from coppice.methods.catalog import GROWTH, build
@@ -35,7 +35,7 @@ def test_neighbours_grow_in_one_act_by_plans_of_one_measurement(name):
     ctx = chain()
     optimizer = torch.optim.SGD(ctx.network.module.parameters(), lr=0.1, momentum=0.9)
     followers = [OptimizerFollower(optimizer, ctx.network.module)]
-    result = adapt(ctx, build("grow", name, {}), All(), 1 if name == "deepen" else 0.5, Rules(), followers)
+    result = adapt(ctx, Adaptation(build("grow", name, {}), All(), 1 if name == "deepen" else 0.5), followers)
     rank = "5.weight:0: 3 units instead of 4, as GradMax has no more to offer"
     assert len(result.events) == 3 and result.skipped == ((rank,) if name == "gradmax" else ())
     assert all(e.function_change < 1e-12 for e in result.events)
@@ -44,7 +44,7 @@ def test_neighbours_grow_in_one_act_by_plans_of_one_measurement(name):
 def test_gradmax_of_neighbours_gets_the_gradients_that_were_measured():
     """What the first change adds to the second plan's tensors is zero, so the predicted gradients come true."""
     ctx = chain()
-    result = adapt(ctx, build("grow", "gradmax", {}), All(), 2, Rules())
+    result = adapt(ctx, Adaptation(build("grow", "gradmax", {}), All(), 2))
     module = ctx.network.module
     x, y = next(iter(ctx.batches(1)))
     F.cross_entropy(module(x), y).backward()
@@ -56,8 +56,8 @@ def test_gradmax_of_neighbours_gets_the_gradients_that_were_measured():
 
 def test_blocks_inside_removed_blocks_are_skipped_with_a_reason():
     ctx = mixed()
-    adapt(ctx, build("grow", "deepen", {"block": "duplicate"}), All(), 1, Rules())
-    result = adapt(ctx, build("prune", "remove_blocks", {"layers": True}), All(), 1, Rules())
+    adapt(ctx, Adaptation(build("grow", "deepen", {"block": "duplicate"}), All(), 1))
+    result = adapt(ctx, Adaptation(build("prune", "remove_blocks", {"layers": True}), All(), 1))
     assert result.events
     for reason in result.skipped:
         assert "does not fit any more" in reason
@@ -70,16 +70,16 @@ class Broken(GROWTH["random"]):
 
 
 SKIPPED = {
-    "rounds to 0": ("grow", "random", 0.001, Rules(), "rounds to 0"),
-    "parameters": ("grow", "random", 0.5, Rules(limit=Limit(parameters=10.0)), "limit"),
-    "flops": ("grow", "gradmax", 0.5, Rules(limit=Limit(flops=10.0)), "limit"),
-    "pruned below": ("prune", "magnitude", 0.5, Rules(limit=Limit(parameters=1e9)), "limit"),
-    "width": ("grow", "net2wider", 0.5, Rules(width=1.0, seed_sizes={}), "width limit of 1.0x"),
-    "minimum": ("prune", "magnitude", 0.5, Rules(minimum=100), "minimum of 100"),
-    "no such element": ("grow", "random", 0.5, Rules(elements=("no.such.*",)), "no.such"),
-    "no BatchNorm": ("prune", "slimming", 0.5, Rules(elements=("conv.*", "fc1.*")), "no BatchNorm"),
-    "not finite": ("grow", f"{__name__}:Broken", 0.5, Rules(), "finite"),
-    "busy": ("prune", "magnitude", 0.5, Rules(elements=("conv.weight:0",), exclude={"conv.weight:0"}), "nothing to prune"),
+    "rounds to 0": ("grow", "random", 0.001, Scope(), "rounds to 0"),
+    "parameters": ("grow", "random", 0.5, Scope(limit=Limit(parameters=10.0)), "limit"),
+    "flops": ("grow", "gradmax", 0.5, Scope(limit=Limit(flops=10.0)), "limit"),
+    "pruned below": ("prune", "magnitude", 0.5, Scope(limit=Limit(parameters=1e9)), "limit"),
+    "width": ("grow", "net2wider", 0.5, Scope(width=1.0, seed_sizes={}), "width limit of 1.0x"),
+    "minimum": ("prune", "magnitude", 0.5, Scope(minimum=100), "minimum of 100"),
+    "no such element": ("grow", "random", 0.5, Scope(elements=("no.such.*",)), "no.such"),
+    "no BatchNorm": ("prune", "slimming", 0.5, Scope(elements=("conv.*", "fc1.*")), "no BatchNorm"),
+    "not finite": ("grow", f"{__name__}:Broken", 0.5, Scope(), "finite"),
+    "busy": ("prune", "magnitude", 0.5, Scope(elements=("conv.weight:0",), exclude={"conv.weight:0"}), "nothing to prune"),
 }
 
 
@@ -88,7 +88,7 @@ def test_what_is_not_done_has_its_reason(case):
     kind, name, amount, rules, said = SKIPPED[case]
     ctx = mixed()
     before = ctx.network.num_parameters()
-    result = adapt(ctx, build(kind, name, {}), All(), amount, rules)
+    result = adapt(ctx, Adaptation(build(kind, name, {}), All(), amount, rules))
     assert not result.events and any(said in reason for reason in result.skipped), result.skipped
     assert ctx.network.num_parameters() == before
 
@@ -98,14 +98,15 @@ def test_limits_hold_for_the_whole_network(selection):
     ctx = mixed()
     start = ctx.network.num_parameters()
     for turn in range(3):
-        adapt(ctx, build("grow", "random", {}), selection, 0.5, Rules(limit=Limit(parameters=start + 400.0)), turn=turn)
+        scope = Scope(limit=Limit(parameters=start + 400.0))
+        adapt(ctx, Adaptation(build("grow", "random", {}), selection, 0.5, scope), turn=turn)
     assert start < ctx.network.num_parameters() <= start + 400
 
 
 def test_deferred_plans_are_not_applied():
     ctx = mixed()
     offered = []
-    result = adapt(ctx, build("prune", "magnitude", {}), All(), 0.3, Rules(), defer=lambda p: offered.append(p) or True)
+    result = adapt(ctx, Adaptation(build("prune", "magnitude", {}), All(), 0.3), defer=lambda p: offered.append(p) or True)
     assert offered and not result.events and not ctx.network.lineage
 
 
@@ -116,7 +117,7 @@ def test_what_would_break_the_limit_with_the_changes_before_it_is_rolled_back():
     ctx = context(module, torch.randn(4, 2), torch.randint(2, (4,)))
     start = ctx.network.num_parameters()
     limit = start + 10 * 13.0 + 10 * 13.0 + 50
-    result = adapt(ctx, build("grow", "random", {}), All(), 1.0, Rules(limit=Limit(parameters=limit)))
+    result = adapt(ctx, Adaptation(build("grow", "random", {}), All(), 1.0, Scope(limit=Limit(parameters=limit))))
     assert [e.element for e in result.events] == ["0.weight:0"]
     assert "rolled back" in result.skipped[0] and ctx.network.num_parameters() == start + 130 <= limit
     assert module[2].weight.shape == (10, 20)
@@ -170,16 +171,16 @@ class Liar(GROWTH["random"]):
 def test_a_broken_promise_is_rolled_back():
     ctx = mixed()
     before = {n: t.clone() for n, t in ctx.network.module.state_dict().items()}
-    result = adapt(ctx, Liar(zero="none"), All(), 0.5, Rules())
+    result = adapt(ctx, Adaptation(Liar(zero="none"), All(), 0.5))
     assert not result.events and all("promises to keep the function" in reason for reason in result.skipped)
     assert all(torch.equal(before[n], t) for n, t in ctx.network.module.state_dict().items())
-    assert adapt(ctx, build("grow", "random", {"zero": "none"}), All(), 0.5, Rules()).events
+    assert adapt(ctx, Adaptation(build("grow", "random", {"zero": "none"}), All(), 0.5)).events
 
 
 @pytest.mark.parametrize(("selection", "told"), [(All(), True), (RoundRobin(), True), (GlobalRanking(), False)])
 def test_less_than_was_asked_is_told_where_the_amount_is_that_of_the_element(selection, told):
     """The last layer of four outputs gives at most four directions to the layer before it; a ranking asks nothing of it alone."""
-    result = adapt(chain(), build("grow", "gradmax", {}), selection, 40, Rules(elements=("5.*",)))
+    result = adapt(chain(), Adaptation(build("grow", "gradmax", {}), selection, 40, Scope(elements=("5.*",))))
     assert len(result.events) == 1 and result.events[0].count <= 4
     assert any("units instead of 40" in reason for reason in result.skipped) == told
 
@@ -193,6 +194,6 @@ class Picky(type(build("grow", "random", {}))):
 
 
 def test_an_element_that_its_method_cannot_plan_for_is_skipped_and_told():
-    result = adapt(chain(), Picky(), All(), 0.5, Rules())
+    result = adapt(chain(), Adaptation(Picky(), All(), 0.5))
     assert [e.element for e in result.events] == ["0.weight:0", "5.weight:0"]
     assert result.skipped == ("2.weight:0: not with these units",)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.adaptation.signals import SIGNALS, measure_signals
 from coppice.methods.catalog import build
 from coppice.methods.growth.random import Random
@@ -35,17 +35,17 @@ class Told(Random):
 
 
 def test_scores_of_all_elements():
-    found = measure_signals(mixed(), Told(scores=([3.0, 1.0], [2.5, 2.0]), advised=(2, 5)), Rules(), ("scores",))
+    found = measure_signals(mixed(), Told(scores=([3.0, 1.0], [2.5, 2.0]), advised=(2, 5)), Scope(), ("scores",))
     assert found == {"score_best": 3.0, "score_worst": 1.0, "score_sum": 4.5, "signal_eta": 0.5, "advised": 7.0, "offered": 2.0}
 
 
 def test_a_method_that_offers_nothing_or_predicts_nothing_is_told_apart():
-    assert measure_signals(mixed(), Told(), Rules(), ("scores",)) == {"signal_eta": 0.5, "advised": 0.0, "offered": 0.0}
-    silent = measure_signals(mixed(), build("grow", "random", {}), Rules(), ("scores",))
+    assert measure_signals(mixed(), Told(), Scope(), ("scores",)) == {"signal_eta": 0.5, "advised": 0.0, "offered": 0.0}
+    silent = measure_signals(mixed(), build("grow", "random", {}), Scope(), ("scores",))
     assert silent["offered"] > 0 and "score_best" not in silent
 
 
-@pytest.mark.parametrize(("method", "rules"), [(Told(silent=True), Rules()), (Told(), Rules(elements=("none.*",)))])
+@pytest.mark.parametrize(("method", "rules"), [(Told(silent=True), Scope()), (Told(), Scope(elements=("none.*",)))])
 def test_empty_where_nothing_can_be_measured(method, rules):
     assert measure_signals(mixed(), method, rules, ("scores",)) == {}
 
@@ -53,7 +53,7 @@ def test_empty_where_nothing_can_be_measured(method, rules):
 def test_gradmax_reports_its_largest_squared_singular_value():
     ctx = mixed()
     method = build("grow", "gradmax", {})
-    found = measure_signals(ctx, method, Rules(), ("scores",))
+    found = measure_signals(ctx, method, Scope(), ("scores",))
     elements = [e for e in ctx.network.elements() if e.permissible and method.accepts(ctx, e) is None]
     scores = method.measure(ctx, elements, {e.name: e.size * 64 for e in elements}).scores
     assert found["score_best"] == max(float(s.max()) for s in scores.values())
@@ -99,4 +99,4 @@ def test_outputs_that_are_not_finite_are_no_measurement():
     ctx = mixed()
     with torch.no_grad():
         ctx.network.module.fc2.bias.fill_(float("nan"))
-    assert measure_signals(ctx, build("grow", "random", {}), Rules(), ("train_accuracy",)) == {}
+    assert measure_signals(ctx, build("grow", "random", {}), Scope(), ("train_accuracy",)) == {}

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coppice.methods.adaptation.adapt import AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import GROWTH, build
 from coppice.methods.companion import Companion
 from coppice.methods.method import Context, Method
@@ -77,12 +77,12 @@ class Trial:
             self.network, self.batches, F.cross_entropy, self.generator, optimizer=self.optimizer, companion=self.companion
         )
         followers = [OptimizerFollower(self.optimizer, self.network.module), *([self.companion] if self.companion else [])]
-        rules = Rules(elements=("features.*",))
+        rules = Scope(elements=("features.*",))
         if method.advises:
-            result = adapt(context, method, All(), Amount.read("advised"), rules, followers)
+            result = adapt(context, Adaptation(method, All(), Amount.read("advised"), rules), followers)
             if result.events:
                 return result
-        return adapt(context, method, All(), FRACTION, rules, followers)
+        return adapt(context, Adaptation(method, All(), FRACTION, rules), followers)
 
 
 @pytest.fixture(scope="module")

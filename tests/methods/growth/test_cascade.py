@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.growth.cascade.candidate_pool import CandidatePool
 from coppice.methods.measures.dag_site import dag_site_of
@@ -90,7 +89,7 @@ def test_the_residual_shrinks_neuron_by_neuron_when_only_outputs_are_trained():
     method = build("grow", "cascade", {"num_batches": 1, "steps": 40})
     losses = [loss_of(ctx)]
     for neurons in (2, 3, 4):
-        (event,) = adapt(ctx, method, All(), 1, Rules()).events
+        (event,) = adapt(ctx, Adaptation(method, All(), 1)).events
         assert event.function_change <= 1e-12 and event.size_after == neurons
         assert len(ctx.network.module.levels()) == neurons, "each sees all those before it"
         train(ctx, 60, only="out.")
@@ -102,7 +101,7 @@ def test_fitted_outgoing_weights_lower_the_loss_by_what_is_said():
     ctx = regression()
     before = loss_of(ctx)
     (event,) = adapt(
-        ctx, build("grow", "cascade", {"num_batches": 1, "steps": 30, "outgoing": "fitted"}), All(), 1, Rules()
+        ctx, Adaptation(build("grow", "cascade", {"num_batches": 1, "steps": 30, "outgoing": "fitted"}), All(), 1)
     ).events
     assert event.predicted > 0.01 * before
     assert before - loss_of(ctx) == pytest.approx(event.predicted, rel=1e-9)
@@ -116,7 +115,7 @@ def test_what_goes_into_a_frozen_neuron_stays(freeze):
     module = ctx.network.module
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0.1)
     followers = [OptimizerFollower(optimizer, module), *([companion] if companion else [])]
-    assert adapt(ctx, method, All(), 1, Rules(), followers).events
+    assert adapt(ctx, Adaptation(method, All(), 1), followers).events
     if companion is not None:
         again = method.companion(ctx.network)
         again.load(companion.tensors())

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import build
 from coppice.methods.selection import All, BestGain
 from coppice.methods.selection.amount import Amount
@@ -22,7 +22,7 @@ def network(act=nn.ReLU):
 
 
 def deepened(ctx, selection=None, amount=1, rules=None, **arguments):
-    return adapt(ctx, build("grow", "deepen", arguments), selection or All(), amount, rules or Rules())
+    return adapt(ctx, Adaptation(build("grow", "deepen", arguments), selection or All(), amount, rules or Scope()))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_function_stays_and_every_place_gets_one(arguments):
     ctx = network()
     inputs, _ = next(iter(ctx.batches(1)))
     before = ctx.network.module(inputs)
-    result = deepened(ctx, **arguments, rules=Rules(elements=("after:1", "after:3")))
+    result = deepened(ctx, **arguments, rules=Scope(elements=("after:1", "after:3")))
     assert len(result.events) == 2
     assert (copy.deepcopy(ctx.network.module).eval()(inputs) - before).abs().max() < 1e-12
     kinds = [m for m in ctx.network.module.modules() if isinstance(m, nn.BatchNorm1d)]
@@ -44,7 +44,7 @@ def test_an_identity_with_batch_norm_keeps_the_function_in_training_too():
     ctx = network()
     inputs, _ = next(iter(ctx.batches(1)))
     before = ctx.network.module(inputs)
-    deepened(ctx, block="identity", batch_norm_inside=True, rules=Rules(elements=("after:1",)))
+    deepened(ctx, block="identity", batch_norm_inside=True, rules=Scope(elements=("after:1",)))
     norm = next(m for m in ctx.network.module.modules() if isinstance(m, nn.BatchNorm1d))
     assert torch.allclose(norm.weight, (norm.running_var + norm.eps).sqrt()) and norm.running_var.var() > 0
     assert (copy.deepcopy(ctx.network.module).train()(inputs) - before).abs().max() < 1e-12
@@ -54,7 +54,7 @@ def test_an_identity_with_batch_norm_keeps_the_function_in_training_too():
 def test_autogrow_draws_weight_and_bias_of_the_last_norm(last):
     ctx = mixed()
     method = build("grow", "deepen", {"block": "duplicate", "last": last})
-    (event,) = adapt(ctx, method, All(), 1, Rules(elements=("after:block",))).events
+    (event,) = adapt(ctx, Adaptation(method, All(), 1, Scope(elements=("after:block",)))).events
     assert method.promises() == (last == "zero") and (event.function_change > 1e-3) == (last != "zero")
     old, new = ctx.network.module.block, ctx.network.module.block.grown_0
     assert torch.equal(old.conv1.weight, new.conv1.weight) and torch.equal(old.norm1.weight, new.norm1.weight)
@@ -97,7 +97,7 @@ def test_the_best_place_is_chosen_and_only_above_the_threshold():
         build("grow", "deepen", arguments).measure(ctx, [ctx.network.element(n) for n in names], dict.fromkeys(names, 1)).scores
     )
     best = max(names, key=lambda n: float(scores[n]))
-    rules = Rules(elements=("after:1", "after:3"))
+    rules = Scope(elements=("after:1", "after:3"))
     high = Amount(1.01 * float(scores[best]), "above")
     assert not deepened(copy.deepcopy(ctx), BestGain(), high, rules, **arguments).events
     assert [e.element for e in deepened(ctx, BestGain(), 1, rules, **arguments).events] == [best]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.apply import apply
 from coppice.methods.growth.firefly.candidates import Draws
 from coppice.methods.growth.firefly.method import Firefly
@@ -132,7 +132,7 @@ def test_growth_lowers_the_loss_where_random_growth_does_not(selection):
     for method in (Firefly(), Random(), Random(zero="none", scale=0.1)):
         ctx = trained()
         before = float(mean_loss(ctx, 1))
-        events = adapt(ctx, method, selection, 0.5, Rules()).events
+        events = adapt(ctx, Adaptation(method, selection, 0.5)).events
         assert events
         decreases[method] = before - float(mean_loss(ctx, 1))
         if isinstance(method, Firefly):
@@ -148,7 +148,7 @@ def test_a_new_unit_that_would_raise_the_loss_takes_the_opposite_sign():
     for name in ("0.weight:0", "7.weight:0"):
         ctx = trained(width=8)
         before = float(mean_loss(ctx, 1))
-        (event,) = adapt(ctx, method, All(), 1.0, Rules(elements=(name,))).events
+        (event,) = adapt(ctx, Adaptation(method, All(), 1.0, Scope(elements=(name,)))).events
         assert event.count >= 5
         assert before - float(mean_loss(ctx, 1)) == pytest.approx(event.predicted, rel=0.02)
 
@@ -164,14 +164,14 @@ def test_splits_and_new_units_are_told_apart_and_ranked_together():
         assert ((parents >= -1) & (parents < size)).all() and (gains > 0).all() and (gains.diff() <= 0).all()
     everyone = torch.cat(list(measurement.scores.values())).sort(descending=True).values
     plans = []
-    adapt(trained(torch.float32), Firefly(candidates=9), GlobalRanking(), 5, Rules(), defer=lambda p: plans.append(p) or True)
+    adapt(trained(torch.float32), Adaptation(Firefly(candidates=9), GlobalRanking(), 5), defer=lambda p: plans.append(p) or True)
     assert sum(p.count for p in plans) == 5
     assert sum(p.predicted_gain for p in plans) == pytest.approx(float(everyone[:5].sum()), rel=1e-4)
 
 
 def test_batch_norm_sees_new_units_alike_in_training_and_evaluation():
     ctx = trained()
-    adapt(ctx, Firefly(splits=False), All(), 1.0, Rules(elements=("0.weight:0",)))
+    adapt(ctx, Adaptation(Firefly(splits=False), All(), 1.0, Scope(elements=("0.weight:0",))))
     conv, norm = ctx.network.module[0], copy.deepcopy(ctx.network.module[1])
     assert len(conv.weight) > 3
     inputs, _ = next(iter(ctx.batches(1)))
@@ -184,7 +184,7 @@ def test_batch_norm_sees_new_units_alike_in_training_and_evaluation():
 def test_blocks_compete_with_units():
     ctx = trained()
     before = float(mean_loss(ctx, 1))
-    events = adapt(ctx, Firefly(depth=True, epsilon=0.2), All(), 1, Rules(elements=("after:*",))).events
+    events = adapt(ctx, Adaptation(Firefly(depth=True, epsilon=0.2), All(), 1, Scope(elements=("after:*",)))).events
     assert [e.kind for e in events] == ["insert"] * len(events) and len(events) >= 2
     decrease, predicted = before - float(mean_loss(ctx, 1)), sum(e.predicted for e in events)
     assert decrease == pytest.approx(predicted, rel=0.5) and decrease > 0.01
@@ -197,7 +197,7 @@ def test_masked_weights_take_no_part():
     ctx.network.masks["7.weight"] = mask
     with torch.no_grad():
         ctx.network.module[7].weight.mul_(mask)
-    (event,) = adapt(ctx, Firefly(candidates=0), All(), 2, Rules(elements=("7.weight:0",))).events
+    (event,) = adapt(ctx, Adaptation(Firefly(candidates=0), All(), 2, Scope(elements=("7.weight:0",)))).events
     weight = ctx.network.module[7].weight
     assert event.count == 2 and (weight[:5][~mask] == 0).all()
     assert (weight[5:] == 0).any()

@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.half_layer.method import WithNeuron, random_neuron
@@ -49,7 +48,7 @@ def copied(ctx: Context, seed: int = 0) -> Context:
 def test_the_neuron_lies_between_the_inputs_and_everything_else():
     ctx = regression((3, 2))
     for neurons in (6, 7):
-        (event,) = adapt(ctx, build("grow", "half_layer", {"draws": 3}), All(), 1, Rules()).events
+        (event,) = adapt(ctx, Adaptation(build("grow", "half_layer", {"draws": 3}), All(), 1)).events
         module = ctx.network.module
         assert event.size_after == neurons and module.levels()[0].tolist() == [neurons - 1]
         assert module.connections[:-1, -1].all() and module.out.connections[:, -1].all() and module.connections[-1, :2].all()
@@ -61,7 +60,7 @@ def test_the_best_of_its_draws_is_kept_and_the_loss_is_the_one_said():
     start = regression()
     before = loss_of(start)
     ctx = copied(start)
-    (event,) = adapt(ctx, build("grow", "half_layer", {"num_batches": 1}), All(), 1, Rules()).events
+    (event,) = adapt(ctx, Adaptation(build("grow", "half_layer", {"num_batches": 1}), All(), 1)).events
     assert loss_of(ctx) == pytest.approx(before - event.predicted, rel=1e-9)
     element = start.network.element("weight:0")
     site = dag_site_of(start.network, element)
@@ -102,7 +101,7 @@ def test_the_schur_choice_starts_lower_than_before_and_than_random_draws():
     for choice in ("random", "schur"):
         for seed in range(3):
             ctx = copied(start, seed)
-            adapt(ctx, build("grow", "half_layer", {"choice": choice, "num_batches": 1}), All(), 1, Rules())
+            adapt(ctx, Adaptation(build("grow", "half_layer", {"choice": choice, "num_batches": 1}), All(), 1))
             began.setdefault(choice, []).append(loss_of(ctx))
     assert max(began["schur"]) < 0.95 * loss_of(start) and max(began["schur"]) < min(began["random"]), (loss_of(start), began)
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import build
 from coppice.methods.growth.first_order import gradients, sweep
 from coppice.methods.growth.first_order.linearised import linearise
@@ -176,7 +176,7 @@ def test_leading_vectors_of_a_large_matrix():
 @pytest.mark.parametrize("amount", [Amount(40), Amount(1.0, "seed")])
 def test_an_amount_above_the_rank_adds_as_many_as_the_rank_and_says_so(name, amount):
     ctx = double(nn.Sequential(nn.Linear(9, 10), nn.Tanh(), nn.Linear(10, 3)), 9, n=40)
-    result = adapt(ctx, build("grow", name, {}), All(), amount, Rules(seed_sizes={"0.weight:0": 10}))
+    result = adapt(ctx, Adaptation(build("grow", name, {}), All(), amount, Scope(seed_sizes={"0.weight:0": 10})))
     (event,) = result.events
     assert event.count == 2 and event.size_after == 12
     (said,) = result.skipped
@@ -199,7 +199,7 @@ def test_statistics_that_are_not_finite_skip_the_event_and_leave_the_network_as_
         ctx = dataclasses.replace(ctx, loss=lambda out, target: F.cross_entropy(out, target) * float("nan"))
     module = ctx.network.module
     before, gradients_before = everything(module), [p.grad for p in module.parameters()]
-    result = adapt(ctx, build("grow", name, {"steps": 1} if name == "gradmax_opt" else {}), All(), 0.5, Rules())
+    result = adapt(ctx, Adaptation(build("grow", name, {"steps": 1} if name == "gradmax_opt" else {}), All(), 0.5))
     assert not result.events and "finite" in result.skipped[-1]
     after = everything(module)
     assert all(torch.equal(before[n].nan_to_num(7.0), after[n].nan_to_num(7.0)) for n in before) and before.keys() == after.keys()

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.measures.site import site_of
@@ -119,7 +118,7 @@ def test_feature_maps_lower_the_loss_and_more_draws_lower_it_more(element):
 
 def test_nothing_is_offered_where_there_is_no_gradient():
     ctx = linear(loss=lambda output, target: output.sum() * 0)
-    result = adapt(ctx, build("grow", "nest", {}), All(), 0.5, Rules())
+    result = adapt(ctx, Adaptation(build("grow", "nest", {}), All(), 0.5))
     assert not result.events and "nothing to offer" in " ".join(result.skipped)
 
 
@@ -129,6 +128,6 @@ def test_the_promise_is_none_and_several_elements_grow_in_one_step():
     ctx = context(module, torch.randn(20, 5, dtype=torch.float64), torch.randint(3, (20,)))
     method = build("grow", "nest", {"strength": 0.05})
     before = float(mean_loss(ctx, 1))
-    result = adapt(ctx, method, All(), 0.3, Rules())
+    result = adapt(ctx, Adaptation(method, All(), 0.3))
     assert not method.promises() and len(result.events) == 2
     assert float(mean_loss(ctx, 1)) < before

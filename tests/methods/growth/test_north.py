@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.adaptation.signals import SIGNALS, measure_signals
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
@@ -151,21 +151,21 @@ def test_convolutions_refer_to_the_largest_rank():
 
 def test_a_trial_grows_by_what_is_advised():
     ctx = replace(linear(copies=3), companion=RankMemory())
-    result = adapt(ctx, build("grow", "north", {"gamma": 0.5}), All(), Amount(0, "advised"), Rules())
+    result = adapt(ctx, Adaptation(build("grow", "north", {"gamma": 0.5}), All(), Amount(0, "advised")))
     assert [e.count for e in result.events] == [2] and result.events[0].function_change < 1e-12
 
 
 def test_the_signal_is_the_rank_of_what_may_grow():
     ctx = linear(copies=3)
     method = build("grow", "north", {})
-    assert SIGNALS["effective_rank"] and measure_signals(ctx, method, Rules(), ["effective_rank"]) == {
+    assert SIGNALS["effective_rank"] and measure_signals(ctx, method, Scope(), ["effective_rank"]) == {
         "rank_best": 5 / 8,
         "rank_mean": 5 / 8,
     }
     ctx = mixed()
-    signals = measure_signals(ctx, build("grow", "random", {}), Rules(), ["effective_rank"])
+    signals = measure_signals(ctx, build("grow", "random", {}), Scope(), ["effective_rank"])
     assert 0 < signals["rank_mean"] < signals["rank_best"] <= 1
-    assert measure_signals(ctx, method, Rules(elements=("stem*",)), ["effective_rank"]) == {}
+    assert measure_signals(ctx, method, Scope(elements=("stem*",)), ["effective_rank"]) == {}
 
 
 def test_new_units_change_nothing_and_learn():

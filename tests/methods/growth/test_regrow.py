@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.measures.connections import exchange
@@ -28,7 +28,7 @@ REGROWING = ("set", "rigl", "snfs", "nest_connections")
 def sparse(method, dtype=torch.float32, seed=0, fraction=0.5):
     """Every tensor half masked, and the method's companion after three training steps."""
     ctx = mixed(dtype, seed)
-    adapt(ctx, build("prune", "magnitude_weights", {}), All(), fraction, Rules())
+    adapt(ctx, Adaptation(build("prune", "magnitude_weights", {}), All(), fraction))
     companion = method.companion(ctx.network)
     return ctx if companion is None else moved(replace(ctx, companion=companion))
 
@@ -123,7 +123,7 @@ class TestRigL:
             if key in optimizer.state[weight]:
                 optimizer.state[weight][key] = torch.arange(1.0, 9.0, dtype=torch.float64).view(2, 4)
         follower = [OptimizerFollower(optimizer, ctx.network.module)]
-        (event,) = adapt(ctx, build("grow", "rigl", {}), All(), 0.5, Rules(), follower).events
+        (event,) = adapt(ctx, Adaptation(build("grow", "rigl", {}), All(), 0.5), follower).events
         assert ctx.network.masks["weight"].tolist() == [[True, False, True, True], [False, True, False, False]]
         assert weight.tolist() == [[0.9, 0.0, 0.0, 0.1], [0.0, -0.8, 0.0, 0.0]]
         assert event.parameters_before == event.parameters_after == 4
@@ -141,21 +141,21 @@ class TestRigL:
         assert measurement.scores["weight"].tolist() == [3.0, 2.0, 2.0, 0.5]
         assert measurement.data["weight"]["indices"].tolist() == [2, 1, 7, 4]
         assert measurement.data["weight"]["value"].tolist() == GRADIENT
-        adapt(ctx, method, All(), 0.5, Rules())
+        adapt(ctx, Adaptation(method, All(), 0.5))
         assert ctx.network.masks["weight"].tolist() == [[True, True, True, True], [False, True, True, False]]
         assert ctx.network.module.weight.tolist() == WEIGHT
 
     def test_amounts_are_of_the_active_weights_and_end_at_what_is_masked(self):
         for fraction, changed in ((0.25, 1), (Amount(2), 2), (Amount(100), 4)):
             ctx = linear([[5.0, 6.0, 7.0, 8.0, 0.0, 0.0, 0.0, 0.0]], [1.0] * 4 + [2.0] * 4, [1.0])
-            adapt(ctx, build("grow", "rigl", {}), All(), fraction, Rules())
+            adapt(ctx, Adaptation(build("grow", "rigl", {}), All(), fraction))
             assert ctx.network.masks["weight"].tolist() == [[False] * changed + [True] * 4 + [False] * (4 - changed)]
 
     @pytest.mark.parametrize("limit", [Limit(parameters=4.0), Limit(flops=16.0)])
     def test_a_network_at_its_limit_is_rewired_but_does_not_grow(self, limit):
         for arguments, acts in (({}, True), ({"replace": False}, False)):
             ctx = linear(WEIGHT, [1.0, 2.0, 3.0, 4.0], [1.0, -0.5])
-            events = adapt(ctx, build("grow", "rigl", arguments), All(), 0.5, Rules(limit=limit)).events
+            events = adapt(ctx, Adaptation(build("grow", "rigl", arguments), All(), 0.5, Scope(limit=limit))).events
             assert bool(events) == acts and ctx.network.num_parameters() == 4
 
     def test_globally_the_largest_gradients_decide_where(self):
@@ -167,7 +167,7 @@ class TestRigL:
         elements = [ctx.network.element(n) for n in names]
         scores = method.measure(ctx, elements, dict.fromkeys(names, 1)).scores
         masked = {n: int((~m).sum()) for n, m in ctx.network.masks.items()}
-        adapt(ctx, method, GlobalRanking(), 0.2, Rules())
+        adapt(ctx, Adaptation(method, GlobalRanking(), 0.2))
         grown = {n: masked[n] - int((~ctx.network.masks[n]).sum()) for n in names}
         threshold = min(float(scores[n][k - 1]) for n, k in grown.items() if k)
         assert all(k == int((scores[n] >= threshold).sum()) for n, k in grown.items()) and len(set(grown.values())) > 2
@@ -193,7 +193,7 @@ class TestRigL:
                 apply_masks(ctx.network)
             losses.append(float(F.mse_loss(module(x), y).detach()))
             connected.append(ctx.network.masks["weight"].nonzero()[:, 1].tolist())
-            adapt(ctx, build("grow", "rigl", {}), All(), 0.5, Rules(), [OptimizerFollower(optimizer, module)])
+            adapt(ctx, Adaptation(build("grow", "rigl", {}), All(), 0.5), [OptimizerFollower(optimizer, module)])
         best = losses.index(min(losses))
         assert losses[0] > 2 and losses[best] < 0.1 and connected[best] == [30, 31, 32, 33]
 
@@ -201,15 +201,15 @@ class TestRigL:
 def test_an_acyclic_network_stays_so_and_what_it_is_given_can_exist():
     torch.manual_seed(0)
     ctx = context(dag(4, 3, (8, 8), skip=True), torch.randn(16, 4), torch.randint(3, (16,)))
-    adapt(ctx, build("prune", "rigl_drop", {}), All(), 0.4, Rules())
+    adapt(ctx, Adaptation(build("prune", "rigl_drop", {}), All(), 0.4))
     before = {n: m.clone() for n, m in ctx.network.masks.items()}
     for _ in range(4):
-        events = adapt(ctx, build("grow", "set", {}), All(), 0.2, Rules()).events
+        events = adapt(ctx, Adaptation(build("grow", "set", {}), All(), 0.2)).events
         assert len(events) == 2 and not torch.equal(ctx.network.masks["weight"], before["weight"])
         assert all(e.parameters_before - 3 <= e.parameters_after <= e.parameters_before for e in events)
         assert torch.isfinite(ctx.network.module(torch.randn(5, 4))).all()
     for kind, name in (("grow", "rigl"), ("grow", "nest_connections"), ("prune", "granet")):
-        result = adapt(ctx, build(kind, name, {}), All(), 0.2, Rules())
+        result = adapt(ctx, Adaptation(build(kind, name, {}), All(), 0.2))
         assert not result.events and "no gradient to connections that do not exist; use set" in result.skipped[0], name
 
 
@@ -230,7 +230,7 @@ def test_set_grows_uniformly_among_everything_that_is_not_kept():
     for seed in range(600):
         ctx = linear([[3.0, 2.0, 0.1] + [0.0] * 9], [1.0] * 12, [1.0])
         ctx.generator.manual_seed(seed)
-        adapt(ctx, build("grow", "set", {}), All(), Amount(1), Rules())
+        adapt(ctx, Adaptation(build("grow", "set", {}), All(), Amount(1)))
         counts += ctx.network.masks["weight"]
     assert counts[0, :2].tolist() == [600, 600]
     assert (counts[0, 2:] - 60).abs().max() < 5 * 60**0.5  # each of ten with probability 1/10
@@ -239,5 +239,5 @@ def test_set_grows_uniformly_among_everything_that_is_not_kept():
 @pytest.mark.parametrize("name", REGROWING)
 def test_a_dense_tensor_has_nothing_to_give_back(name):
     ctx = mixed()
-    result = adapt(ctx, build("grow", name, {}), All(), 0.5, Rules())
+    result = adapt(ctx, Adaptation(build("grow", name, {}), All(), 0.5))
     assert not result.events and "no connection of stem.weight is masked; prune weights first" in result.skipped[0]

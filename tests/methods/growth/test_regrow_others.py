@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.sparse.dense_momentum import DenseMomentum
@@ -43,7 +43,7 @@ class TestSnfs:
         torch.testing.assert_close(companions[0].direction("weight").double(), mean, rtol=1e-5, atol=0)
         torch.testing.assert_close(companions[1].direction("weight").double(), mean / square.sqrt(), rtol=1e-5, atol=0)
         with_momentum = replace(ctx, companion=companions[0])
-        adapt(with_momentum, build("grow", "snfs", {}), All(), 0.5, Rules())
+        adapt(with_momentum, Adaptation(build("grow", "snfs", {}), All(), 0.5))
         assert ctx.network.masks["weight"].tolist() == [[True, False, True, True], [False, True, False, False]]
 
     def test_goes_on_from_a_checkpoint_and_follows_surgery(self):
@@ -85,7 +85,7 @@ class TestNest:
         chosen = torch.zeros(18, dtype=torch.bool).index_fill_(0, masked.argsort(descending=True)[:4], True).view(3, 6)
         before = module[2].weight.detach().clone()
         method = build("grow", "nest_connections", {"birth": 0.3})
-        (event,) = adapt(ctx, method, All(), Amount(4), Rules(elements=("2.weight",))).events
+        (event,) = adapt(ctx, Adaptation(method, All(), Amount(4), Scope(elements=("2.weight",)))).events
         assert torch.equal(ctx.network.masks["2.weight"], mask | chosen)
         torch.testing.assert_close(module[2].weight.detach(), before + 0.3 * bridging * chosen)
         assert event.predicted == pytest.approx(0.3 * float(bridging[chosen].square().sum()))
@@ -98,7 +98,7 @@ class TestNest:
         module = ctx.network.module.eval()
         with torch.no_grad():
             before = F.cross_entropy(module(inputs), targets)
-            events = adapt(ctx, method, All(), 0.5, Rules()).events
+            events = adapt(ctx, Adaptation(method, All(), 0.5)).events
             fall = float(before - F.cross_entropy(module(inputs), targets))
         assert fall == pytest.approx(sum(e.predicted for e in events), rel=0.02)
         assert build("grow", "nest_connections", {"birth": 0.0}).promises() and not method.promises()
@@ -108,13 +108,13 @@ class TestGraNetClaims:
     def test_prunes_to_the_amount_and_rewires_each_tensor(self):
         ctx, plain, bare = mixed(torch.float64), mixed(torch.float64), mixed(torch.float64)
         total = sum(e.size for e in ctx.network.elements() if e.level == "weight")
-        adapt(plain, build("prune", "magnitude_weights", {}), GlobalRanking(), 0.5, Rules())
-        adapt(bare, build("prune", "granet", {"regrow": 0.0}), GlobalRanking(), 0.5, Rules())
+        adapt(plain, Adaptation(build("prune", "magnitude_weights", {}), GlobalRanking(), 0.5))
+        adapt(bare, Adaptation(build("prune", "granet", {"regrow": 0.0}), GlobalRanking(), 0.5))
         elements = [e for e in ctx.network.elements() if e.level == "weight"]
         rigl = build("grow", "rigl", {"replace": False})
         gradients = rigl.candidates(ctx, elements)
         weights = {e.name: ctx.network.module.get_parameter(e.name).detach().clone() for e in elements}
-        adapt(ctx, build("prune", "granet", {"regrow": 0.4, "noise": 0.0}), GlobalRanking(), 0.5, Rules())
+        adapt(ctx, Adaptation(build("prune", "granet", {"regrow": 0.4, "noise": 0.0}), GlobalRanking(), 0.5))
         assert sum(int(m.sum()) for m in ctx.network.masks.values()) == pytest.approx(total / 2, abs=1)
         for name, mask in ctx.network.masks.items():
             magnitude = plain.network.masks[name]

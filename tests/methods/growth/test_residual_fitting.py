@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import build
 from coppice.methods.growth.residual_fitting.chain import Chain, chain_of, why_no_chain
 from coppice.methods.selection import All
@@ -79,7 +79,7 @@ def test_the_function_changes_by_the_prediction(hidden, step):
     measurement = method.measure(replace(ctx, generator=torch.Generator().manual_seed(3)), elements, dict.fromkeys(names, 64))
     assert measurement.advised == dict.fromkeys(names, 6) and measurement.signals["r2"] > 0.05
     before, x = copy.deepcopy(ctx.network.module), torch.randn(50, 3, dtype=torch.float64)
-    result = adapt(replace(ctx, generator=torch.Generator().manual_seed(3)), method, All(), ADVISED, Rules())
+    result = adapt(replace(ctx, generator=torch.Generator().manual_seed(3)), Adaptation(method, All(), ADVISED))
     assert [e.count for e in result.events] == [6] * len(hidden) and not result.skipped
     change = ctx.network.module(x) - before(x)
     expected = small_network(measurement.data, names, x, torch.tanh)
@@ -96,7 +96,7 @@ def test_the_residual_gets_smaller_by_what_was_explained():
     x = torch.randn(1000, 3, dtype=torch.float64)
     y = torch.stack([(2 * x[:, 0]).sin(), x[:, 1] * x[:, 2]], 1)
     r = y - ctx.network.module(x)
-    adapt(ctx, method, All(), ADVISED, Rules())
+    adapt(ctx, Adaptation(method, All(), ADVISED))
     left = y - ctx.network.module(x)
     explained = 1 - float((left.square().sum() / (r - r.mean(0)).square().sum()).detach())
     assert r2 > 0.4 and explained == pytest.approx(r2, abs=0.25)
@@ -108,14 +108,14 @@ def test_a_first_order_gain_is_predicted():
     inputs, targets = next(iter(ctx.batches(1)))
     held_out = (inputs[150:], targets[150:])
     before = float(F.mse_loss(ctx.network.module(held_out[0]), held_out[1]).detach())
-    events = adapt(ctx, method, All(), ADVISED, Rules()).events
+    events = adapt(ctx, Adaptation(method, All(), ADVISED)).events
     decrease = before - float(F.mse_loss(ctx.network.module(held_out[0]), held_out[1]).detach())
     assert events[0].predicted is None and decrease == pytest.approx(events[-1].predicted, rel=0.01) and decrease > 0
 
 
 def test_what_cannot_be_explained_is_not_grown():
     ctx = regression(noise=True)
-    result = adapt(ctx, build("grow", "residual_fitting", {"num_batches": 1, "steps": 100}), All(), ADVISED, Rules())
+    result = adapt(ctx, Adaptation(build("grow", "residual_fitting", {"num_batches": 1, "steps": 100}), All(), ADVISED))
     assert not result.events and "nothing to offer" in " ".join(result.skipped)
     elements = [e for e in ctx.network.elements() if e.level == "channel" and e.permissible]
     measured = build("grow", "residual_fitting", {"num_batches": 1, "steps": 100}).measure(
@@ -127,7 +127,7 @@ def test_what_cannot_be_explained_is_not_grown():
 def test_another_number_of_units_than_was_fitted_is_told():
     ctx = regression((4, 3))
     before = copy.deepcopy(ctx.network.module)
-    result = adapt(ctx, build("grow", "residual_fitting", {"width": 8, "num_batches": 1}), All(), 0.5, Rules())
+    result = adapt(ctx, Adaptation(build("grow", "residual_fitting", {"width": 8, "num_batches": 1}), All(), 0.5))
     assert not result.events and "all 8 units that were fitted must join, but 2 were chosen" in " ".join(result.skipped)
     inputs, _ = next(iter(ctx.batches(1)))
     assert torch.equal(before(inputs), ctx.network.module(inputs))
@@ -136,7 +136,7 @@ def test_another_number_of_units_than_was_fitted_is_told():
 def test_all_hidden_layers_or_none():
     ctx = regression((4, 3))
     method = build("grow", "residual_fitting", {"num_batches": 1, "steps": 100})
-    result = adapt(ctx, method, All(), ADVISED, Rules(elements=("2.weight:0",)))
+    result = adapt(ctx, Adaptation(method, All(), ADVISED, Scope(elements=("2.weight:0",))))
     assert not result.events and "nothing to offer" in " ".join(result.skipped)
 
 
@@ -149,7 +149,7 @@ def test_a_layer_without_the_units_that_it_needs_is_left_out():
     ctx = regression((4, 3))
     inputs, _ = next(iter(ctx.batches(1)))
     before = ctx.network.module(inputs)
-    result = adapt(ctx, build("grow", "residual_fitting", {"num_batches": 1, "steps": 60}), LastOnly(), ADVISED, Rules())
+    result = adapt(ctx, Adaptation(build("grow", "residual_fitting", {"num_batches": 1, "steps": 60}), LastOnly(), ADVISED))
     assert not result.events and "must have shape [8, 4], but have [8, 12]" in " ".join(result.skipped)
     assert torch.equal(before, ctx.network.module(inputs))
 
@@ -157,7 +157,8 @@ def test_a_layer_without_the_units_that_it_needs_is_left_out():
 def test_layers_without_bias_get_none():
     ctx = regression((4, 3), bias=False)
     assert (
-        len(adapt(ctx, build("grow", "residual_fitting", {"num_batches": 1, "steps": 100}), All(), ADVISED, Rules()).events) == 2
+        len(adapt(ctx, Adaptation(build("grow", "residual_fitting", {"num_batches": 1, "steps": 100}), All(), ADVISED)).events)
+        == 2
     )
 
 

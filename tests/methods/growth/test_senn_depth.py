@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.apply import apply
 from coppice.methods.growth.senn.depth import SennDepth
 from coppice.methods.growth.senn.kfac import Settings, score_layers
@@ -46,6 +46,6 @@ def test_depth_advises_the_best_place_alone():
 
 def test_depth_says_where_it_does_not_fit():
     ctx = problem(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), 5)
-    result = adapt(ctx, SennDepth(proposals=1), All(), Amount(0, "advised"), Rules(elements=("2.weight:0",)))
+    result = adapt(ctx, Adaptation(SennDepth(proposals=1), All(), Amount(0, "advised"), Scope(elements=("2.weight:0",))))
     assert not result.events
     assert "acts on insertion" in SennDepth().accepts(ctx, ctx.network.element(ELEMENT))

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.gated.companion import GateCompanion
@@ -190,7 +189,7 @@ def test_what_it_needs_is_said():
 
 def test_nothing_is_offered_where_enough_units_stand_ready():
     ctx = gated(regression(6, 5), SizeWeight(start=0.5))
-    result = adapt(ctx, SizeWeight(start=0.5), All(), ADVISED, Rules(), [ctx.companion])
+    result = adapt(ctx, Adaptation(SizeWeight(start=0.5), All(), ADVISED), [ctx.companion])
     assert not result.events
     measurement = SizeWeightPruning(start=0.5).measure(ctx, [ctx.network.element("0.weight:0")], {"0.weight:0": 5})
     assert measurement.advised == {"0.weight:0": 2} and measurement.signals == {"open": 3.0, "size": 6.0}

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.growth.gated.size_weight import SizeWeight, SizeWeightPruning
 from coppice.methods.method import Context
@@ -79,7 +78,7 @@ def test_a_change_that_is_rolled_back_leaves_it_as_it_was():
     for plan in OTHERS.values():
         apply(ctx.network, plan, [OptimizerFollower(optimizer, ctx.network.module), ctx.companion], accept=lambda event: False)
         assert same(before, ctx.companion.tensors())
-    pruned = adapt(ctx, SizeWeightPruning(start=0.55, strength=0.02, target=0.56), All(), 0.9, Rules(), [ctx.companion])
+    pruned = adapt(ctx, Adaptation(SizeWeightPruning(start=0.55, strength=0.02, target=0.56), All(), 0.9), [ctx.companion])
     assert not pruned.events and same(before, ctx.companion.tensors()), "open units: the promise is kept, the change rolled back"
     assert any("promises" in reason for reason in pruned.skipped)
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.growth.splitting.curvature import SplittingMatrices, exact_ends, fast_ends
 from coppice.methods.growth.splitting.method import Splitting
@@ -149,7 +148,7 @@ def test_splitting_leaves_a_minimum_that_gradient_descent_cannot_leave(form):
         losses.append(float(mean_loss(ctx, 1)))
         _, measurement = measured(ctx, method, "first.weight:0")
         assert measurement.signals["lambda_min"] < 0
-        events = adapt(ctx, method, All(), 1, Rules()).events
+        events = adapt(ctx, Adaptation(method, All(), 1)).events
         assert events and float(mean_loss(ctx, 1)) < losses[-1]
     descend(ctx)
     losses.append(float(mean_loss(ctx, 1)))
@@ -161,7 +160,7 @@ def test_at_the_right_answer_no_unit_is_offered():
     x = torch.randn(50, 2, dtype=torch.float64)
     student = Student(nn.Tanh(), 3).double()
     ctx = context(student, x, student(x).detach(), loss=F.mse_loss)
-    result = adapt(ctx, Splitting(signed=True), All(), 1.0, Rules())
+    result = adapt(ctx, Adaptation(Splitting(signed=True), All(), 1.0))
     assert not result.events and "nothing to grow" in result.skipped[-1]
 
 
@@ -172,10 +171,10 @@ def test_signed_splitting_descends_where_no_eigenvalue_is_negative():
     nn.init.uniform_(student.last.weight, 0.5, 1.0)
     x = torch.randn(50, 2, dtype=torch.float64)
     ctx = context(student, x, student(x).detach() - 1.0, loss=F.mse_loss)
-    plain = adapt(ctx, Splitting(), All(), 1.0, Rules())
+    plain = adapt(ctx, Adaptation(Splitting(), All(), 1.0))
     assert not plain.events
     before = mean_loss(ctx, 1)
-    (event,) = adapt(ctx, Splitting(signed=True, epsilon=1e-2, weight_sum=5.0), All(), 1.0, Rules()).events
+    (event,) = adapt(ctx, Adaptation(Splitting(signed=True, epsilon=1e-2, weight_sum=5.0), All(), 1.0)).events
     decrease = float(before - mean_loss(ctx, 1))
     assert decrease > 0 and decrease == pytest.approx(event.predicted, rel=0.02)
     assert ctx.network.module.last.weight[0, 3:].max() < 0
@@ -229,6 +228,6 @@ def test_splits_of_two_layers_in_one_step_add_up():
     """The copies of the first layer are followed by the plan for the second."""
     ctx = double(nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)), 5)
     before = mean_loss(ctx, 1)
-    events = adapt(ctx, Splitting(epsilon=1e-3, signed=True), All(), 0.5, Rules()).events
+    events = adapt(ctx, Adaptation(Splitting(epsilon=1e-3, signed=True), All(), 0.5)).events
     assert len(events) == 2
     assert float(before - mean_loss(ctx, 1)) == pytest.approx(sum(e.predicted for e in events), rel=0.03)

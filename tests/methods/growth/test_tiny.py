@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.first_order.cross_moment import add_cross_moment
@@ -122,7 +121,7 @@ def test_the_natural_step_is_the_least_squares_solution():
 def test_where_existing_weights_can_do_it_all_nothing_is_offered():
     ctx = double(NETWORKS["linear"][0](), 5, n=4)
     before = everything(ctx.network.module)
-    result = adapt(ctx, build("grow", "tiny", {"cut": 1e-6}), All(), 0.5, Rules())  # a large ridge holds existing weights back
+    result = adapt(ctx, Adaptation(build("grow", "tiny", {"cut": 1e-6}), All(), 0.5))  # a large ridge holds existing weights back
     assert not result.events and any("nothing to offer" in reason for reason in result.skipped)
     assert same(before, everything(ctx.network.module))
 
@@ -191,7 +190,7 @@ def test_new_units_escape_what_training_the_old_ones_cannot():
             module[2].weight.copy_(solution[:, :2])
             module[2].bias.copy_(solution[:, 2])
         ctx = context(module, x, y, loss=F.mse_loss)
-        adapt(ctx, build("grow", name, {"zero": "none"} if name == "random" else {"step": 4.0}), All(), 1, Rules())
+        adapt(ctx, Adaptation(build("grow", name, {"zero": "none"} if name == "random" else {"step": 4.0}), All(), 1))
         losses[name] = float(F.mse_loss(module(x), y).detach())
         losses["before"] = float((hidden @ solution.T - y).square().mean())
     assert losses["tiny"] < 0.95 * losses["before"] and losses["tiny"] < losses["random"], losses

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.growth.variance_transfer.stage_rates import StageRates
@@ -208,7 +207,7 @@ def test_layers_that_grow_in_one_step_are_each_rescaled_once():
     module = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     ctx = context(module, torch.randn(8, 5, dtype=torch.float64), torch.randint(3, (8,)))
     middle, last = module[2].weight.detach().clone(), module[4].weight.detach().clone()
-    result = adapt(ctx, build("grow", "variance_transfer", {}), All(), 0.5, Rules())
+    result = adapt(ctx, Adaptation(build("grow", "variance_transfer", {}), All(), 0.5))
     assert len(result.events) == 2
     assert torch.allclose(module[2].weight[:6, :4], middle * (2 / 3) ** 0.5)
     assert torch.allclose(module[4].weight[:, :6], last * (2 / 3) ** 0.5)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.measures.latency import latency_per_unit
 from coppice.methods.selection import BudgetOptimal
@@ -110,7 +109,7 @@ def test_an_adaptation_measures_only_when_its_selection_asks(ctx, monkeypatch):
     for cost in ("latency", "flops"):
         trial = copy.deepcopy(ctx.network)
         again = context(trial.module, *next(iter(ctx.batches(1))))
-        result = adapt(again, build("grow", "random", {}), BudgetOptimal(cost), 0.1, Rules())
+        result = adapt(again, Adaptation(build("grow", "random", {}), BudgetOptimal(cost), 0.1))
         grown.append([e.element for e in result.events])
     assert grown == [["layers.1.weight:0"], ["layers.0.weight:0"]]
     assert asked == [("grow", ["layers.0.weight:0", "layers.1.weight:0"])]

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build as build_method
 from coppice.methods.graph.connectivity import could_exist
@@ -145,7 +144,7 @@ def test_connections_go_and_come_back_through_adapt():
     context, optimizer = trained(network)
     followers = [OptimizerFollower(optimizer, network.module)]
     before, deep = network.num_parameters(), len(network.module.levels())
-    result = adapt(context, build_method("prune", "magnitude_weights", {}), All(), 0.5, Rules(), followers)
+    result = adapt(context, Adaptation(build_method("prune", "magnitude_weights", {}), All(), 0.5), followers)
     assert {e.element for e in result.events} == {"weight", "out.weight"}
     module = network.module
     assert network.num_parameters() < 0.7 * before and len(module.levels()) == depth(module) <= deep
@@ -201,7 +200,7 @@ def test_neurons_grow_exactly_and_optimizer_and_average_follow(method, arguments
     average = EmaFollower(copy.deepcopy(network.module), network.module)
     followers = [OptimizerFollower(optimizer, network.module), average]
     chosen = build_method("grow", method, arguments)
-    (event,) = adapt(context, chosen, All(), 3, Rules(), followers).events
+    (event,) = adapt(context, Adaptation(chosen, All(), 3), followers).events
     module, (inputs, targets) = network.module, next(iter(context.batches(1)))
     assert event.size_after == 10 and event.parameters_after > event.parameters_before
     if chosen.promises():

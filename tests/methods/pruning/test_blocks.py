@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.plan import RemovePlan
@@ -79,7 +79,7 @@ def test_a_block_that_passes_its_input_on_scores_zero_and_goes_first(trained, sc
     changes, advised = scores(ctx, method)
     assert float(changes[1]) == pytest.approx(0, abs=1e-6) and min(float(changes[0]), float(changes[2])) > 0.01
     assert advised == {"blocks.0": 0, "blocks.1": 1, "blocks.2": 0}
-    (event,) = adapt(ctx, method, GlobalRanking(), 1, Rules(elements=("blocks.*",))).events
+    (event,) = adapt(ctx, Adaptation(method, GlobalRanking(), 1, Scope(elements=("blocks.*",)))).events
     assert event.element == "blocks.1" and event.function_change < 1e-6
 
 
@@ -89,7 +89,7 @@ def test_a_trials_loss_is_the_rise_that_removal_brings(trained):
         x, y = next(iter(ctx.batches(1)))
         with torch.no_grad():
             before = F.cross_entropy(ctx.network.module.eval()(x), y)
-            (event,) = adapt(ctx, build("prune", "remove_blocks", {}), All(), 1, Rules(elements=(name,))).events
+            (event,) = adapt(ctx, Adaptation(build("prune", "remove_blocks", {}), All(), 1, Scope(elements=(name,)))).events
             rise = float(F.cross_entropy(ctx.network.module.eval()(x), y) - before)
         assert event.predicted == pytest.approx(rise, rel=1e-5) and abs(rise) > 1e-3
 
@@ -124,7 +124,7 @@ def test_gates_reach_exactly_zero_and_removal_is_exact():
     assert (module(x).argmax(1) == y).float().mean() > 0.95
     seen = dataclasses.replace(ctx, companion=companion)
     followers = [companion, OptimizerFollower(optimizer, module)]
-    events = adapt(seen, method, All(), Amount.read("advised"), Rules(), followers).events
+    events = adapt(seen, Adaptation(method, All(), Amount.read("advised")), followers).events
     assert [e.element for e in events] == zero and all(e.function_change < 1e-6 for e in events)
     before = module(x).detach()
     optimizer.param_groups[0]["lr"] = 0.0

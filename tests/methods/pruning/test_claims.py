@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import build
 from coppice.methods.selection import All, GlobalRanking
 from coppice.methods.surgery.masks import apply_masks
@@ -43,7 +43,7 @@ def test_absorbing_keeps_constant_units_exactly():
     changes = {}
     for removal in ("immediate", "absorb"):
         ctx = context(copy.deepcopy(module), torch.randn(9, 4, dtype=torch.float64), torch.randint(3, (9,)))
-        (event,) = adapt(ctx, build("prune", "magnitude", {"removal": removal}), All(), 1 / 6, Rules()).events
+        (event,) = adapt(ctx, Adaptation(build("prune", "magnitude", {"removal": removal}), All(), 1 / 6)).events
         assert event.units == (2,)
         changes[removal] = event.function_change
     assert changes["absorb"] < 1e-12 < 1e-4 < changes["immediate"]
@@ -77,7 +77,7 @@ def test_slimming_drives_useless_scales_down_and_finds_them():
         optimizer.step()
     gamma = module[1].weight.abs()
     assert gamma[:4].min() > 5 * gamma[4:].max() and gamma[4:].max() < 0.05, gamma
-    (event,) = adapt(ctx, method, GlobalRanking(), 0.5, Rules()).events
+    (event,) = adapt(ctx, Adaptation(method, GlobalRanking(), 0.5)).events
     assert event.units == (4, 5, 6, 7)
 
 
@@ -109,7 +109,7 @@ def test_masked_weights_stay_masked_and_amounts_are_of_what_is_left(selection):
     left = total
     seen = {}
     for _ in range(3):
-        adapt(ctx, method, selection, 0.3, Rules())
+        adapt(ctx, Adaptation(method, selection, 0.3))
         masks = ctx.network.masks
         assert all(not (masks[n] & ~m).any() for n, m in seen.items())
         with torch.no_grad():
@@ -125,7 +125,7 @@ def test_masked_weights_stay_masked_and_amounts_are_of_what_is_left(selection):
 def test_global_weights_have_one_threshold():
     ctx = mixed()
     before = {n: p.detach().abs().clone() for n, p in ctx.network.module.named_parameters()}
-    adapt(ctx, build("prune", "magnitude_weights", {}), GlobalRanking(), 0.4, Rules())
+    adapt(ctx, Adaptation(build("prune", "magnitude_weights", {}), GlobalRanking(), 0.4))
     masks = ctx.network.masks
     kept = torch.cat([before[n][m] for n, m in masks.items()])
     gone = torch.cat([before[n][~m] for n, m in masks.items()])
@@ -161,6 +161,6 @@ def test_blocks_that_do_nothing_go_first():
     measured = method.measure(ctx, [ctx.network.element(n) for n in names], dict.fromkeys(names, 1)).scores
     assert float(measured["blocks.1"]) == pytest.approx(0.0, abs=1e-7)
     assert min(float(measured["blocks.0"]), float(measured["blocks.2"])) > 0.01
-    result = adapt(ctx, method, GlobalRanking(), 1, Rules(elements=("blocks.*",)))
+    result = adapt(ctx, Adaptation(method, GlobalRanking(), 1, Scope(elements=("blocks.*",))))
     assert [e.element for e in result.events] == ["blocks.1"] and result.events[0].function_change < 1e-6
     assert result.events[0].predicted == pytest.approx(0.0, abs=1e-7)

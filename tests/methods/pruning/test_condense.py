@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.pruning.bases.merging import fan
 from coppice.methods.pruning.condense import MERGED_INTO, scores_of
@@ -53,7 +52,7 @@ def convolutional(activation, factors, dtype):
 def merged(module, inputs, amount="advised", **arguments):
     ctx = context(module, inputs, torch.arange(len(inputs)) % 3)
     before = copy.deepcopy(module).eval()(inputs).detach()
-    result = adapt(ctx, build("prune", "condense", arguments), All(), Amount.read(amount), Rules())
+    result = adapt(ctx, Adaptation(build("prune", "condense", arguments), All(), Amount.read(amount)))
     change = (module.eval()(inputs) - before).detach().abs().max() / before.abs().max()
     return result, float(change)
 
@@ -140,7 +139,7 @@ def test_merging_near_copies_changes_less_than_removing_them():
                 module[0].bias[unit] *= 1e-1
                 module[2].weight[:, unit] *= 5e-1
         ctx = context(module, inputs, torch.arange(32) % 3)
-        result = adapt(ctx, build("prune", "magnitude", {"removal": removal}), All(), 3, Rules())
+        result = adapt(ctx, Adaptation(build("prune", "magnitude", {"removal": removal}), All(), 3))
         assert result.events[0].units == tuple(CLONES)
         changes[removal] = result.events[0].function_change
     assert changes["merge"] < 0.2 * changes["immediate"], changes
@@ -162,7 +161,7 @@ def test_condensed_training_is_found():
         optimizer.step()
     ctx = context(module, x, y, loss=F.mse_loss)
     before = F.mse_loss(module(x), y).item()
-    result = adapt(ctx, build("prune", "condense", {"cosine": 0.98}), All(), Amount.read("advised"), Rules())
+    result = adapt(ctx, Adaptation(build("prune", "condense", {"cosine": 0.98}), All(), Amount.read("advised")))
     after = F.mse_loss(module(x), y).item()
     assert before < 3e-3 and module[0].out_features <= 15 and after < before + 5e-3, (module, before, after, result)
 

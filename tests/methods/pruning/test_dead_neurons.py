@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.method import Context
@@ -57,10 +56,10 @@ def test_constant_and_unused_neurons_go_and_the_function_stays():
     x, _ = next(iter(ctx.batches(1)))
     before = ctx.network.module(x)
     assert ctx.network.module.out.weight[0, 5].abs() > 1e-3, "what the constant neuron 3 says must reach the output"
-    (event,) = adapt(ctx, build("prune", "dead_neurons", {}), All(), Amount(0, "advised"), Rules()).events
+    (event,) = adapt(ctx, Adaptation(build("prune", "dead_neurons", {}), All(), Amount(0, "advised"))).events
     assert event.units == (0, 3, 4, 5) and event.size_after == 2
     assert torch.allclose(ctx.network.module(x), before, rtol=1e-12, atol=1e-12)
-    again = adapt(ctx, build("prune", "dead_neurons", {}), All(), Amount(0, "advised"), Rules())
+    again = adapt(ctx, Adaptation(build("prune", "dead_neurons", {}), All(), Amount(0, "advised")))
     assert not again.events and any("nothing to offer" in reason for reason in again.skipped)
 
 
@@ -68,7 +67,7 @@ def test_living_neurons_stay_whatever_the_amount():
     ctx = chained()
     x, _ = next(iter(ctx.batches(1)))
     before = ctx.network.module(x)
-    (event,) = adapt(ctx, build("prune", "dead_neurons", {}), All(), 5, Rules()).events
+    (event,) = adapt(ctx, Adaptation(build("prune", "dead_neurons", {}), All(), 5)).events
     assert event.units == (0, 3, 4, 5)
     assert torch.allclose(ctx.network.module(x), before, rtol=1e-12, atol=1e-12)
 

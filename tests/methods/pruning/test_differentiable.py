@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.plan import GrowPlan, PrunePlan
@@ -88,7 +87,7 @@ def test_gates_reach_exactly_zero_and_removal_is_exact(sparse):
     assert 4 <= int(zero.sum()) < 32 and accuracy > 0.97, (zero.sum(), accuracy)
     followers = [companion, OptimizerFollower(optimizer, module)]
     seen = dataclasses.replace(ctx, companion=companion)
-    (event,) = adapt(seen, method, All(), Amount.read("advised"), Rules(), followers).events
+    (event,) = adapt(seen, Adaptation(method, All(), Amount.read("advised")), followers).events
     assert event.units == tuple(zero.nonzero().flatten().tolist()) and event.function_change == pytest.approx(0, abs=1e-5)
     before = outputs(ctx)
     optimizer.param_groups[0]["lr"] = 0.0

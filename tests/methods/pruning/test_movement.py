@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.apply import apply
 from coppice.methods.catalog import build
 from coppice.methods.plan import GrowPlan
@@ -62,8 +61,8 @@ def test_growing_weights_stay_and_shrinking_ones_go():
     ctx = moved(context(module, x, 2 * x[:, :2].sum(1, keepdim=True), loss=F.mse_loss), steps=5, lr=0.02)
     assert module.weight.detach().abs()[0, :2].max() < module.weight.detach().abs()[0, 2:].min()
     other = replace(ctx, network=copy.deepcopy(ctx.network))
-    adapt(ctx, build("prune", "movement", {}), All(), 0.5, Rules())
-    adapt(other, build("prune", "magnitude_weights", {}), All(), 0.5, Rules())
+    adapt(ctx, Adaptation(build("prune", "movement", {}), All(), 0.5))
+    adapt(other, Adaptation(build("prune", "magnitude_weights", {}), All(), 0.5))
     assert ctx.network.masks["weight"].tolist() == [[True, True, False, False]]
     assert other.network.masks["weight"].tolist() == [[False, False, True, True]]
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.measures.quadratic import Flat, exact_hessian, gauss_newton, inverse
 from coppice.methods.method import Context
@@ -69,7 +68,7 @@ def test_the_predicted_loss_of_a_linear_model_is_exact(curvature, converged):
     ctx = least_squares(converged)
     before = loss_of(ctx)
     method = build("prune", "obs", {"curvature": curvature, "damping": 1e-12, "num_batches": 1})
-    result = adapt(ctx, method, All(), 5 / 12, Rules())
+    result = adapt(ctx, Adaptation(method, All(), 5 / 12))
     (event,) = result.events
     assert event.parameters_before - event.parameters_after == 5
     assert loss_of(ctx) - before == pytest.approx(event.predicted, rel=1e-6)
@@ -121,7 +120,7 @@ def test_the_predicted_loss_of_a_trained_network_is_close(curvature, tolerance):
     method = build("prune", "obs", {"curvature": curvature, "num_batches": 1})
     for count in (1, 3, 5):
         ctx = Context(copy.deepcopy(start.network), start.batches, start.loss, torch.Generator())
-        events = adapt(ctx, method, GlobalRanking(), count / start.network.num_parameters(), Rules()).events
+        events = adapt(ctx, Adaptation(method, GlobalRanking(), count / start.network.num_parameters())).events
         predicted, measured = sum(e.predicted for e in events), loss_of(ctx) - loss_of(start)
         assert sum(e.parameters_before - e.parameters_after for e in events) >= count - 1 and measured > 0
         assert predicted == pytest.approx(measured, rel=tolerance), (count, predicted, measured)
@@ -132,7 +131,7 @@ def test_making_up_for_what_goes_beats_removing_the_smallest_weights():
     losses = {}
     for name, arguments in (("obs", {"num_batches": 1}), ("magnitude_weights", {})):
         ctx = Context(copy.deepcopy(start.network), start.batches, start.loss, torch.Generator())
-        adapt(ctx, build("prune", name, arguments), GlobalRanking(), 0.15, Rules())
+        adapt(ctx, Adaptation(build("prune", name, arguments), GlobalRanking(), 0.15))
         losses[name] = loss_of(ctx)
     assert losses["obs"] < 0.5 * losses["magnitude_weights"]
 
@@ -152,7 +151,7 @@ def test_plans_of_several_tensors_build_on_each_other():
 
     ctx = context(Two().double(), x, y, loss=F.mse_loss)
     before = loss_of(ctx)
-    events = adapt(ctx, build("prune", "obs", {"damping": 1e-12, "num_batches": 1}), All(), 1 / 3, Rules()).events
+    events = adapt(ctx, Adaptation(build("prune", "obs", {"damping": 1e-12, "num_batches": 1}), All(), 1 / 3)).events
     assert [e.element for e in events] == ["a.weight", "b.weight"]
     assert loss_of(ctx) - before == pytest.approx(sum(e.predicted for e in events), rel=1e-6)
 
@@ -161,9 +160,9 @@ def test_advice_stops_at_the_tolerance():
     ctx = trained()
     before = loss_of(ctx)
     strict = build("prune", "obs", {"tolerance": 0.0, "num_batches": 1})
-    assert not adapt(ctx, strict, All(), Amount(0, "advised"), Rules()).events
+    assert not adapt(ctx, Adaptation(strict, All(), Amount(0, "advised"))).events
     loose = build("prune", "obs", {"tolerance": 0.01, "most": 0.2, "num_batches": 1})
-    events = adapt(ctx, loose, All(), Amount(0, "advised"), Rules()).events
+    events = adapt(ctx, Adaptation(loose, All(), Amount(0, "advised"))).events
     gone = sum(e.parameters_before - e.parameters_after for e in events)
     assert 1 <= gone <= 0.2 * 60
     assert sum(e.predicted for e in events) <= 0.01 * before * gone * 1.2
@@ -182,5 +181,5 @@ def test_masked_weights_stay_masked():
     ctx.network.masks["weight"] = mask
     ctx.network.module.weight.data *= mask
     plans: list[MaskPlan] = []
-    adapt(ctx, build("prune", "obs", {"num_batches": 1}), All(), 2, Rules(), defer=lambda plan: plans.append(plan) or True)
+    adapt(ctx, Adaptation(build("prune", "obs", {"num_batches": 1}), All(), 2), defer=lambda plan: plans.append(plan) or True)
     assert int(plans[0].masks["weight"].sum()) == 7 and not plans[0].adjust["weight"][0, :3].any()

@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.method import Context
 from coppice.methods.pruning.one_synapse.method import OneSynapse
@@ -50,7 +49,7 @@ def test_the_event_is_the_best_of_all_trials_done_by_hand():
         trial.network.module.settle(trial.network.masks)
         train(trial, 8)
         losses[name, position] = loss_of(trial)
-    (event,) = adapt(ctx, chosen, GlobalRanking(), ADVISED, Rules()).events
+    (event,) = adapt(ctx, Adaptation(chosen, GlobalRanking(), ADVISED)).events
     name, position = min(losses, key=losses.get)
     assert event.element == name and not ctx.network.masks[name].view(-1)[position]
     assert event.parameters_before - event.parameters_after == 1
@@ -62,7 +61,7 @@ def test_retrained_weights_are_handed_over_and_help():
     start, losses = regression((4,)), []
     for steps in (0, 10):
         ctx = copied(start)
-        assert adapt(ctx, method(steps=steps, tolerance=10.0), GlobalRanking(), ADVISED, Rules()).events
+        assert adapt(ctx, Adaptation(method(steps=steps, tolerance=10.0), GlobalRanking(), ADVISED)).events
         losses.append(loss_of(ctx))
     assert losses[1] < losses[0]
 
@@ -73,14 +72,14 @@ def test_it_stops_when_the_loss_would_grow_too_much():
     start, events = loss_of(ctx), 0
     while events < 40:
         before = loss_of(ctx)
-        result = adapt(ctx, method(tolerance=0.05), GlobalRanking(), ADVISED, Rules())
+        result = adapt(ctx, Adaptation(method(tolerance=0.05), GlobalRanking(), ADVISED))
         if not result.events:
             break
         events += 1
         assert loss_of(ctx) <= before * 1.05 * (1 + 1e-9)
     assert 3 <= events < 34 and loss_of(ctx) <= start * 1.05**events
     assert "nothing to offer" in result.skipped[0]
-    assert not adapt(ctx, method(tolerance=0.05), GlobalRanking(), ADVISED, Rules()).events
+    assert not adapt(ctx, Adaptation(method(tolerance=0.05), GlobalRanking(), ADVISED)).events
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
@@ -88,7 +87,7 @@ def test_several_synapses_go_in_one_event(optimizer):
     ctx = regression((4,))
     before = loss_of(ctx)
     chosen = method(most=3, tolerance=2.0, optimizer=optimizer)
-    (event,) = adapt(ctx, chosen, All(), ADVISED, Rules()).events
+    (event,) = adapt(ctx, Adaptation(chosen, All(), ADVISED)).events
     assert event.parameters_before - event.parameters_after == 3
     assert loss_of(ctx) - before == pytest.approx(event.predicted, rel=1e-9)
     module = ctx.network.module

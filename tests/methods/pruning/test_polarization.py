@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.pruning.polarization import fraction_between, valley
 from coppice.methods.selection import All
@@ -55,7 +54,7 @@ def test_the_penalty_follows_the_network_as_it_shrinks():
             p.grad = torch.zeros_like(p)
         companion.after_backward(ctx.network)
         assert all(dict(module.named_parameters())[n].grad.abs().sum() > 0 for n in SPARSE)
-        assert adapt(ctx, method, All(), 2, Rules()).events
+        assert adapt(ctx, Adaptation(method, All(), 2)).events
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_scales_part_into_two_modes_and_those_at_zero_are_advised():
     assert 0.3 < float(low.float().mean()) < 0.7 and float(kept.median()) > 0.9
     assert fraction_between(polar) < fraction_between(plain)
     method = build("prune", "polarization", {"removal": "absorb"})
-    result = adapt(ctx, method, All(), Amount.read("advised"), Rules())
+    result = adapt(ctx, Adaptation(method, All(), Amount.read("advised")))
     norms = [ctx.network.module.norm1.weight, ctx.network.module.norm2.weight]
     assert sum(len(e.units) for e in result.events) == int(low.sum()) and all(bool((g > 0.01).all()) for g in norms)
     exact = next(e for e in result.events if e.element == "conv2.weight:0")

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
 from coppice.methods.catalog import build
 from coppice.methods.measures import per_sample
 from coppice.methods.pruning.bases import factors
@@ -44,7 +43,7 @@ def test_first_order_is_exact_where_the_loss_is_linear():
     method = build("prune", "taylor", {"average": "batch"})
     rises = loss_without(ctx, "1")
     assert torch.allclose(scores(ctx, method, "0.weight:0"), rises.abs(), rtol=1e-10)
-    (event,) = adapt(ctx, method, All(), 3, Rules()).events
+    (event,) = adapt(ctx, Adaptation(method, All(), 3)).events
     assert event.predicted == pytest.approx(float(rises[list(event.units)].sum()), rel=1e-10)
 
 

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coppice.methods.adaptation.adapt import adapt
-from coppice.methods.adaptation.candidates import Rules
+from coppice.methods.adaptation.adapt import Adaptation, adapt
+from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.catalog import build
 from coppice.methods.pruning.lamp import lamp
 from coppice.methods.pruning.synflow import synaptic_flow
 from coppice.methods.selection import All, GlobalRanking
 from coppice.testing.examples import context, mixed
 
-NONE_MUST_STAY = Rules(minimum=0)
+NONE_MUST_STAY = Scope(minimum=0)
 
 
 def scores(ctx, name, arguments=None):
@@ -30,7 +30,7 @@ def scores(ctx, name, arguments=None):
 
 def pruned(ctx, name, fraction, arguments=None, selection=None):
     """Part of each tensor's weights that is left."""
-    adapt(ctx, build("prune", name, arguments or {}), selection or GlobalRanking(), fraction, NONE_MUST_STAY)
+    adapt(ctx, Adaptation(build("prune", name, arguments or {}), selection or GlobalRanking(), fraction, NONE_MUST_STAY))
     return {n: float(m.float().mean()) for n, m in ctx.network.masks.items()}
 
 
@@ -125,7 +125,7 @@ class TestSnip:
     def test_the_least_sensitive_weights_go(self):
         ctx = mixed(torch.float64)
         importance = scores(ctx, "snip")
-        adapt(ctx, build("prune", "snip", {}), GlobalRanking(), 0.6, Rules())
+        adapt(ctx, Adaptation(build("prune", "snip", {}), GlobalRanking(), 0.6))
         masks = ctx.network.masks
         gone = torch.cat([importance[n][~masks[n]] for n in importance])
         kept = torch.cat([importance[n][masks[n]] for n in importance])
@@ -172,7 +172,7 @@ def test_random_weights_and_units_follow_the_generator_and_spread():
         kept = []
         for seed in (1, 1, 2):
             ctx = mixed(seed=seed)
-            events = adapt(ctx, build("prune", name, {}), selection, 0.5, Rules()).events
+            events = adapt(ctx, Adaptation(build("prune", name, {}), selection, 0.5)).events
             kept.append(str([e.units for e in events]) + str({n: m.tolist() for n, m in ctx.network.masks.items()}))
         assert kept[0] == kept[1] != kept[2], name
 
@@ -180,7 +180,7 @@ def test_random_weights_and_units_follow_the_generator_and_spread():
 def test_equal_weights_go_by_chance():
     ctx = context(nn.Linear(10, 10), torch.randn(2, 10), torch.randint(10, (2,)))
     nn.init.ones_(ctx.network.module.weight)
-    adapt(ctx, build("prune", "rigl_drop", {}), All(), 0.5, Rules())
+    adapt(ctx, Adaptation(build("prune", "rigl_drop", {}), All(), 0.5))
     rows = ctx.network.masks["weight"].sum(1)
     assert int(rows.sum()) == 50 and int(rows.min()) > 0
 
@@ -238,7 +238,7 @@ class TestFisher:
     def test_a_plan_predicts_the_sum_of_its_scores(self):
         ctx = mixed(torch.float64)
         importance = scores(ctx, "fisher_weights")
-        events = adapt(ctx, build("prune", "fisher_weights", {}), All(), 0.3, Rules()).events
+        events = adapt(ctx, Adaptation(build("prune", "fisher_weights", {}), All(), 0.3)).events
         assert len(events) == len(importance)
         for event in events:
             gone = importance[event.element][~ctx.network.masks[event.element]]

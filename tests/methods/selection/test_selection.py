@@ -41,7 +41,7 @@ def test_all_takes_a_fraction_of_each_rounded_to_quanta():
 
 
 def test_counts_and_single_units():
-    blocks = [candidate(n, 1, [float(i)], room=1, level="block") for i, n in enumerate("ab")]
+    blocks = [candidate(n, 1, [float(i)], most=1, level="block") for i, n in enumerate("ab")]
     assert chosen(All().choose("prune", blocks, Amount(1.0), Limit(), 0)) == {"a": (0,), "b": (0,)}
     assert chosen(GlobalRanking().choose("prune", blocks, Amount(1.0), Limit(), 0)) == {"a": (0,)}
     assert chosen(GlobalRanking().choose("prune", blocks, Amount(0.5), Limit(), 0)) == {"a": (0,)}
@@ -50,12 +50,12 @@ def test_counts_and_single_units():
 
 
 def test_growing_takes_no_more_than_was_offered():
-    assert chosen(All().choose("grow", [candidate("a", 8, [2.0, 1.0], room=99)], Amount(1.0), Limit(), 0)) == {"a": (0, 1)}
-    assert chosen(All().choose("grow", [candidate("a", 4, [], room=99)], Amount(1.0), Limit(), 0)) == {"a": (0, 1, 2, 3)}
+    assert chosen(All().choose("grow", [candidate("a", 8, [2.0, 1.0], most=99)], Amount(1.0), Limit(), 0)) == {"a": (0, 1)}
+    assert chosen(All().choose("grow", [candidate("a", 4, [], most=99)], Amount(1.0), Limit(), 0)) == {"a": (0, 1, 2, 3)}
 
 
 def test_round_robin_goes_round_and_passes_over_what_is_full():
-    found = [candidate("a"), candidate("b", room=0), candidate("c")]
+    found = [candidate("a"), candidate("b", most=0), candidate("c")]
     names = [RoundRobin().choose("prune", found, Amount(0.25), Limit(), turn)[0].element for turn in range(4)]
     assert names == ["a", "c", "c", "a"]
 
@@ -65,7 +65,7 @@ def test_best_gain_takes_the_largest_sum_or_the_least_important():
     assert chosen(BestGain().choose("grow", found, Amount(0.5), Limit(), 0)) == {"b": (0, 1)}
     assert chosen(BestGain().choose("grow", found, Amount(0.25), Limit(), 0)) == {"a": (0,)}
     assert chosen(BestGain().choose("prune", found[::-1], Amount(0.5), Limit(), 0)) == {"b": (2, 3)}
-    silent = [candidate(n, 4, [], room=4) for n in "ab"]
+    silent = [candidate(n, 4, [], most=4) for n in "ab"]
     assert [BestGain().choose("grow", silent, Amount(0.5), Limit(), t)[0].element for t in (0, 1, 2)] == ["a", "b", "a"]
 
 
@@ -78,12 +78,12 @@ def test_global_ranking_is_one_threshold():
 
 
 def test_global_ranking_leaves_the_room_and_goes_on_elsewhere():
-    found = [candidate("a", 4, [0.0, 0, 0, 0], room=1), candidate("b", 4, [1.0, 2, 3, 4], room=3)]
+    found = [candidate("a", 4, [0.0, 0, 0, 0], most=1), candidate("b", 4, [1.0, 2, 3, 4], most=3)]
     assert chosen(GlobalRanking().choose("prune", found, Amount(0.5), Limit(), 0)) == {"a": (0,), "b": (0, 1, 2)}
 
 
 def test_a_limit_is_spent_on_the_best_units():
-    found = [candidate("a", 4, [5.0, 4, 1, 0], room=4), candidate("b", 4, [9.0, 0, 0, 0], room=4, parameters=25.0)]
+    found = [candidate("a", 4, [5.0, 4, 1, 0], most=4), candidate("b", 4, [9.0, 0, 0, 0], most=4, parameters=25.0)]
     assert chosen(GlobalRanking().choose("grow", found, Amount(1.0), Limit(parameters=46.0), 0)) == {"a": (0, 1), "b": (0,)}
 
 
@@ -111,7 +111,7 @@ def test_random_elements_are_all_drawn_and_differ_by_seed():
     found = [candidate(n) for n in "abcd"]
     draws = [[RandomElement(s).choose("prune", found, Amount(1), Limit(), t)[0].element for t in range(40)] for s in (0, 1)]
     assert draws[0] != draws[1] and set(draws[0]) == set("abcd")
-    full = [replace(c, room=0) for c in found[1:]]
+    full = [replace(c, most=0) for c in found[1:]]
     assert all(RandomElement().choose("prune", [found[0], *full], Amount(1), Limit(), t)[0].element == "a" for t in range(5))
 
 

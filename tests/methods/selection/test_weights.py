@@ -31,7 +31,7 @@ class TestContract(SelectionContract):
     @pytest.mark.parametrize("kind", ["grow", "prune"])
     def test_chooses_layers_and_blocks_by_count(self, selection, kind):
         with pytest.raises(ValueError, match="x is of level block; use it with methods for weights"):
-            selection.choose(kind, [candidate("x", 1, [1.0], room=1, level="block")] * 2, Amount(1), Limit(), 0)
+            selection.choose(kind, [candidate("x", 1, [1.0], most=1, level="block")] * 2, Amount(1), Limit(), 0)
 
 
 def weights(name, shape, active=None, kind="prune", minimum=0):
@@ -39,7 +39,7 @@ def weights(name, shape, active=None, kind="prune", minimum=0):
     active = size if active is None else active
     num = size - active if kind == "grow" else active
     return candidate(
-        name, size, torch.linspace(1, 0, num).tolist(), room=num if kind == "grow" else max(0, num - minimum), parameters=1.0,
+        name, size, torch.linspace(1, 0, num).tolist(), most=num if kind == "grow" else max(0, num - minimum), parameters=1.0,
         flops=0.0, level="weight", active=active, advised=1, shape=shape)  # fmt: skip
 
 
@@ -137,5 +137,5 @@ def test_filled_meets_its_total_within_its_bounds():
 
 
 def test_candidates_without_room_stay():
-    stuck = dataclasses.replace(weights("a", (10, 10)), room=0)
+    stuck = dataclasses.replace(weights("a", (10, 10)), most=0)
     assert left("erk", [stuck, weights("b", (10, 10))], Amount(0.25)) == [100, 50]

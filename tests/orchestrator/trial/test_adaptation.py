@@ -44,7 +44,7 @@ class Advising(Random):
 def effective_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in where no method brings the signal."""
     if "effective_rank" not in SIGNALS:
-        monkeypatch.setitem(SIGNALS, "effective_rank", lambda context, method, rooms: {"rank_mean": 0.5, "rank_best": 0.8})
+        monkeypatch.setitem(SIGNALS, "effective_rank", lambda context, method, permissible: {"rank_mean": 0.5, "rank_best": 0.8})
 
 
 def tree(*adaptations: dict[str, Any], **task: Any) -> dict[str, Any]:
