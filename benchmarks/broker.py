@@ -24,7 +24,7 @@ from typing import Any
 from submitit.slurm.slurm import SlurmJob
 
 from coppice.orchestrator.campaign.run import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.placement.ray_session import ray_session
 
 EPOCHS, EPOCH_S, POLL_S = 3, 30.0, 30.0
@@ -93,7 +93,7 @@ def memory_mb() -> float:
 
 def driver(state: Path, count: int) -> tuple[float, float, float, float]:
     """Run the campaign; returns MB a trial, CPU seconds, minutes, Slurm calls a minute."""
-    spec = CampaignSpec.model_validate({
+    spec = Campaign.model_validate({
         "name": "many", "root": state,
         "task": {"dataset": "digits", "network": "mlp", "network_args": {"x": {"uniform": [0, 1]}}},
         "training": {"epochs": EPOCHS}, "search": {"trials": count, "sampler": "random"},

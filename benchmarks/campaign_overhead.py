@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.local.placement import local
@@ -69,7 +69,7 @@ def campaign(num_trials: int, root: Path) -> None:
     from coppice.orchestrator.campaign import run
 
     outcome = run(
-        CampaignSpec.model_validate(
+        Campaign.model_validate(
             {
                 "name": "nothing",
                 "root": str(root),

@@ -101,7 +101,7 @@ from coppice.methods.surgery.followers import EmaFollower as EmaFollower
 from coppice.methods.surgery.followers import OptimizerFollower as OptimizerFollower
 from coppice.orchestrator.campaign.run import resume as resume
 from coppice.orchestrator.campaign.run import run as run
-from coppice.orchestrator.config.models import CampaignSpec as CampaignSpec
+from coppice.orchestrator.config.models import Campaign as Campaign
 from coppice.orchestrator.operations.status import status as status
 from coppice.orchestrator.planning.load import load_campaign as load_campaign
 from coppice.orchestrator.report.networks import load_network as load_network

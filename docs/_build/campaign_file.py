@@ -24,7 +24,7 @@ from coppice.scheduler.trials import TRIAL_SCHEDULERS
 from coppice.scheduler.triggers import TRIGGERS
 
 SECTIONS: dict[str, tuple[type[BaseModel], str]] = {
-    "At the top": (models.CampaignSpec, ""),
+    "At the top": (models.Campaign, ""),
     "task": (models.TaskSpec, ""),
     "training": (models.TrainingSpec, ""),
     "adaptations": (models.AdaptationSpec, "A list; each entry is written as `grow: {...}` or `prune: {...}`."),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.orchestrator.campaign.run import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.lock import create, load_spec
@@ -35,14 +35,14 @@ PREDECESSOR_S = 600.0
 """How long to wait for the driver before: its node may be dead, and file servers free the locks of the dead after minutes."""
 
 
-def script_text(spec: CampaignSpec, folder: CampaignFolder, site: Site, request: Request) -> str:
+def script_text(spec: Campaign, folder: CampaignFolder, site: Site, request: Request) -> str:
     """The sbatch script of the driver."""
     command = [sys.executable, "-P", "-m", "coppice", "drive", str(folder.path)]
     name = f"coppice-driver-{spec.name}-{folder.identity()}"
     return driver_script(site, options(site, request), name, folder.jobs / "driver.log", command)
 
 
-def submit(spec: CampaignSpec, site: Site, request: Request, client: Client) -> tuple[CampaignFolder, str]:
+def submit(spec: Campaign, site: Site, request: Request, client: Client) -> tuple[CampaignFolder, str]:
     """Make the campaign's folder and hand in its driver; returns the folder and the driver's job.
 
     Raises:

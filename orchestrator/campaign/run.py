@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def run(
-    spec: CampaignSpec, *, resume: bool = False, on_progress: Progress | None = None, wait_s: float = 0.0
+    spec: Campaign, *, resume: bool = False, on_progress: Progress | None = None, wait_s: float = 0.0
 ) -> Outcome:
     """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGUSR1).
 
@@ -86,7 +86,7 @@ def _this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}{f', job {job}' if job else ''}"
 
 
-def _run_trials(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
+def _run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
     prepare_environment()  # Ray reads it when it is imported, which takes seconds and is left to those that run campaigns
     from coppice.orchestrator.campaign.tune_run import run_trials
 

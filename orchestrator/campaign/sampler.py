@@ -10,7 +10,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import TrialState
 
 from coppice.orchestrator.config.grid import grid
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.config.space import Space
 from coppice.orchestrator.folder.trials import Entry, Sample
@@ -24,7 +24,7 @@ class Sampler:
     was interrupted: each trial has a sampler of its own, seeded for it.
     """
 
-    def __init__(self, spec: CampaignSpec) -> None:
+    def __init__(self, spec: Campaign) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._search = spec.search
         self._space = Space({"task": spec.task, "training": spec.training, "adaptations": spec.adaptations})

@@ -14,7 +14,7 @@ from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.progress import Progress, ProgressCallback
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.campaign.tune_search import TuneSearch
-from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.checkpoint import available
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.trials import Ledger
@@ -31,7 +31,7 @@ GAUGES_EVERY_S = 5.0
 """Time between two looks at all trials where nobody wants to see their progress: Ray hands metrics on every ten seconds."""
 
 
-def run_trials(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
+def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
     """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended."""
     ledger = Ledger(folder)
     jobs = spec.placement.name != "local"
@@ -56,7 +56,7 @@ def run_trials(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress
     return None
 
 
-def _callback(spec: CampaignSpec, folder: CampaignFolder, on_progress: Progress | None) -> ProgressCallback:
+def _callback(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> ProgressCallback:
     reports: list[Progress] = [Gauges(spec.name, spec.search.metric), *([on_progress] if on_progress else [])]
     return ProgressCallback(StatusBoard(folder.path), reports, PROGRESS_EVERY_S if on_progress else GAUGES_EVERY_S)
 
@@ -87,7 +87,7 @@ class _TuneRun:
         )
 
 
-def _comparisons(spec: CampaignSpec, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:
+def _comparisons(spec: Campaign, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:
     """What the best trial is compared with, as `spec.compare` asks for."""
     if not spec.compare.static and spec.compare.big is None:
         return []

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from coppice.orchestrator.campaign.sampler import Sampler
-from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.trials import Entry, Ledger, Sample
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 
@@ -34,7 +34,7 @@ class TuneSearch(SearchAlgorithm):
     """
 
     def __init__(
-        self, spec: CampaignSpec, ledger: Ledger, entries: Sequence[Entry], sampler: Sampler, comparisons: Comparisons,
+        self, spec: Campaign, ledger: Ledger, entries: Sequence[Entry], sampler: Sampler, comparisons: Comparisons,
         stop_at: dict[str, float],
     ) -> None:  # fmt: skip
         self._spec, self._ledger, self._sampler, self._comparisons, self._stop_at = spec, ledger, sampler, comparisons, stop_at

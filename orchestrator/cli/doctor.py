@@ -13,7 +13,7 @@ import typer
 
 from coppice.orchestrator.cli.options import Account, Json
 from coppice.orchestrator.cli.output import console, print_json, say
-from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
+from coppice.orchestrator.config.models import Campaign, ResourcesSpec
 from coppice.orchestrator.config.placement import JobPlacement, SlurmPlacement
 from coppice.orchestrator.doctor import cluster, machine, node
 from coppice.orchestrator.doctor import folder as disk
@@ -57,7 +57,7 @@ def doctor(
         raise typer.Exit(PROBLEM)
 
 
-def _campaign(path: Path | None) -> tuple[CampaignSpec | None, Path]:
+def _campaign(path: Path | None) -> tuple[Campaign | None, Path]:
     """The campaign, if one is named, and where it is to be."""
     if path is None:
         return None, Path.cwd()
@@ -70,7 +70,7 @@ def _campaign(path: Path | None) -> tuple[CampaignSpec | None, Path]:
 
 
 def _findings(
-    spec: CampaignSpec | None, root: Path, site: str | None, account: str | None, job: tuple[float, bool] | None
+    spec: Campaign | None, root: Path, site: str | None, account: str | None, job: tuple[float, bool] | None
 ) -> list[Finding]:
     placement = spec.placement if spec is not None and isinstance(spec.placement, SlurmPlacement) else None
     at = load_site(site or (placement or JobPlacement()).site)

@@ -14,7 +14,7 @@ from coppice.orchestrator.cli.live import Progress
 from coppice.orchestrator.cli.options import File, ResultsAsJson
 from coppice.orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, command, print_json, say, show
 from coppice.orchestrator.cli.tables import status_json, status_table, summary
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.planning.load import load_campaign
 from coppice.orchestrator.report import write_report
 
@@ -40,7 +40,7 @@ def _free_name(root: Path, name: str) -> str:
     return free
 
 
-def run_and_show(spec: CampaignSpec, *, resume: bool, as_json: bool) -> int:
+def run_and_show(spec: Campaign, *, resume: bool, as_json: bool) -> int:
     """Run a campaign to its end, with progress on standard error and the results on standard output; the exit code."""
     folder = spec.root / spec.name
     say(f"{'Resuming' if resume else 'Running'} {spec.name} in {folder}. Ctrl-C stops it, and it can be resumed.")
@@ -55,7 +55,7 @@ def run_and_show(spec: CampaignSpec, *, resume: bool, as_json: bool) -> int:
     return TRIALS_FAILED if outcome.failed or outcome.best is None else OK
 
 
-def _show(spec: CampaignSpec, outcome: Outcome, as_json: bool) -> None:
+def _show(spec: Campaign, outcome: Outcome, as_json: bool) -> None:
     """The table, the report and the best network."""
     folder, metric, mode = outcome.folder, spec.search.metric, spec.search.mode
     sign = -1 if mode == "max" else 1

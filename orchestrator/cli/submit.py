@@ -10,7 +10,7 @@ import typer
 from coppice.orchestrator.campaign import driver
 from coppice.orchestrator.cli.options import Account, File, Hours
 from coppice.orchestrator.cli.output import command, say
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import JobPlacement, LocalPlacement
 from coppice.orchestrator.planning.load import At, load_campaign
 from coppice.slurm.client import Client
@@ -31,7 +31,7 @@ def submit(file: File, *, site: Site, account: Account = None, hours: Hours = 24
 def at_site(site: str, account: str | None) -> At:
     """Places a campaign's trials as jobs at a site, unless its file places them already; what it leaves out is filled in."""
 
-    def at(spec: CampaignSpec) -> CampaignSpec:
+    def at(spec: Campaign) -> Campaign:
         placement = JobPlacement() if isinstance(spec.placement, LocalPlacement) else spec.placement
         defaults: dict[str, Any] = {"site": site, **({"account": account} if account else {})}
         if isinstance(placement, JobPlacement):  # a pool's nodes would answer whoever asks for metrics

@@ -191,7 +191,7 @@ class CompareSpec(Model):
     """Train the task's network with these arguments changed."""
 
 
-class CampaignSpec(Model):
+class Campaign(Model):
     """A campaign file. `task`, `training` and `adaptations` may hold distributions anywhere."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.references import moved
@@ -22,7 +22,7 @@ FORMAT = "coppice-campaign/2"
 PACKAGES = ("coppice-nn", "torch", "ray", "optuna", "numpy", "pyarrow", "pydantic", "safetensors")
 
 
-def create(folder: CampaignFolder, spec: CampaignSpec) -> None:
+def create(folder: CampaignFolder, spec: Campaign) -> None:
     """Make the folder of a new campaign.
 
     Raises:
@@ -38,7 +38,7 @@ def create(folder: CampaignFolder, spec: CampaignSpec) -> None:
     _write(folder, spec)
 
 
-def reopen(folder: CampaignFolder, spec: CampaignSpec) -> None:
+def reopen(folder: CampaignFolder, spec: Campaign) -> None:
     """Check that `spec` is the campaign that is in the folder, where only its place, the number of trials, how many run at
     a time, the comparisons, the resources and the placement may have changed, and write it down.
 
@@ -54,7 +54,7 @@ def reopen(folder: CampaignFolder, spec: CampaignSpec) -> None:
         _write(folder, spec)
 
 
-def load_spec(folder: CampaignFolder) -> CampaignSpec:
+def load_spec(folder: CampaignFolder) -> Campaign:
     """The campaign in a folder, under the name and place that the folder has now.
 
     Raises:
@@ -66,11 +66,11 @@ def load_spec(folder: CampaignFolder) -> CampaignSpec:
     saved = json.loads(folder.lock.read_bytes())
     if "format" not in saved:  # of a version that had its own trial elsewhere
         saved["campaign"]["body"] = moved(saved["campaign"]["body"])
-    spec = CampaignSpec.model_validate(saved["campaign"])
+    spec = Campaign.model_validate(saved["campaign"])
     return spec.model_copy(update={"name": here.name, "root": here.parent})
 
 
-def _fixed(spec: CampaignSpec) -> dict[str, Any]:
+def _fixed(spec: Campaign) -> dict[str, Any]:
     content = _dump(spec)
     for key in ("name", "root", "resources", "placement", "compare"):
         content.pop(key)
@@ -80,11 +80,11 @@ def _fixed(spec: CampaignSpec) -> dict[str, Any]:
     return {**content, **{f"search.{key}": value for key, value in search.items()}}
 
 
-def _dump(spec: CampaignSpec) -> dict[str, Any]:
+def _dump(spec: Campaign) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True)
 
 
-def _write(folder: CampaignFolder, spec: CampaignSpec) -> None:
+def _write(folder: CampaignFolder, spec: Campaign) -> None:
     write_json(
         folder.lock,
         {

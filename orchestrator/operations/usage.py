@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
+from coppice.orchestrator.config.models import Campaign, ResourcesSpec
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.queue import attempts_of
@@ -88,7 +88,7 @@ class CampaignUsage:
         return self.others or self.trials
 
 
-def usage_of(folder: CampaignFolder, spec: CampaignSpec, client: Client, clock: float | None = None) -> CampaignUsage:
+def usage_of(folder: CampaignFolder, spec: Campaign, client: Client, clock: float | None = None) -> CampaignUsage:
     """What the campaign has used: one question to the accounts, and one about nodes where whole nodes are billed.
 
     Args:
@@ -136,7 +136,7 @@ def _accounts(client: Client, jobs: Mapping[str, Sequence[str]], notes: list[str
 
 
 def _hours(
-    client: Client, spec: CampaignSpec, held: Mapping[str, Sequence[Run]], notes: list[str]
+    client: Client, spec: Campaign, held: Mapping[str, Sequence[Run]], notes: list[str]
 ) -> dict[str, tuple[float, float]]:
     site = spec.placement.open_site()
     nodes: dict[str, Node] = {}

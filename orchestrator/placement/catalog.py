@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from coppice.orchestrator.config.models import CampaignSpec, ResourcesSpec
+from coppice.orchestrator.config.models import Campaign, ResourcesSpec
 from coppice.orchestrator.config.placement import JobPlacement, Placement, PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.jobs.request import JobRequest
@@ -27,7 +27,7 @@ def check_placement(placement: Placement, resources: ResourcesSpec) -> None:
 
 
 def placed(
-    spec: CampaignSpec, folder: CampaignFolder, leaving: Callable[[], bool] = lambda: False
+    spec: Campaign, folder: CampaignFolder, leaving: Callable[[], bool] = lambda: False
 ) -> AbstractContextManager[OpenPlacement]:
     """The placement of a campaign, to be entered for as long as the campaign runs.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder
 
 
-def trial_jobs_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
+def trial_jobs_name(spec: Campaign, folder: CampaignFolder) -> str:
     """Of jobs that run one trial each."""
     return f"coppice-{spec.name}-{folder.identity()}"
 
 
-def pool_jobs_name(spec: CampaignSpec, folder: CampaignFolder) -> str:
+def pool_jobs_name(spec: Campaign, folder: CampaignFolder) -> str:
     """Of jobs that are nodes of a pool."""
     return f"coppice-pool-{spec.name}-{folder.identity()}"

@@ -14,13 +14,13 @@ from coppice.methods.networks.catalog import network_reference
 from coppice.methods.record.architecture import ArchitectureError, import_factory
 from coppice.methods.selection import Learned
 from coppice.methods.selection.amount import Amount
-from coppice.orchestrator.config.models import AdaptationSpec, CampaignSpec, TaskSpec, TrainingSpec
+from coppice.orchestrator.config.models import AdaptationSpec, Campaign, TaskSpec, TrainingSpec
 from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
 from coppice.orchestrator.planning.problems import Faults, Place
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES
-from coppice.orchestrator.trial.adaptation import Adaptation
+from coppice.orchestrator.trial.adaptation import TrialAdaptation
 from coppice.orchestrator.trial.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
 from coppice.references import resolve
 from coppice.scheduler.triggers import build_trigger
@@ -47,7 +47,7 @@ def _fault_of(place: Place, call: Callable[[], Any]) -> Faults:
         yield place, message
 
 
-def check_search(spec: CampaignSpec) -> Faults:
+def check_search(spec: Campaign) -> Faults:
     """Sampler, trial scheduler, metrics, placement and body."""
     search = spec.search
     yield from _fault_of(("search", "sampler"), lambda: make_sampler(search, 0))
@@ -152,6 +152,6 @@ def check_adaptation(spec: AdaptationSpec) -> Faults:
     yield from (*trigger, *combination, *removal)
     if trigger or combination or removal or spec.removal.name == "immediate":
         return
-    message = _error_of(lambda: Adaptation.build(0, spec))
+    message = _error_of(lambda: TrialAdaptation.build(0, spec))
     if message:
         yield ("removal",), f"{spec.how.name} does not go with removal {spec.removal.name}: {message}"

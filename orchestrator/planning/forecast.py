@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coppice.orchestrator.campaign.driver import script_text
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import JobPlacement, PoolPlacement
 from coppice.orchestrator.folder.checkpoint import KEPT_CHECKPOINTS
 from coppice.orchestrator.folder.layout import CampaignFolder
@@ -56,7 +56,7 @@ class Forecast:
     notes: tuple[str, ...]
 
 
-def forecast(spec: CampaignSpec, site_name: str, driver: Request, sampled: Sequence[Preview]) -> Forecast:
+def forecast(spec: Campaign, site_name: str, driver: Request, sampled: Sequence[Preview]) -> Forecast:
     """What a campaign would hand in, use and write.
 
     Args:
@@ -96,7 +96,7 @@ class _Jobs:
     notes: tuple[str, ...]
 
 
-def _jobs(spec: CampaignSpec, folder: CampaignFolder, trials: int) -> _Jobs:
+def _jobs(spec: Campaign, folder: CampaignFolder, trials: int) -> _Jobs:
     if isinstance(spec.placement, PoolPlacement):
         return _in_pool(spec, PoolShape.of(spec.placement, spec.resources), folder, trials)
     if isinstance(spec.placement, JobPlacement):
@@ -104,7 +104,7 @@ def _jobs(spec: CampaignSpec, folder: CampaignFolder, trials: int) -> _Jobs:
     raise ValueError("only a campaign with placement job or pool has anything to hand in.")
 
 
-def _in_jobs(spec: CampaignSpec, job: JobRequest, folder: CampaignFolder, trials: int) -> _Jobs:
+def _in_jobs(spec: Campaign, job: JobRequest, folder: CampaignFolder, trials: int) -> _Jobs:
     site, request = job.site, job.request
     whole = next((k.per_node for k in site.gpu_nodes if request.gpu_type in (None, k.type)), 0)
     notes = []
@@ -117,7 +117,7 @@ def _in_jobs(spec: CampaignSpec, job: JobRequest, folder: CampaignFolder, trials
     return _Jobs("trial", trial_jobs_name(spec, folder), folder.jobs, site, request, job.options, trials, tuple(notes))
 
 
-def _in_pool(spec: CampaignSpec, shape: PoolShape, folder: CampaignFolder, trials: int) -> _Jobs:
+def _in_pool(spec: Campaign, shape: PoolShape, folder: CampaignFolder, trials: int) -> _Jobs:
     nodes = shape.nodes_for(trials)
     own = folder.jobs / "pool" / "1"
     notes = _pool_notes(shape, nodes, trials)

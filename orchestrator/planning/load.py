@@ -8,18 +8,18 @@ from typing import Any
 
 import yaml
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.planning.branches import check_branches, check_distributions
 from coppice.orchestrator.planning.checks import check_search
 from coppice.orchestrator.planning.problems import CampaignError, Faults, Problem
 from coppice.orchestrator.planning.schema import validate
 from coppice.orchestrator.planning.source import Lines, parse
 
-At = Callable[[CampaignSpec], CampaignSpec]
+At = Callable[[Campaign], Campaign]
 """Fills in where a campaign is to run, before that is checked."""
 
 
-def load_campaign(path: Path | str, at: At = lambda spec: spec) -> CampaignSpec:
+def load_campaign(path: Path | str, at: At = lambda spec: spec) -> Campaign:
     """Read and check a campaign file.
 
     Raises:
@@ -32,7 +32,7 @@ def load_campaign(path: Path | str, at: At = lambda spec: spec) -> CampaignSpec:
     problems = check(text, at)
     if problems:
         raise CampaignError(str(path), problems)
-    return at(CampaignSpec.model_validate(parse(text)))
+    return at(Campaign.model_validate(parse(text)))
 
 
 def check(text: str, at: At = lambda spec: spec) -> list[Problem]:
@@ -50,9 +50,9 @@ def check(text: str, at: At = lambda spec: spec) -> list[Problem]:
 
 
 def _check_tree(tree: dict[str, Any], at: At) -> Faults:
-    faults, spec = validate(CampaignSpec, tree)
+    faults, spec = validate(Campaign, tree)
     yield from faults
     yield from check_distributions(tree)
-    if isinstance(spec, CampaignSpec):  # a placement that is wrong was left out, and must not be filled in with another one
+    if isinstance(spec, Campaign):  # a placement that is wrong was left out, and must not be filled in with another one
         yield from check_search(spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec))
     yield from check_branches(tree)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coppice.orchestrator.campaign.sampler import Sampler
-from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.trial.building import build_network, build_task, count_flops
 
 
@@ -28,7 +28,7 @@ class Preview:
     compute: float
 
 
-def previews(spec: CampaignSpec, count: int = 5) -> list[Preview]:
+def previews(spec: Campaign, count: int = 5) -> list[Preview]:
     """The first `count` trials that the sampler would try while it knows of no results.
 
     Raises:
@@ -54,6 +54,6 @@ def _preview(trial: TrialSpec, params: dict[str, Any]) -> Preview:
     return Preview(params, network.num_parameters(), flops, compute)
 
 
-def total_compute(spec: CampaignSpec, sampled: Sequence[Preview]) -> float:
+def total_compute(spec: Campaign, sampled: Sequence[Preview]) -> float:
     """Training FLOPs of the whole campaign, if all trials were like the sampled ones and none ended early."""
     return spec.search.trials * sum(p.compute for p in sampled) / max(len(sampled), 1)

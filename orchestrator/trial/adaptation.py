@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from coppice.methods.adaptation.adapt import Adaptation as Act
-from coppice.methods.adaptation.adapt import AdaptResult, adapt
+from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
 from coppice.methods.adaptation.candidates import Scope
 from coppice.methods.adaptation.reuse import Measured
 from coppice.methods.adaptation.signals import look
@@ -30,13 +29,13 @@ SHRINKING = ("channel", "head", "group")
 """Levels whose units can be shrunk to zero over steps."""
 
 
-def build_companions(adaptations: Sequence[Adaptation], network: Network) -> None:
+def build_companions(adaptations: Sequence[TrialAdaptation], network: Network) -> None:
     """Give every adaptation what its method keeps beside the network; one and the same where methods share it.
 
     Raises:
         ValueError: methods that share a companion have different parameters.
     """
-    first: dict[str, Adaptation] = {}
+    first: dict[str, TrialAdaptation] = {}
     for adaptation in adaptations:
         method, key = adaptation.method, adaptation.method.companion_key
         holder = adaptation if key is None else first.setdefault(key, adaptation)
@@ -52,7 +51,7 @@ def build_companions(adaptations: Sequence[Adaptation], network: Network) -> Non
 
 
 @dataclass
-class Adaptation:
+class TrialAdaptation:
     """One entry of the campaign's `adaptations`, live.
 
     Attributes:
@@ -75,7 +74,7 @@ class Adaptation:
     _measured: Measured | None = None
 
     @staticmethod
-    def build(index: int, spec: AdaptationSpec) -> Adaptation:
+    def build(index: int, spec: AdaptationSpec) -> TrialAdaptation:
         """Look up the names in the tables and build the parts.
 
         Raises:
@@ -93,7 +92,7 @@ class Adaptation:
             raise ValueError(f"units that shrink to zero cannot be removed by {method.removal} as well.")
         if spec.removal.name == "shrink" and not set(method.levels) & set(SHRINKING):
             raise ValueError(f"only {', '.join(SHRINKING)} can shrink to zero, but it acts on {', '.join(method.levels)}.")
-        return Adaptation(index, spec, trigger, build("selection", spec.where.name, spec.where.arguments), method)
+        return TrialAdaptation(index, spec, trigger, build("selection", spec.where.name, spec.where.arguments), method)
 
     def progress(
         self, epoch: int, epochs: int, history: Sequence[Mapping[str, float]], changed: Sequence[int] = ()
@@ -134,7 +133,7 @@ class Adaptation:
             return AdaptResult((), (f"the trigger {self.spec.when.name} asks for nothing yet",))
         defer = self._defer if self.spec.removal.name == "shrink" else None
         context = replace(context, companion=self.companion)
-        act = Act(self.method, self.selection, amount, self._scope(seed_sizes, busy))
+        act = Adaptation(self.method, self.selection, amount, self._scope(seed_sizes, busy))
         measured, self._measured = self._measured, None
         return adapt(context, act, followers, turn=len(self.acted) - 1, defer=defer, measured=measured)
 

@@ -14,7 +14,7 @@ from coppice.methods.network import Network
 from coppice.methods.surgery.changes import Follower
 from coppice.orchestrator.config.models import AdaptationSpec
 from coppice.orchestrator.folder import checkpoint as checkpoints
-from coppice.orchestrator.trial.adaptation import Adaptation, build_companions
+from coppice.orchestrator.trial.adaptation import TrialAdaptation, build_companions
 
 Write = Callable[..., None]
 """(type of event, **content)."""
@@ -41,7 +41,7 @@ class Adaptations:
     """
 
     def __init__(self, specs: Sequence[AdaptationSpec], epochs: int, write: Write) -> None:
-        self.all = [Adaptation.build(i, a) for i, a in enumerate(specs)]
+        self.all = [TrialAdaptation.build(i, a) for i, a in enumerate(specs)]
         self.changed: list[int] = []
         self.seed_sizes: dict[str, int] = {}
         self._epochs = epochs
@@ -103,7 +103,7 @@ class Adaptations:
                 shrunk = f"{len(s.units)} units had shrunk for {s.done} of {s.steps} steps when training ended"
                 self._record(epoch, adaptation, (), [f"{s.element}: {shrunk}; they stay"])
 
-    def _record(self, epoch: int, adaptation: Adaptation, events: Sequence[Event], skipped: Sequence[str]) -> None:
+    def _record(self, epoch: int, adaptation: TrialAdaptation, events: Sequence[Event], skipped: Sequence[str]) -> None:
         for event in events:
             self._write("structural", epoch=epoch, adaptation=adaptation.index, **event.to_json())
         if events:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.campaign import load_spec
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 from coppice.orchestrator.folder.trials import Ledger
 from tests.support.chained import RAN, accuracy, link
@@ -43,7 +43,7 @@ class Submitted:
         assert done.returncode == 0, done.stderr
         self.driver = done.stderr.split(" is job ")[1].split(";")[0]
         self.folder = CampaignFolder(root / "c")
-        self.spec: CampaignSpec = load_spec(self.folder).model_copy(update={"root": root})
+        self.spec: Campaign = load_spec(self.folder).model_copy(update={"root": root})
         trials = self.spec.search.trials
         wait_for("trials", lambda: self.folder.trials_path.is_dir() and len(self.folder.trials()) >= trials, 120)
 
@@ -89,7 +89,7 @@ def ran(trial: TrialFolder) -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in lines), key=lambda r: r["time"])
 
 
-def undisturbed(spec: CampaignSpec) -> None:
+def undisturbed(spec: Campaign) -> None:
     """Every trial has finished, with each epoch once and the results that follow from its seed and value."""
     for entry in Ledger(CampaignFolder(spec.root / spec.name)).entries():
         x, epochs = entry.spec["task"]["network_args"]["x"], entry.spec["training"]["epochs"]

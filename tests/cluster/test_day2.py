@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.cli.main import app
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.queue import cancel
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SITE = "queues: [{max_min: 60, partition: main}]\nmemory_style: none\nlimits: {poll_every_s: 0.5}\n"
 
 
-def waiting_campaign(root: Path) -> CampaignSpec:
+def waiting_campaign(root: Path) -> Campaign:
     """Three trials of which two may run at a time."""
     arguments = {"x": {"uniform": [0, 1]}, "sleep_s": 0.7}
     return in_jobs(campaign(root, arguments, training={"epochs": 8}, search={"trials": 3, "sampler": "random"}), parallel=2)
@@ -73,7 +73,7 @@ def test_a_campaign_is_followed_from_its_folder_alone(slurm: Cluster, tmp_path: 
     without_controller(slurm, folder)
 
 
-def costs(slurm: Cluster, folder: CampaignFolder, spec: CampaignSpec) -> None:
+def costs(slurm: Cluster, folder: CampaignFolder, spec: Campaign) -> None:
     """`top` says what the accounts say."""
     rows: list[list[str]] = []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
@@ -265,7 +265,7 @@ def test_networks_that_grow_go_on_from_where_they_were_told_to_end(
 ) -> None:
     """One is signalled between two checkpoints and writes one, one is cancelled and falls back, one is requeued."""
     monkeypatch.setenv("UNHURRIED_S", "0.3")
-    spec = in_jobs(CampaignSpec.model_validate(GROWING | {"root": tmp_path / "jobs"}))
+    spec = in_jobs(Campaign.model_validate(GROWING | {"root": tmp_path / "jobs"}))
     with driving(spec) as process:
         wait_for_epochs(spec, 3, 3)
         signalled, cancelled, requeued = (job_of(spec, f"t000{i}") for i in range(3))

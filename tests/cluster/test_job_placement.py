@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Entry, Ledger
@@ -20,11 +20,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 JOB = {"job": {"site": "generic", "poll_s": 0.5}}
 
 
-def entries(spec: CampaignSpec) -> list[Entry]:
+def entries(spec: Campaign) -> list[Entry]:
     return Ledger(CampaignFolder(spec.root / spec.name)).entries()
 
 
-def told(spec: CampaignSpec) -> list[tuple[Any, ...]]:
+def told(spec: Campaign) -> list[tuple[Any, ...]]:
     """What was tried and what came of it; times left aside."""
     found: list[tuple[Any, ...]] = []
     for entry in entries(spec):
@@ -41,11 +41,11 @@ def test_a_campaign_of_jobs_has_the_results_of_a_local_one(slurm: Cluster, tmp_p
     assert not slurm.command("squeue", "-h", "-t", "PD,R").strip()
 
 
-def in_jobs(spec: CampaignSpec, **job: Any) -> CampaignSpec:
-    return CampaignSpec.model_validate({**spec.model_dump(by_alias=True), "placement": {"job": {**JOB["job"], **job}}})
+def in_jobs(spec: Campaign, **job: Any) -> Campaign:
+    return Campaign.model_validate({**spec.model_dump(by_alias=True), "placement": {"job": {**JOB["job"], **job}}})
 
 
-def wait_for_epochs(spec: CampaignSpec, trials: int, epoch: int) -> None:
+def wait_for_epochs(spec: Campaign, trials: int, epoch: int) -> None:
     """Until that many trials have come that far."""
     wait_for(
         f"{trials} trials in epoch {epoch}",
@@ -53,11 +53,11 @@ def wait_for_epochs(spec: CampaignSpec, trials: int, epoch: int) -> None:
     )  # fmt: skip
 
 
-def job_of(spec: CampaignSpec, trial: str) -> str:
+def job_of(spec: Campaign, trial: str) -> str:
     return Journal(spec.root / spec.name / "jobs" / "journal.jsonl").attempts()[trial][-1].job
 
 
-def same_but_for_jobs(spec: CampaignSpec, root: Path) -> None:
+def same_but_for_jobs(spec: Campaign, root: Path) -> None:
     """Every trial finished with what the local campaign has, each epoch once."""
     task = {**spec.task, "network_args": {**spec.task["network_args"], "sleep_s": 0}}
     local = spec.model_copy(update={"root": root, "placement": LocalPlacement(), "task": task})

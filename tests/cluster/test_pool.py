@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
@@ -36,15 +36,15 @@ def short_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     remove_tree(folder)
 
 
-def in_pool(spec: CampaignSpec, **pool: Any) -> CampaignSpec:
-    return CampaignSpec.model_validate({**spec.model_dump(by_alias=True), "placement": {"pool": {**POOL["pool"], **pool}}})
+def in_pool(spec: Campaign, **pool: Any) -> Campaign:
+    return Campaign.model_validate({**spec.model_dump(by_alias=True), "placement": {"pool": {**POOL["pool"], **pool}}})
 
 
-def job_of(spec: CampaignSpec, key: str) -> str:
+def job_of(spec: Campaign, key: str) -> str:
     return Journal(spec.root / spec.name / "jobs" / "pool" / "1" / "journal.jsonl").attempts()[key][-1].job
 
 
-def left_behind(spec: CampaignSpec) -> list[str]:
+def left_behind(spec: Campaign) -> list[str]:
     """Processes that know the campaign's secret: the head, the nodes, their workers."""
     known = f"RAY_AUTH_TOKEN_PATH={CampaignFolder(spec.root / spec.name).ray_token}".encode()
     found = []
@@ -57,7 +57,7 @@ def left_behind(spec: CampaignSpec) -> list[str]:
     return found
 
 
-def nothing_is_left(slurm: Cluster, spec: CampaignSpec) -> bool:
+def nothing_is_left(slurm: Cluster, spec: Campaign) -> bool:
     return not slurm.command("squeue", "-h", "-t", "PD,R,CG").strip() and not left_behind(spec)
 
 
@@ -118,5 +118,5 @@ def test_a_trial_may_take_several_nodes_of_the_pool(machines: Cluster, short_tmp
     assert values(spec) == values(spec.model_copy(update={"root": tmp_path / "local"}))
 
 
-def values(spec: CampaignSpec) -> list[list[float]]:
+def values(spec: Campaign) -> list[list[float]]:
     return [[report["val_loss"] for report in entry.reports] for entry in entries(spec)]

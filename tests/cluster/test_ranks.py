@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.events import read_events
 from tests.orchestrator.trial.test_trial import files
 from tests.support.campaigns import driving
@@ -17,7 +17,7 @@ from tests.support.slurm.processes import wait_for
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
-def campaign(root: Path, placement: dict[str, Any], **changes: Any) -> CampaignSpec:
+def campaign(root: Path, placement: dict[str, Any], **changes: Any) -> Campaign:
     content: dict[str, Any] = {
         "name": "c",
         "root": root,
@@ -32,7 +32,7 @@ def campaign(root: Path, placement: dict[str, Any], **changes: Any) -> CampaignS
         "resources": {"nodes": 2, "gpus": 2, "cpus_per_gpu": 2},  # as many threads everywhere: others round in another way
         "placement": placement,
     }  # fmt: skip
-    return CampaignSpec.model_validate({**content, **changes})
+    return Campaign.model_validate({**content, **changes})
 
 
 def told(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coppice.methods.catalog import TABLES
-from coppice.orchestrator.config.models import AdaptationSpec, CampaignSpec, SearchSpec, TaskSpec, TrainingSpec
+from coppice.orchestrator.config.models import AdaptationSpec, Campaign, SearchSpec, TaskSpec, TrainingSpec
 from coppice.scheduler.triggers import TRIGGERS
 from tests.docs.pages import ROOT
 
@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_key_of_the_campaign_file_is_there_with_a_word_about_it(site: Path) -> None:
     page = (site / "campaign-file" / "index.html").read_text()
-    for model in (CampaignSpec, TaskSpec, TrainingSpec, AdaptationSpec, SearchSpec):
+    for model in (Campaign, TaskSpec, TrainingSpec, AdaptationSpec, SearchSpec):
         for name, info in model.model_fields.items():
             if name != "kind":
                 assert f"<code>{info.alias or name}</code>" in page and info.description, name

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.operations.status import TrialStatus, status
 from coppice.orchestrator.placement.local.placement import local
@@ -20,9 +20,9 @@ BODY = "tests.support.bodies:Quadratic"
 DRIVER = """
 import sys
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 if __name__ == "__main__":
-    outcome = run(CampaignSpec.model_validate_json(sys.argv[1]))
+    outcome = run(Campaign.model_validate_json(sys.argv[1]))
     print(outcome.state, outcome.signal)
 """
 
@@ -33,7 +33,7 @@ def ray() -> Iterator[None]:
         yield
 
 
-def campaign(root: Path, arguments: dict[str, Any] | None = None, **changes: Any) -> CampaignSpec:
+def campaign(root: Path, arguments: dict[str, Any] | None = None, **changes: Any) -> Campaign:
     content: dict[str, Any] = {
         "name": "c",
         "root": root,
@@ -42,17 +42,17 @@ def campaign(root: Path, arguments: dict[str, Any] | None = None, **changes: Any
         "search": {"trials": 4, "sampler": "random"},
         "body": BODY,
     }
-    return CampaignSpec.model_validate({**content, **changes})
+    return Campaign.model_validate({**content, **changes})
 
 
-def driver(spec: CampaignSpec) -> subprocess.Popen[bytes]:
+def driver(spec: Campaign) -> subprocess.Popen[bytes]:
     """The campaign in a process of its own, with a Ray of its own."""
     command = [sys.executable, "-c", DRIVER, spec.model_dump_json(by_alias=True)]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
 
 
 @contextlib.contextmanager
-def driving(spec: CampaignSpec) -> Iterator[subprocess.Popen[bytes]]:
+def driving(spec: Campaign) -> Iterator[subprocess.Popen[bytes]]:
     """The campaign in a process of its own, which is killed when the test is over."""
     process = driver(spec)
     try:

@@ -7,7 +7,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterator
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import JobPlacement
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
@@ -28,7 +28,7 @@ MOST = 1000
 
 @contextlib.contextmanager
 def jobs(
-    spec: CampaignSpec, placement: JobPlacement, folder: CampaignFolder, leaving: Callable[[], bool]
+    spec: Campaign, placement: JobPlacement, folder: CampaignFolder, leaving: Callable[[], bool]
 ) -> Iterator[OpenPlacement]:
     """Every trial is a job. When the campaign has ended no job is left; when its driver must end before, or fails, they go on.
 

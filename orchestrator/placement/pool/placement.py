@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Ledger
@@ -34,7 +34,7 @@ SPARE_S, LEAST_DRAIN_S = 30.0, 5.0
 
 @contextlib.contextmanager
 def pool(
-    spec: CampaignSpec, placement: PoolPlacement, folder: CampaignFolder, leaving: Callable[[], bool]
+    spec: Campaign, placement: PoolPlacement, folder: CampaignFolder, leaving: Callable[[], bool]
 ) -> Iterator[OpenPlacement]:
     """Trials run on nodes that Slurm jobs bring. Jobs of an earlier driver are cancelled: their cluster is gone.
 
@@ -84,7 +84,7 @@ def _own_address(client: Client) -> str:
         ) from None
 
 
-def _nodes_for(spec: CampaignSpec, shape: PoolShape) -> Callable[[int], int]:
+def _nodes_for(spec: Campaign, shape: PoolShape) -> Callable[[int], int]:
     most = spec.search.max_concurrent or shape.capacity
     return lambda trials: shape.nodes_for(min(trials, most))
 
@@ -99,7 +99,7 @@ def _cancel(client: Client, name: str) -> None:
     client.cancel(j.id for j in client.live().values() if j.name == name and not j.ended)
 
 
-def _left(spec: CampaignSpec, folder: CampaignFolder) -> int:
+def _left(spec: Campaign, folder: CampaignFolder) -> int:
     """Trials that have not ended, those that are not known yet among them; a search may turn out to have fewer."""
     ended = sum(entry.ended for entry in Ledger(folder).entries())
     return max(1, spec.search.trials + spec.compare.static + (spec.compare.big is not None) - ended)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coppice.orchestrator.config.models import CampaignSpec
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.dashboard_address import Address, read_address
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.tunnel import tunnel
@@ -26,7 +26,7 @@ from tests.support.slurm.processes import descendants, wait_for
 NAMES = ("coppice_metric", "coppice_parameters", "coppice_flops", "coppice_compute_flops", "coppice_epochs", "coppice_trials")
 
 
-def growing(root: Path) -> CampaignSpec:
+def growing(root: Path) -> Campaign:
     """Real trials, which go on for as long as anybody looks."""
     grow = {"grow": {"when": {"periodic": {"every": 1}}, "how": "random", "amount": 1, "limit": {"width": 3}}}
     return campaign(

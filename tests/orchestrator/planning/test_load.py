@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coppice.orchestrator.config.models import CampaignSpec, Named, TrialSpec
+from coppice.orchestrator.config.models import Campaign, Named, TrialSpec
 from coppice.orchestrator.planning.load import check, load_campaign
 from coppice.orchestrator.planning.problems import CampaignError
 from coppice.orchestrator.planning.source import parse
@@ -105,9 +105,9 @@ def test_numbers_in_exponent_form_are_numbers_and_names_stay_names() -> None:
 
 
 def test_models_go_to_yaml_and_back() -> None:
-    spec = CampaignSpec.model_validate(parse(GOOD))
+    spec = Campaign.model_validate(parse(GOOD))
     text = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True))
-    assert CampaignSpec.model_validate(parse(text)) == spec
+    assert Campaign.model_validate(parse(text)) == spec
     trial = TrialSpec.model_validate(
         {"task": {"dataset": "digits", "network": "mlp"}, "training": {"epochs": 1},
          "adaptations": [{"grow": {"when": {"periodic": {"every": 2}}, "how": "random", "amount": 0.5}}]})

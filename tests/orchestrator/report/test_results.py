@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from coppice.orchestrator.config.models import CampaignSpec, TrialSpec
+from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import create
@@ -22,7 +22,7 @@ METRICS = {"val_loss": 0.5, "flops": 20.0, "seconds": 2.0}
 def folder(tmp_path: Path) -> CampaignFolder:
     """t0000 finished, t0001 failed, t0002 runs (with a torn line), t0003 waits; a comparison; all but t0003 have reported."""
     found = CampaignFolder(tmp_path / "c")
-    create(found, CampaignSpec.model_validate({"name": "c", "task": {"dataset": "digits", "network": "mlp"},
+    create(found, Campaign.model_validate({"name": "c", "task": {"dataset": "digits", "network": "mlp"},
                                                "training": {"epochs": 2}}))
     for number in range(4):
         add(found, f"t000{number}", number)
@@ -82,7 +82,7 @@ def test_written_tables_are_those(folder: CampaignFolder) -> None:
 
 def test_an_empty_campaign_has_empty_tables(tmp_path: Path) -> None:
     found = CampaignFolder(tmp_path / "c")
-    create(found, CampaignSpec.model_validate({"name": "c", "task": {}, "training": {}}))
+    create(found, Campaign.model_validate({"name": "c", "task": {}, "training": {}}))
     assert [table.num_rows for table in results(found.path).values()] == [0, 0, 0]
     assert write_results(found.path)["trials"].exists()
     assert best_trial(found.path, "val_accuracy", "max") is None

@@ -16,7 +16,7 @@ from coppice.methods.method import Context, Measurement
 from coppice.orchestrator.config.models import TrialSpec
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.planning.load import check
-from coppice.orchestrator.trial.adaptation import Adaptation
+from coppice.orchestrator.trial.adaptation import TrialAdaptation
 from coppice.orchestrator.trial.trial import Trial
 from coppice.scheduler.triggers import TRIGGERS
 from tests.orchestrator.trial.test_trial import files, structural
@@ -200,9 +200,9 @@ def test_regression_is_compared_by_r2(tmp_path: Path) -> None:
 def test_an_amount_that_a_trigger_cannot_work_with_is_refused_in_python_too() -> None:
     spec = TrialSpec.model_validate(tree(prune("cubic", amount=3)))
     with pytest.raises(ValueError, match="cubic needs an amount that is a fraction"):
-        Adaptation.build(0, spec.adaptations[0])
+        TrialAdaptation.build(0, spec.adaptations[0])
     with pytest.raises(ValueError, match="cubic is for prune only"):
-        Adaptation.build(0, TrialSpec.model_validate(tree(grow("cubic"))).adaptations[0])
+        TrialAdaptation.build(0, TrialSpec.model_validate(tree(grow("cubic"))).adaptations[0])
 
 
 def test_a_schedule_that_asks_for_nothing_yet_is_a_reason(tmp_path: Path) -> None:
