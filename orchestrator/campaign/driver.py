@@ -15,7 +15,7 @@ from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.lock import create, load_spec
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.client import Client, SlurmError
@@ -39,7 +39,7 @@ def script_text(spec: Campaign, folder: CampaignFolder, site: Site, request: Req
     """The sbatch script of the driver."""
     command = [sys.executable, "-P", "-m", "coppice", "drive", str(folder.path)]
     name = f"coppice-driver-{spec.name}-{folder.identity()}"
-    return driver_script(site, options(site, request), name, folder.jobs / "driver.log", command)
+    return driver_script(site, options(site, request), name, folder.driver_log, command)
 
 
 def submit(spec: Campaign, site: Site, request: Request, client: Client) -> tuple[CampaignFolder, str]:
@@ -73,7 +73,7 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
         successor.done()
         raise RuntimeError(
             f"a driver must bring its campaign on, but the last {IDLE_DRIVERS} did not; see {folder.jobs / 'driver.log'}, "
-            f"delete {_count(folder)} and start again: coppice drive {folder.path} in a job of your own."
+            f"delete {folder.drivers} and start again: coppice drive {folder.path} in a job of your own."
         )
     try:
         outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S)
@@ -103,14 +103,10 @@ def _driven(folder: CampaignFolder, client: Client) -> bool:
     return job is not None and job.state == "RUNNING" and job.id != os.environ.get("SLURM_JOB_ID")
 
 
-def _count(folder: CampaignFolder) -> Path:
-    return folder.jobs / "drivers.json"
-
-
 def _idle(folder: CampaignFolder) -> int:
     """How many drivers in a row, up to now, have ended soon and without a single new epoch."""
-    epochs = sum(len(e.reports) for e in Ledger(folder).entries())
-    path, now = _count(folder), time.time()
+    epochs = sum(len(e.reports) for e in TrialRecords(folder).entries())
+    path, now = folder.drivers, time.time()
     before = json.loads(path.read_bytes()) if path.exists() else {"epochs": -1, "idle": -1, "time": now}
     idle = before["idle"] + 1 if before["epochs"] == epochs and now - before["time"] < SOON_S else 0
     write_json(path, {"epochs": epochs, "idle": idle, "time": now})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.files import exclusive
-from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
+from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.report.results import best_trial, write_results
@@ -66,7 +66,7 @@ def run(
     (lock.reopen if resume else lock.create)(folder, spec)
     with exclusive(folder.in_use, wait_s):
         folder.in_use.write_text(_this_process())
-        (folder.path / CANCELLED).unlink(missing_ok=True)
+        folder.cancelled.unlink(missing_ok=True)
         signal = _run_trials(spec, folder, on_progress)
         board = StatusBoard(folder.path).read(running=False)
         write_results(folder.path)

@@ -13,7 +13,7 @@ from coppice.orchestrator.config.grid import grid
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.config.space import Space
-from coppice.orchestrator.folder.trials import Entry, Sample
+from coppice.orchestrator.folder.trials import Sample, TrialRecord
 from coppice.orchestrator.seeds import derive
 
 
@@ -32,7 +32,7 @@ class Sampler:
         self._metrics = [spec.search.metric, *spec.search.also]
         self._study = optuna.create_study(directions=["maximize" if m == "max" else "minimize" for m in modes])
 
-    def restore(self, entries: Sequence[Entry]) -> None:
+    def restore(self, entries: Sequence[TrialRecord]) -> None:
         """Remember the trials of an interrupted campaign; those that have not ended are running again."""
         for entry in entries:
             if entry.number is None:

@@ -17,7 +17,7 @@ from coppice.orchestrator.campaign.tune_search import TuneSearch
 from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.checkpoint import available
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.gauges import Gauges
 from coppice.orchestrator.operations.status import StatusBoard
 from coppice.orchestrator.placement.catalog import placed
@@ -33,7 +33,7 @@ GAUGES_EVERY_S = 5.0
 
 def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
     """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended."""
-    ledger = Ledger(folder)
+    ledger = TrialRecords(folder)
     jobs = spec.placement.name != "local"
     if not jobs:
         ledger.interrupt()
@@ -94,7 +94,7 @@ def _comparisons(spec: Campaign, folder: CampaignFolder) -> list[tuple[str, Tria
     best = best_trial(folder.path, spec.search.metric, spec.search.mode)
     if best is None:
         return []
-    entry = next(e for e in Ledger(folder).entries() if e.id == best.id)
+    entry = next(e for e in TrialRecords(folder).entries() if e.id == best.id)
     trial = TrialSpec.model_validate(entry.spec)
     comparisons = []
     checkpoints = available(folder.trial(best.id).checkpoints)

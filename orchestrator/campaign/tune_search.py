@@ -13,7 +13,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import Campaign, TrialSpec
-from coppice.orchestrator.folder.trials import Entry, Ledger, Sample
+from coppice.orchestrator.folder.trials import Sample, TrialRecord, TrialRecords
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 
 Comparisons = Callable[[], list[tuple[str, TrialSpec]]]
@@ -34,8 +34,8 @@ class TuneSearch(SearchAlgorithm):
     """
 
     def __init__(
-        self, spec: Campaign, ledger: Ledger, entries: Sequence[Entry], sampler: Sampler, comparisons: Comparisons,
-        stop_at: dict[str, float],
+        self, spec: Campaign, ledger: TrialRecords, entries: Sequence[TrialRecord], sampler: Sampler,
+        comparisons: Comparisons, stop_at: dict[str, float],
     ) -> None:  # fmt: skip
         self._spec, self._ledger, self._sampler, self._comparisons, self._stop_at = spec, ledger, sampler, comparisons, stop_at
         self._waiting = [(e.id, e.spec.get("label")) for e in entries if not e.ended]

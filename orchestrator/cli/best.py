@@ -47,7 +47,7 @@ def export_best(folder: Path, out: Path | None = None, trial: str | None = None,
     value = metric_value(data.metric, chosen.last(data.metric))
     summary = f"{value} {metric_name(data.metric)}, {whole(chosen.last('parameters'))} parameters."
     shape = _input_shape(folder, chosen.id) if torch_export else None
-    return export(folder / "trials" / chosen.id, out or folder / "best", summary, input_shape=shape)
+    return export(CampaignFolder(folder).trials_path / chosen.id, out or CampaignFolder(folder).best, summary, input_shape=shape)
 
 
 def _input_shape(folder: Path, trial: str) -> tuple[int, ...]:

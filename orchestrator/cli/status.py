@@ -11,7 +11,7 @@ from coppice.orchestrator.cli.options import Folder, Json
 from coppice.orchestrator.cli.output import console, plain_table, print_json, show
 from coppice.orchestrator.cli.tables import grouped, hours_text, jobs_table, status_json, status_table, summary
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.operations.overview import Overview, Standing, has_jobs, overview
+from coppice.orchestrator.operations.overview import Overview, TrialStanding, has_jobs, overview
 from coppice.orchestrator.operations.queue import TrialJobs
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.operations.status import status as read_status
@@ -78,7 +78,7 @@ def _cost(view: Overview) -> str:
     return f"Used so far: {hours_text(cores)} core-hours{f', {hours_text(gpus)} GPU-hours' if gpus else ''}; see coppice top."
 
 
-def _standing_json(standing: Standing) -> dict[str, Any]:
+def _standing_json(standing: TrialStanding) -> dict[str, Any]:
     hours = {"core_hours": standing.usage.core_hours, "gpu_hours": standing.usage.gpu_hours} if standing.usage else {}
     jobs = asdict(standing.jobs) if standing.jobs else None
     return {**status_json(standing.trial), "why": standing.why, "job": jobs, **hours}

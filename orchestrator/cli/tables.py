@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from coppice.orchestrator.cli.output import fitting_table
-from coppice.orchestrator.operations.overview import Standing
+from coppice.orchestrator.operations.overview import TrialStanding
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.report.numbers import DASH, metric_value, plural, short, whole
 
@@ -31,7 +31,7 @@ def status_table(statuses: Sequence[TrialStatus], metric: str) -> Table:
     return fitting_table(heads, rows, numbers, optional)
 
 
-def jobs_table(standings: Sequence[Standing], metric: str) -> Table:
+def jobs_table(standings: Sequence[TrialStanding], metric: str) -> Table:
     """A row for each trial of a campaign whose trials have jobs; why they wait is not in it."""
     gpus = any(s.usage is not None and s.usage.gpu_hours for s in standings)
     hours = "GPU-h" if gpus else "core-h"

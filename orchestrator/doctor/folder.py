@@ -13,6 +13,7 @@ from pathlib import Path
 
 from coppice.orchestrator.doctor.finding import Finding, ok, output_of, problem, warning
 from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.layout import DEEPEST
 from coppice.slurm.site import Scratch
 
 DAY_S = 86400.0
@@ -20,8 +21,6 @@ SOON_DAYS = 7
 LOOKED_AT = 200_000
 """At most so many files of a campaign are looked at."""
 LONGEST_PATH = 255
-DEEPEST = Path("trials") / "t0000" / "checkpoints" / ".000000.0000000.tmp" / "optimizer.safetensors"
-"""The longest path in a campaign's folder."""
 NEARLY_FULL = 0.95
 
 

@@ -12,6 +12,11 @@ from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import TRANSIENT, append_event, read_events
 from coppice.orchestrator.folder.files import exclusive, write_atomic
 
+EVENTS, CHECKPOINTS = "events.jsonl", "checkpoints"
+"""In a trial's folder; names for those who only read and must not make the folder."""
+DEEPEST = Path("trials") / "t0000" / CHECKPOINTS / ".000000.0000000.tmp" / "optimizer.safetensors"
+"""The longest path in a campaign's folder."""
+
 
 class TrialFolder:
     """`trials/<id>/`: params.json, events.jsonl, checkpoints/."""
@@ -39,12 +44,32 @@ class TrialFolder:
     @property
     def events(self) -> Path:
         """What happened, one JSON object a line."""
-        return self.path / "events.jsonl"
+        return self.path / EVENTS
 
     @property
     def checkpoints(self) -> Path:
         """One folder a checkpoint."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
+
+    @property
+    def stop(self) -> Path:
+        """While this file is there, the trial's job ends after the epoch."""
+        return self.path / "stop"
+
+    @property
+    def cancelled(self) -> Path:
+        """This file is there when the trial's jobs were cancelled for good, by their user."""
+        return self.path / "cancelled"
+
+    @property
+    def meeting(self) -> Path:
+        """Where the processes of a trial that has several learn of each other."""
+        return self.path / "ranks.json"
+
+    @property
+    def request(self) -> Path:
+        """What the trial's next job asks for, where an earlier one had too little."""
+        return self.path / "request.json"
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one event, unless a newer attempt runs the trial.
@@ -90,6 +115,31 @@ class CampaignFolder:
         return self.path / "jobs"
 
     @property
+    def journal(self) -> Path:
+        """Every attempt at a trial that was given to Slurm, one JSON object a line."""
+        return self.jobs / "journal.jsonl"
+
+    @property
+    def pool(self) -> Path:
+        """One folder a start of the campaign's pool."""
+        return self.jobs / "pool"
+
+    @property
+    def drivers(self) -> Path:
+        """How many drivers in a row brought nothing on."""
+        return self.jobs / "drivers.json"
+
+    @property
+    def driver_log(self) -> Path:
+        """What the campaign's drivers print."""
+        return self.jobs / "driver.log"
+
+    @property
+    def cancelled(self) -> Path:
+        """This file is there when the campaign was cancelled for good, by its user."""
+        return self.path / "cancelled"
+
+    @property
     def driver_script(self) -> Path:
         """The sbatch script of the campaign's driver."""
         return self.jobs / "driver.sh"
@@ -124,6 +174,11 @@ class CampaignFolder:
         return self.path / "report.html"
 
     @property
+    def best(self) -> Path:
+        """The best network, by itself."""
+        return self.path / "best"
+
+    @property
     def trials_path(self) -> Path:
         """One folder a trial."""
         return self.path / "trials"
@@ -148,15 +203,6 @@ class CampaignFolder:
             return []
         return [TrialFolder(p) for p in sorted(self.trials_path.iterdir()) if p.is_dir()]
 
-
-STOP = "stop"
-"""A file in a trial's folder: while it is there, the trial's job ends after the epoch."""
-
-
-CANCELLED = "cancelled"
-"""A file in a trial's folder, or the campaign's: its jobs were cancelled for good, by their user."""
-
-
 def cancelled(folder: CampaignFolder) -> bool:
     """Whether the whole campaign was cancelled: its driver ends, and none goes on, until the campaign is resumed."""
-    return (folder.path / CANCELLED).exists()
+    return folder.cancelled.exists()

@@ -1,4 +1,4 @@
-"""The ledger of a campaign: which trials there are and how each ended, kept in their folders and nowhere else."""
+"""The records of a campaign's trials: which trials there are and how each ended, kept in their folders and nowhere else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrialRecord:
     """One trial as its folder tells it.
 
     Attributes:
@@ -49,23 +49,24 @@ class Entry:
         return self.state in FINAL
 
 
-class Ledger:
+class TrialRecords:
     """Reads and writes the trial folders of a campaign, for the process that runs it."""
 
     def __init__(self, folder: CampaignFolder) -> None:
         self.folder = folder
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TrialRecord]:
         """All trials, in the order of the search, those outside it last. A folder without params.json is no trial."""
         found = [self._entry(trial.name) for trial in self.folder.trials() if trial.params.exists()]
         return sorted(found, key=lambda e: (e.number is None, e.number or 0, e.id))
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> TrialRecord:
         trial = self.folder.trial(name)
         params = read_json(trial.params)
         events = read_events(trial.events)
         reports = tuple(numbers(e) for e in events if e["type"] == "metrics")
-        return Entry(name, params["number"], params["spec"], params["params"], params["sampling"], state_of(events), reports)
+        state = state_of(events)
+        return TrialRecord(name, params["number"], params["spec"], params["params"], params["sampling"], state, reports)
 
     def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, sample: Sample | None = None) -> None:
         """Write down a new trial before anything of it runs."""

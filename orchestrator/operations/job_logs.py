@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
-from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.layout import EVENTS, CampaignFolder
 from coppice.slurm.broker.journal import Attempt, Journal
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f]")
@@ -32,8 +32,8 @@ class TrialLog:
     """Reads the log of one trial again and again; `new` returns what has come since the last time."""
 
     def __init__(self, folder: CampaignFolder, trial: str) -> None:
-        self._events_path = folder.trials_path / trial / "events.jsonl"
-        self._jobs, self._trial = folder.jobs, trial
+        self._events_path = folder.trials_path / trial / EVENTS
+        self._jobs, self._journal, self._trial = folder.jobs, folder.journal, trial
         self._read: dict[Path, int] = {}
         self._shown: set[tuple[Any, ...]] = set()
         self._headed = 0
@@ -55,7 +55,7 @@ class TrialLog:
             yield from self._output(attempts[place].job, whole=not last or self.ended)
 
     def _attempts(self) -> list[Attempt]:
-        found = Journal(self._jobs / "journal.jsonl").attempts().get(self._trial, [])
+        found = Journal(self._journal).attempts().get(self._trial, [])
         return list({a.job: a for a in reversed(found) if a.job}.values())[::-1]
 
     def _new_events(self, events: list[dict[str, Any]], before: float) -> Iterator[Piece]:

@@ -23,7 +23,7 @@ WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrialStanding:
     """How one trial stands.
 
     Attributes:
@@ -51,7 +51,7 @@ class Overview:
         notes: what is not known, and why.
     """
 
-    trials: tuple[Standing, ...]
+    trials: tuple[TrialStanding, ...]
     queue: Queue
     usage: CampaignUsage
     driver: str
@@ -98,13 +98,13 @@ def _expiry(folder: CampaignFolder, site: Site, clock: float) -> list[str]:
     ]
 
 
-def _standing(status: TrialStatus, jobs: TrialJobs | None, usage: Usage | None, queue: Queue, driven: bool) -> Standing:
+def _standing(status: TrialStatus, jobs: TrialJobs | None, usage: Usage | None, queue: Queue, driven: bool) -> TrialStanding:
     if jobs is None or not jobs.job:
         jobs = None
     state, why = status.state, status.reason
     if status.state not in FINAL:
         state, why = _under_way(status, jobs, driven, bool(queue.problem))
-    return Standing(TrialStatus(**{**vars(status), "state": state}), jobs, usage, why)
+    return TrialStanding(TrialStatus(**{**vars(status), "state": state}), jobs, usage, why)
 
 
 def _under_way(status: TrialStatus, jobs: TrialJobs | None, driven: bool, silent: bool) -> tuple[str, str]:

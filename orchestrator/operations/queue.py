@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
-from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
+from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.slurm.broker.journal import Attempt, Journal
 from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
 
@@ -53,8 +53,8 @@ class Queue:
 
 def attempts_of(folder: CampaignFolder) -> dict[str, list[Attempt]]:
     """Everything that was handed in, by trial; the nodes of a pool's first start are called `pool1.node0` and so on."""
-    found = Journal(folder.jobs / "journal.jsonl").attempts()
-    for path in sorted((folder.jobs / "pool").glob("*/journal.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
+    found = Journal(folder.journal).attempts()
+    for path in sorted(folder.pool.glob("*/journal.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
         found |= {f"pool{path.parent.name}.{key}": attempts for key, attempts in Journal(path).attempts().items()}
     return found
 
@@ -83,7 +83,7 @@ def jobs_of(folder: CampaignFolder, client: Client) -> list[TrialJobs]:
     Raises:
         SlurmError: Slurm is not there, or does not answer.
     """
-    attempts = Journal(folder.jobs / "journal.jsonl").attempts()
+    attempts = Journal(folder.journal).attempts()
     live = client.live() if attempts else {}
     return [_newest(t.name, attempts.get(t.name, []), live) for t in folder.trials()]
 
@@ -113,11 +113,11 @@ def chosen(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
 def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> list[str]:
     """Cancel trials for good; returns those that had not ended. Without names the driver's jobs are cancelled first."""
     if not trials:
-        (folder.path / CANCELLED).touch()
+        folder.cancelled.touch()
         client.cancel(j.id for j in client.live().values() if _drives(folder, j))
     under_way = [t for t in chosen(folder, trials) if state_of(read_events(folder.trial(t).events)) not in FINAL]
     for name in under_way:
-        (folder.trial(name).path / CANCELLED).touch()
+        folder.trial(name).cancelled.touch()
     queue = queue_of(folder, client)
     if queue.problem:
         raise SlurmUnreachable(queue.problem)
@@ -146,7 +146,7 @@ def retry(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
     failed = [t for t in chosen(folder, trials) if state_of(read_events(folder.trial(t).events)) == "failed"]
     for name in failed:
         trial = folder.trial(name)
-        (trial.path / CANCELLED).unlink(missing_ok=True)
+        trial.cancelled.unlink(missing_ok=True)
         epoch = max((e.get("epoch", 0) for e in read_events(trial.events)), default=0)
         trial.append_event(status_event(name, "interrupted", epoch, reason="to be tried again"))
     return failed

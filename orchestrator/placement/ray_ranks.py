@@ -11,8 +11,9 @@ import ray
 from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
-from coppice.orchestrator.placement.runner import MEETING, accompany
+from coppice.orchestrator.placement.runner import accompany
 
 if TYPE_CHECKING:
     from coppice.orchestrator.trial.process_group import ProcessRanks
@@ -28,7 +29,7 @@ class Peer:
         """Do what rank 0 does until it ends."""
         from coppice.orchestrator.trial.process_group import joined
 
-        with joined(Path(task["folder"]) / MEETING, token, rank, size) as ranks:
+        with joined(TrialFolder(Path(task["folder"])).meeting, token, rank, size) as ranks:
             assert ranks is not None, "there is more than one rank"
             accompany(task, ranks, ProcessState().seed)
 
@@ -60,7 +61,8 @@ class RankActors:
             self._ends.append(self._others[-1].accompany.remote(task, token, rank, len(bundles)))
         address = ray.util.get_node_ip_address()
         try:
-            self.ranks = self._held.enter_context(joined(Path(task["folder"]) / MEETING, token, 0, len(bundles), address))
+            meeting = TrialFolder(Path(task["folder"])).meeting
+            self.ranks = self._held.enter_context(joined(meeting, token, 0, len(bundles), address))
         except BaseException:
             self.leave()
             raise

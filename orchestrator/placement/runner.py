@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # a trial whose body does without PyTorch starts without it
     from coppice.orchestrator.trial.process_group import ProcessRanks
 
 STEP, END = "step", "end"
-MEETING = "ranks.json"
-"""A file in a trial's folder: where rank 0 listens, when the trial has several."""
 FAILED_LOSS = 1e30
 """Loss that the trial scheduler gets for a trial that failed: large, but finite, so that quantiles stay numbers."""
 LEFTOVER_WAIT_S = 60.0

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from coppice.orchestrator.folder.checkpoint import available
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
-from coppice.orchestrator.folder.layout import CANCELLED, STOP, TrialFolder
+from coppice.orchestrator.folder.layout import TrialFolder
 
 WITHOUT_PROGRESS = 3
 """How many attempts in a row a trial may lose without a new checkpoint."""
@@ -70,7 +70,7 @@ class SupervisedTrial:
     @property
     def cancelled(self) -> bool:
         """Whether its user does not want it any more."""
-        return (self.folder.path / CANCELLED).exists()
+        return self.folder.cancelled.exists()
 
     def events(self) -> list[dict[str, Any]]:
         """What it has written so far."""
@@ -87,7 +87,7 @@ class SupervisedTrial:
 
     def ask_to_stop(self) -> None:
         """Let it end after its epoch."""
-        (self.folder.path / STOP).touch()
+        self.folder.stop.touch()
 
 
 @dataclass
@@ -104,7 +104,7 @@ class BaseSupervisor(abc.ABC):
     def start(self, task: dict[str, Any]) -> None:
         """Let a trial run, unless its user has cancelled it."""
         trial = SupervisedTrial(task)
-        (trial.folder.path / STOP).unlink(missing_ok=True)
+        trial.folder.stop.unlink(missing_ok=True)
         self._trials[trial.key] = trial
         if trial.cancelled:
             self.fail(trial, BY_ITS_USER)

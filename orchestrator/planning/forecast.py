@@ -11,7 +11,7 @@ from coppice.orchestrator.campaign.driver import script_text
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import JobPlacement, PoolPlacement
 from coppice.orchestrator.folder.checkpoint import KEPT_CHECKPOINTS
-from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.layout import DEEPEST, CampaignFolder
 from coppice.orchestrator.placement.job_names import pool_jobs_name, trial_jobs_name
 from coppice.orchestrator.placement.jobs.request import JobRequest
 from coppice.orchestrator.placement.pool.sizing import PoolShape
@@ -119,7 +119,7 @@ def _in_jobs(spec: Campaign, job: JobRequest, folder: CampaignFolder, trials: in
 
 def _in_pool(spec: Campaign, shape: PoolShape, folder: CampaignFolder, trials: int) -> _Jobs:
     nodes = shape.nodes_for(trials)
-    own = folder.jobs / "pool" / "1"
+    own = folder.pool / "1"
     notes = _pool_notes(shape, nodes, trials)
     return _Jobs("node", pool_jobs_name(spec, folder), own, shape.site, shape.request, shape.options, nodes, tuple(notes))
 
@@ -147,7 +147,7 @@ def _core_hours(site: Site, request: Request, given: Mapping[str, str]) -> float
 
 def _notes(site: Site, folder: Path, files: int) -> list[str]:
     notes = []
-    longest = len(str(folder / "trials" / "t0000" / "checkpoints" / ".000000.0000000.tmp" / "optimizer.safetensors"))
+    longest = len(str(folder / DEEPEST))
     notes.append(f"The longest path has {longest} characters.")
     if longest > LONGEST_PATH:
         notes.append("Some file systems and tools take no more than 255 of them; choose a shorter root.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from coppice.methods.record.architecture import rebuild
 from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.folder.files import write_atomic
+from coppice.orchestrator.folder.layout import CHECKPOINTS
 
 PROGRAM, README = "model.pt2", "README.md"
 TEXT = """# {name}
@@ -61,7 +62,7 @@ def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, .
         ValueError: the trial has no checkpoint, or its forward cannot be exported by `torch.export`.
         CheckpointError: its checkpoints are damaged.
     """
-    found = checkpoints.latest(trial / "checkpoints")
+    found = checkpoints.latest(trial / CHECKPOINTS)
     if found is None:
         raise ValueError(f"{trial} must have a checkpoint to copy the network from, but has none yet.")
     checkpoint = found[1]

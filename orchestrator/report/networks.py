@@ -11,7 +11,7 @@ import torch
 from coppice.methods.network import Network
 from coppice.methods.record.architecture import rebuild
 from coppice.orchestrator.folder import checkpoint as checkpoints
-from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.layout import CHECKPOINTS, CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.report.export import evaluated_tensors
 from coppice.orchestrator.report.results import best_trial
@@ -36,9 +36,9 @@ def load_network(folder: Path | str, *, example_inputs: tuple[Any, ...] = (), de
         ArchitectureError: the code of the network is not what it was, or the files do not fit each other.
     """
     path = Path(folder)
-    if (path / "trials").is_dir():
+    if CampaignFolder(path).trials_path.is_dir():
         path = _best(path)
-    if (path / "checkpoints").is_dir() and (latest := checkpoints.latest(path / "checkpoints")):
+    if (path / CHECKPOINTS).is_dir() and (latest := checkpoints.latest(path / CHECKPOINTS)):
         architecture, tensors = latest[1].architecture, evaluated_tensors(latest[1].tensors)
     elif (path / checkpoints.MANIFEST).exists():
         saved = checkpoints.read(path)

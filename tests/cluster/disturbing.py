@@ -10,7 +10,7 @@ from typing import Any
 from coppice.orchestrator.campaign import load_spec
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from tests.support.chained import RAN, accuracy, link
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
@@ -91,7 +91,7 @@ def ran(trial: TrialFolder) -> list[dict[str, Any]]:
 
 def undisturbed(spec: Campaign) -> None:
     """Every trial has finished, with each epoch once and the results that follow from its seed and value."""
-    for entry in Ledger(CampaignFolder(spec.root / spec.name)).entries():
+    for entry in TrialRecords(CampaignFolder(spec.root / spec.name)).entries():
         x, epochs = entry.spec["task"]["network_args"]["x"], entry.spec["training"]["epochs"]
         chains = [str(entry.spec["seed"])]
         for epoch in range(1, epochs + 1):

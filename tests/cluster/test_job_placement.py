@@ -10,7 +10,7 @@ from coppice.orchestrator.campaign import run
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.trials import Entry, Ledger
+from coppice.orchestrator.folder.trials import TrialRecord, TrialRecords
 from coppice.slurm.broker.journal import Journal
 from tests.support.campaigns import campaign, driving
 from tests.support.slurm.cluster import Cluster
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 JOB = {"job": {"site": "generic", "poll_s": 0.5}}
 
 
-def entries(spec: Campaign) -> list[Entry]:
-    return Ledger(CampaignFolder(spec.root / spec.name)).entries()
+def entries(spec: Campaign) -> list[TrialRecord]:
+    return TrialRecords(CampaignFolder(spec.root / spec.name)).entries()
 
 
 def told(spec: Campaign) -> list[tuple[Any, ...]]:

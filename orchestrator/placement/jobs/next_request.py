@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.folder.files import read_json, write_json
+from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.slurm.request import Request, longest_min, memory_gb, options
 from coppice.slurm.site import Site
 
@@ -24,7 +25,6 @@ MEMORY_GB = 4.0
 """What a job is taken to have had where neither the campaign nor the site file says."""
 GROWS = 1.25
 """How much longer than the last epoch the next ones may take."""
-NAME = "request.json"
 GROWN = ("memory_gb", "cpus", "time_min")
 """What may grow, of a `Request`."""
 
@@ -37,7 +37,7 @@ class NeverFits(RuntimeError):
 
 def raised(trial: Path, request: Request) -> Request:
     """The request, raised to what an earlier job of the trial has shown to be necessary."""
-    path = trial / NAME
+    path = TrialFolder(trial).request
     before = read_json(path) if path.exists() else {}
     more = {k: v for k, v in before.items() if k in GROWN and v is not None and v > (getattr(request, k) or 0)}
     return replace(request, **more)
@@ -63,7 +63,7 @@ def next_request(
     larger = _more_memory(site, request, events) if state == "OUT_OF_MEMORY" else request
     larger = _more_time(site, larger, state, events, every, lost)
     if larger != request:
-        write_json(trial / NAME, {k: v for k, v in asdict(larger).items() if k in GROWN})
+        write_json(TrialFolder(trial).request, {k: v for k, v in asdict(larger).items() if k in GROWN})
     return larger
 
 

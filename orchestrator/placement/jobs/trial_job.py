@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
-from coppice.orchestrator.folder.layout import STOP
+from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
-from coppice.orchestrator.placement.runner import MEETING, Runner, accompany
+from coppice.orchestrator.placement.runner import Runner, accompany
 from coppice.slurm.job.signals import EndSignals
 from coppice.slurm.job.task import this_task
 
@@ -35,7 +35,7 @@ class TrialJob:
         Where the job has several tasks this is called in each; all but the first accompany that one, and return `accompanied`.
         """
         folder = Path(self.task["folder"])
-        ended = state_of(read_events(folder / "events.jsonl"))
+        ended = state_of(read_events(TrialFolder(folder).events))
         if ended in FINAL:  # its node was lost before Slurm heard of the end, and the job was requeued
             return ended
         token = (number, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
@@ -48,7 +48,7 @@ class TrialJob:
         from coppice.orchestrator.trial.process_group import joined, use_gpu
 
         use_gpu(task.local)
-        with joined(folder / MEETING, repr(token), task.rank, task.size, task.address) as ranks:
+        with joined(TrialFolder(folder).meeting, repr(token), task.rank, task.size, task.address) as ranks:
             if task.rank and ranks:
                 accompany(self.task, ranks, _seed)
                 return "accompanied"
@@ -67,7 +67,7 @@ class TrialJob:
         runner = Runner(self.task, _seed, ranks)
         try:
             while True:
-                if (folder / STOP).exists():
+                if TrialFolder(folder).stop.exists():
                     return "stopped"
                 if signals.last:
                     runner.save()

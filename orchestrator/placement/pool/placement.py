@@ -9,7 +9,7 @@ from pathlib import Path
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import PoolPlacement
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.placement.job_names import pool_jobs_name, trial_jobs_name
 from coppice.orchestrator.placement.open_placement import OpenPlacement
 from coppice.orchestrator.placement.pool.nodes import Nodes
@@ -101,5 +101,5 @@ def _cancel(client: Client, name: str) -> None:
 
 def _left(spec: Campaign, folder: CampaignFolder) -> int:
     """Trials that have not ended, those that are not known yet among them; a search may turn out to have fewer."""
-    ended = sum(entry.ended for entry in Ledger(folder).entries())
+    ended = sum(entry.ended for entry in TrialRecords(folder).entries())
     return max(1, spec.search.trials + spec.compare.static + (spec.compare.big is not None) - ended)

@@ -98,7 +98,7 @@ def _start(folder: CampaignFolder, ip: str, dashboard: bool, environment: dict[s
 
 def own_folder(folder: CampaignFolder) -> Path:
     """A new folder for this run of the pool; nodes of earlier runs find that their clusters are gone."""
-    base = folder.jobs / "pool"
+    base = folder.pool
     base.mkdir(parents=True, exist_ok=True)
     runs = [int(p.name) for p in base.iterdir() if p.name.isdigit()]
     for number in runs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.files import exclusive
-from coppice.orchestrator.folder.layout import STOP, TrialFolder
+from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
 from coppice.orchestrator.placement.ray_ranks import RankActors
 from coppice.orchestrator.placement.runner import LEFTOVER_WAIT_S, Runner
@@ -56,7 +56,7 @@ def _led(task: dict[str, Any], folder: Path, bundles: list[dict[str, float]]) ->
 def _run(runner: Runner, folder: Path) -> str:
     leaving = Path(os.environ.get(LEAVING) or os.devnull + "/none")
     while True:
-        if (folder / STOP).exists():
+        if TrialFolder(folder).stop.exists():
             return "stopped"
         if leaving.exists():
             return "left"

@@ -8,7 +8,7 @@ import pytest
 from coppice.orchestrator.campaign import run, status
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.report.results import best_trial
 from tests.support.campaigns import campaign, ray
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray")]
 
 
 def params(root: Path) -> list[dict[str, Any]]:
-    return [e.params for e in Ledger(CampaignFolder(root / "c")).entries()]
+    return [e.params for e in TrialRecords(CampaignFolder(root / "c")).entries()]
 
 
 def test_all_trials_run_under_our_names(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_nsga2_searches_two_objectives(tmp_path: Path) -> None:
     search = {"sampler": "nsga2", "trials": 8, "and": {"parameters": "min"}}
     outcome = run(campaign(tmp_path, arguments, training={"epochs": 1}, search=search))
     assert [t.state for t in outcome.trials] == ["finished"] * 8
-    attributes = [e.sampling["attributes"] for e in Ledger(CampaignFolder(tmp_path / "c")).entries()]
+    attributes = [e.sampling["attributes"] for e in TrialRecords(CampaignFolder(tmp_path / "c")).entries()]
     assert all(any("generation" in key for key in a) for a in attributes)
 
 

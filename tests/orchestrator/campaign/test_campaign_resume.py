@@ -9,7 +9,7 @@ from coppice.orchestrator.campaign import run, status
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from tests.support.campaigns import campaign, driver, ray, wait_for
 
 __all__ = ["ray"]
@@ -18,7 +18,7 @@ ASHA = {"asha": {"max_epochs": 40, "grace_epochs": 2, "reduction_factor": 2}}
 
 
 def sampled(folder: Path) -> list[object]:
-    return [next(v for k, v in e.params.items() if k.endswith("x")) for e in Ledger(CampaignFolder(folder)).entries()]
+    return [next(v for k, v in e.params.items() if k.endswith("x")) for e in TrialRecords(CampaignFolder(folder)).entries()]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -72,7 +72,7 @@ def test_rungs_are_the_same_after_an_interruption(tmp_path: Path) -> None:
     run(pieces.model_copy(update={"search": straight.search}), resume=True)
     rungs, states = [], []
     for name in ("straight", "pieces"):
-        entries = Ledger(CampaignFolder(tmp_path / name)).entries()
+        entries = TrialRecords(CampaignFolder(tmp_path / name)).entries()
         scheduler = build_trial_scheduler("asha", ASHA["asha"], "val_accuracy", "max")
         replay(scheduler, {e.id: e.reports for e in entries})
         rungs.append(scheduler.rungs())
@@ -88,7 +88,7 @@ def test_the_study_comes_back_from_the_folders(tmp_path: Path) -> None:
     spec = campaign(tmp_path, training={"epochs": 1}, search={"trials": 3})
     run(spec)
     sampler = Sampler(spec)
-    sampler.restore(Ledger(CampaignFolder(tmp_path / "c")).entries())
+    sampler.restore(TrialRecords(CampaignFolder(tmp_path / "c")).entries())
     trials = sampler._study.trials
     assert [t.state for t in trials] == [optuna.trial.TrialState.COMPLETE] * 3
     assert [t.value for t in trials] == [s.metrics["val_accuracy"] for s in status(tmp_path / "c")]

@@ -8,7 +8,7 @@ from coppice.orchestrator.campaign import driver
 from coppice.orchestrator.campaign.driver import IDLE_DRIVERS, SOON_S, drive
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.run import Outcome
-from coppice.orchestrator.folder.layout import CANCELLED, CampaignFolder
+from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import create
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.slurm.client import Job
@@ -67,7 +67,7 @@ def test_no_successor_repeats_what_cannot_work(folder: CampaignFolder, monkeypat
 
 def test_a_cancelled_campaign_is_not_driven(folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     ends(monkeypatch, folder, "dies")
-    (folder.path / CANCELLED).touch()
+    folder.cancelled.touch()
     client = Sbatch()
     assert drive(folder.path, client) == 0 and not client.calls
 

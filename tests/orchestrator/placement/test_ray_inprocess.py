@@ -9,7 +9,7 @@ from ray import tune
 
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.trials import Ledger
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.placement.ray_inprocess import InProcessActorManager, in_process_trials
 from tests.support.campaigns import campaign, ray
 
@@ -24,7 +24,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 def decisions(root: Path) -> list[tuple[Any, ...]]:
     """What was tried, how far it came, and how it ended."""
-    entries = Ledger(CampaignFolder(root / "c")).entries()
+    entries = TrialRecords(CampaignFolder(root / "c")).entries()
     return [(e.id, json.dumps(e.spec, sort_keys=True), e.state, [r["epoch"] for r in e.reports]) for e in entries]
 
 

@@ -11,7 +11,7 @@ from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import create
-from coppice.orchestrator.folder.trials import Ledger, Sample
+from coppice.orchestrator.folder.trials import Sample, TrialRecords
 from coppice.orchestrator.operations.status import StatusBoard, status
 from coppice.orchestrator.report.results import best_trial, results, write_results
 
@@ -32,14 +32,14 @@ def folder(tmp_path: Path) -> CampaignFolder:
     found.trial("t0000").append_event({"type": "structural", "trial": "t0000", "time": 0.0, "epoch": 1, "step": 3, "kind": "grow",
                                        "element": "conv1.out", "size_before": 4, "size_after": 6, "parameters_after": 10,
                                        "accepted": True, "units": [1, 2], "detail": {"norm": 0.5}})
-    Ledger(found).mark("t0000", "finished")
+    TrialRecords(found).mark("t0000", "finished")
     report(found, "t0001", 1, 0.95, 5)
-    Ledger(found).mark("t0001", "failed", {"epoch": 1}, error="ValueError: no", traceback="Traceback: here")
+    TrialRecords(found).mark("t0001", "failed", {"epoch": 1}, error="ValueError: no", traceback="Traceback: here")
     report(found, "t0002", 1, 0.85, 7)
     with open(found.trial("t0002").events, "ab") as file:
         file.write(b'{"type": "metrics", "epo')
     report(found, "static", 1, 0.99, 10)
-    Ledger(found).mark("static", "finished")
+    TrialRecords(found).mark("static", "finished")
     return found
 
 
@@ -47,7 +47,7 @@ def add(folder: CampaignFolder, name: str, number: int | None) -> None:
     spec = TrialSpec.model_validate({"task": {"dataset": "digits", "network": "mlp"}, "training": {"epochs": 2},
                                      "label": None if name.startswith("t0") else name})
     sample = Sample({}, {"lr": 0.1 * number, "how": "random"} if number is not None else {}, {})
-    Ledger(folder).add(name, spec.model_dump(mode="json"), number, sample)
+    TrialRecords(folder).add(name, spec.model_dump(mode="json"), number, sample)
 
 
 def report(folder: CampaignFolder, name: str, epoch: int, accuracy: float, parameters: float) -> None:
@@ -93,7 +93,7 @@ def test_best_is_a_finished_one_of_the_search(folder: CampaignFolder) -> None:
     assert best is not None and best.id == "t0000"
     add(folder, "t0004", 4)
     report(folder, "t0004", 2, 0.8, 9)
-    Ledger(folder).mark("t0004", "finished")
+    TrialRecords(folder).mark("t0004", "finished")
     best = best_trial(folder.path, "val_accuracy", "max")
     assert best is not None and best.id == "t0004", "of equal ones the smaller"
     with pytest.raises(ValueError, match="max or min"):

@@ -9,7 +9,7 @@ import pytest
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import append_event, read_events, state_of
 from coppice.orchestrator.folder.files import write_json
-from coppice.orchestrator.folder.layout import CANCELLED, STOP, TrialFolder
+from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.jobs.supervisor import JobSupervisor
 from coppice.orchestrator.placement.jobs.trial_job import TrialJob
@@ -235,13 +235,13 @@ def test_an_older_driver_ends_and_leaves_the_jobs_to_the_newer_one(stage: Stage)
     finally:
         attempts.release(stage.broker.folder)
     trials.supervisor.release("t0")
-    assert not (trials.folder("t0").path / STOP).exists() and not stage.client.cancelled
+    assert not trials.folder("t0").stop.exists() and not stage.client.cancelled
 
 
 def test_a_trial_cancelled_before_it_got_a_job_gets_none(stage: Stage) -> None:
     stage.set("room", "0")
     trials = Trials(stage)
-    (trials.folder("t0").path / CANCELLED).touch()
+    trials.folder("t0").cancelled.touch()
     trials.poll()
     stage.unset("room")
     trials.poll(2)
@@ -251,7 +251,7 @@ def test_a_trial_cancelled_before_it_got_a_job_gets_none(stage: Stage) -> None:
 def test_a_trial_that_is_over_is_fenced_off(stage: Stage) -> None:
     """An attempt on a node that Slurm has lost may still run."""
     trials = Trials(stage)
-    (trials.folder("t0").path / CANCELLED).touch()
+    trials.folder("t0").cancelled.touch()
     trials.begin("t0")
     trials.ends("t0", "CANCELLED")
     assert trials.state() == "failed"
@@ -269,7 +269,7 @@ def test_a_job_that_finishes_is_not_cancelled(stage: Stage) -> None:
     stage.runs("t0")
     trials.supervisor.release("t0")
     trials.poll(2)
-    assert not stage.client.cancelled and not (trials.folder("t0").path / STOP).exists()
+    assert not stage.client.cancelled and not trials.folder("t0").stop.exists()
 
 
 def test_a_requeued_job_of_a_trial_that_has_ended_does_nothing(tmp_path: Path) -> None:
