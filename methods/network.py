@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +67,6 @@ class Network:
         for element in self.elements():
             if element.name == name:
                 return element
-        import difflib
 
         near = difflib.get_close_matches(name, [e.name for e in self.elements()], n=3, cutoff=0.3)
         raise KeyError(f"an element named {name!r} must exist in the network, but it does not; the nearest are {near}.")

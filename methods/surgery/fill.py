@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ CONSTANTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0, "
 
 def seed_for(plan: GrowPlan, name: str, dim: int) -> int:
     """A seed of its own for each tensor dimension, the same in every process."""
-    import hashlib
 
     digest = hashlib.sha256(f"{plan.seed} {plan.element} {name} {dim}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
