@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import campaign_file  # noqa: E402
 
+from coppice.methods.catalog import GROWTH, PRUNING, SELECTIONS  # noqa: E402
 from coppice.orchestrator.cli.method_tables import entries  # noqa: E402
+from coppice.scheduler.triggers import TRIGGERS  # noqa: E402
 
 GROUPS = {
     "Networks and what changes them": ("coppice.methods.",),
     "Campaigns and trials": ("coppice.orchestrator.",),
-    "Triggers": ("coppice.scheduler.",),
+    "When": ("coppice.scheduler.",),
 }
-CHOSEN_BY_NAME = ("methods.growth", "methods.pruning", "methods.selection.", "scheduler.triggers.")
-"""Classes that the page of methods shows already."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -32,15 +33,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def reference() -> str:
-    """A heading for each group, and mkdocstrings' mark for each public name that is not one of the tables."""
+    """A heading for each group, and mkdocstrings' mark for each public name that the page of methods does not show."""
     lines = ast.parse((ROOT / "coppice" / "__init__.pyi").read_text()).body
     names = [(str(line.module), n.name) for line in lines if isinstance(line, ast.ImportFrom) for n in line.names]
+    by_name = {kind.__name__ for table in CLASSES.values() for kind in table.values()}
     parts = []
     for title, places in GROUPS.items():
         parts.append(f"## {title}\n")
         for module, name in sorted(names, key=lambda pair: pair[1].lower()):
-            by_name = any(module.startswith(f"coppice.{place}") for place in CHOSEN_BY_NAME)
-            if module.startswith(places) and not by_name:
+            if module.startswith(places) and name not in by_name:
                 parts.append(f"::: {module}.{name}\n")
     return "\n".join(parts)
 
@@ -52,10 +53,13 @@ def tables() -> str:
         if entry.kind != kind:
             kind = entry.kind
             parts.append(f"## {TITLES[kind]}\n")
-        parts.append(f"### {entry.name} {{ #{kind}-{entry.name} }}\n\n```text\n{entry.in_full().partition(chr(10))[2].strip()}\n```\n")
+        about = entry.in_full().partition("\n")[2].strip()
+        python = f"In Python: `coppice.{CLASSES[kind][entry.name].__name__}`"
+        parts.append(f"### {entry.name} {{ #{kind}-{entry.name} }}\n\n{python}\n\n```text\n{about}\n```\n")
     return "\n".join(parts)
 
 
+CLASSES: dict[str, Mapping[str, type]] = {"grow": GROWTH, "prune": PRUNING, "when": TRIGGERS, "where": SELECTIONS}
 TITLES = {"grow": "How to grow", "prune": "How to prune", "when": "When", "where": "Where"}
 
 

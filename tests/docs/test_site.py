@@ -1,5 +1,6 @@
 """`make docs`: the site builds without a warning, a broken link is one, and what is generated is there."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import coppice
 from coppice.methods.catalog import TABLES
 from coppice.orchestrator.config.models import AdaptationSpec, Campaign, SearchSpec, TaskSpec, TrainingSpec
 from coppice.scheduler.triggers import TRIGGERS
@@ -40,6 +42,14 @@ def test_every_method_trigger_and_selection_is_there(site: Path) -> None:
     page = (site / "methods" / "index.html").read_text()
     for name in (*(n for table in TABLES.values() for n in table), *TRIGGERS):
         assert f"-{name}\"" in page, name
+
+
+def test_every_public_name_is_there_and_no_other(site: Path) -> None:
+    python, methods = ((site / name / "index.html").read_text() for name in ("python", "methods"))
+    shown = {*re.findall(r'id="coppice\.[\w.]*\.(\w+)"', python), *re.findall(r"<code>coppice\.(\w+)</code>", methods)}
+    assert set(coppice.__all__) - shown == set()
+    headings = set(re.findall(r'<h3 id="coppice\.[\w.]*\.(\w+)"', python))
+    assert headings and headings <= set(coppice.__all__)
 
 
 def test_a_broken_link_is_an_error(tmp_path: Path) -> None:
