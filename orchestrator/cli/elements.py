@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from coppice.methods import probe as verification
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.networks.catalog import network_reference
+from coppice.methods.probe import probe as verified
 from coppice.methods.record.architecture import build
 from coppice.orchestrator.cli.options import Json
 from coppice.orchestrator.cli.output import console, plain_table, print_json, say, show
@@ -40,7 +40,7 @@ def elements(
     network = _network(factory, _arguments(arguments), inputs, dtypes or ["float"])
     chosen: Sequence[Element] = [e for e in network.elements() if not level or e.level in level]
     if probe:
-        chosen = verification.probe(network, chosen)
+        chosen = verified(network, chosen)
     if as_json:
         print_json({"network": network.factory, "arguments": network.arguments, "parameters": network.num_parameters(),
                     "elements": [_record(e) for e in chosen]})
