@@ -64,9 +64,10 @@ def load_spec(folder: CampaignFolder) -> Campaign:
         raise FileNotFoundError(f"{folder.path} must hold a campaign, but has no {folder.lock.name}; start it without resume.")
     here = Path(os.path.abspath(folder.path))  # not resolved: a link may lead elsewhere on other nodes
     saved = json.loads(folder.lock.read_bytes())
-    if "format" not in saved:  # of a version that had its own trial elsewhere
-        saved["campaign"]["body"] = moved(saved["campaign"]["body"])
-    spec = Campaign.model_validate(saved["campaign"])
+    campaign = saved["campaign"]
+    if "format" not in saved and "body" in campaign:  # of a version in which our own trial stood elsewhere
+        campaign["body"] = moved(campaign["body"])
+    spec = Campaign.model_validate(campaign)
     return spec.model_copy(update={"name": here.name, "root": here.parent})
 
 
