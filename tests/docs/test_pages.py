@@ -58,3 +58,15 @@ def test_every_block_has_a_language() -> None:
     for page in PAGES:
         fences = re.findall(r"^```(.*)$", page.read_text(), re.M)
         assert len(fences) % 2 == 0 and all(fences[::2]), page.name
+
+
+def test_error_messages_of_the_page_are_those_of_the_code() -> None:
+    rooms = ("methods", "orchestrator", "slurm", "coppice")
+    source = " ".join(f.read_text() for room in rooms for f in (ROOT / room).rglob("*.py"))
+    flat = re.sub(r'"\s*\n\s*f?"', "", source)
+    headings = re.findall(r"^## `([^`]+)`$", (ROOT / "docs" / "faq.md").read_text(), re.M)
+    assert len(headings) > 8
+    for heading in headings:
+        for part in re.split(r"\.\.\.", heading):
+            words = part.strip(" ,;'`")
+            assert len(words) < 8 or words in flat, f"{heading}: no message says {words!r}"
