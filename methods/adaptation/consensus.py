@@ -68,7 +68,7 @@ def _form(measurement: Measurement) -> list[list[object]]:
 
 
 def agree_on_choices(ranks: Ranks, choices: Sequence[Choice]) -> list[Choice]:
-    """Rank 0's choices."""
+    """The choices of rank 0, which all ranks carry out."""
     return [Choice(element, tuple(units)) for element, units in ranks.from_rank_0([(c.element, c.units) for c in choices])]
 
 

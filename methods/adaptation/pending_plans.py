@@ -30,10 +30,10 @@ class PendingPlans(Follower):
         self._plans = [_follow(plan, name, changes) for plan in self._plans]
 
     def added(self, name: str, parameter: nn.Parameter) -> None:
-        """Nothing to do."""
+        """Nothing to do: plans name elements, not modules."""
 
     def removed(self, name: str, parameter: nn.Parameter) -> None:
-        """Nothing to do."""
+        """Nothing to do: plans name elements, not modules."""
 
     def snapshot(self) -> Any:
         """The plans; they are frozen."""

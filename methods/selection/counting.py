@@ -104,7 +104,7 @@ class Budget:
 
     @staticmethod
     def of(limit: Limit) -> Budget:
-        """All of it."""
+        """A budget of which nothing is spent yet."""
         return Budget(limit.parameters, limit.flops)
 
     def spend(self, candidate: Candidate, count: int, possible: range | None = None) -> int:

@@ -28,7 +28,7 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
-    """All is well."""
+    """A finding that asks for nothing."""
     return Finding(check, "ok", found)
 
 

@@ -28,7 +28,7 @@ class TrialFolder:
 
     @property
     def name(self) -> str:
-        """The trial's id."""
+        """The trial's id, `t0000` and on."""
         return self.path.name
 
     @property
@@ -89,7 +89,7 @@ class TrialFolder:
 
 
 class CampaignFolder:
-    """`<root>/<campaign>/`."""
+    """`<root>/<campaign>/`: the file, what exactly is run, trials, jobs, results and the report."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -165,12 +165,12 @@ class CampaignFolder:
 
     @property
     def results(self) -> Path:
-        """Parquet tables."""
+        """The Parquet tables: trials, reports, events."""
         return self.path / "results"
 
     @property
     def report(self) -> Path:
-        """The HTML page."""
+        """The report, one HTML page."""
         return self.path / "report.html"
 
     @property

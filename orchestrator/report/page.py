@@ -92,7 +92,7 @@ def compared(data: ReportData) -> str:
 
 
 def sizes(data: ReportData) -> str:
-    """Metric against parameters."""
+    """The chart of the searched metric against the number of parameters."""
     kinds = [("mark", "trial"), ("mark on-front", "on the front: no smaller trial is better"), ("mark best", "best")]
     if any(t.state != "finished" and t.last(data.metric) is not None for t in data.searched):
         kinds.append(("mark unfinished", "not finished"))

@@ -15,7 +15,7 @@ class Never(Trigger):
     paper = "control arm"
 
     def decides(self, progress: Progress) -> bool:
-        """Never."""
+        """False after every epoch."""
         return False
 
 

@@ -57,5 +57,5 @@ class Call:
     number: int
 
     def __call__(self) -> Any:
-        """Run it."""
+        """Run the function, in the job; returns what it returns."""
         return self.function(self.number)

@@ -80,7 +80,7 @@ class Cluster:
         self._last: str | None = None
 
     def announce(self, address: str) -> None:
-        """Nodes may join."""
+        """Tell waiting nodes the head's address, `host:port`: they may join."""
         temporary = self._path.with_suffix(".new")
         temporary.write_text(json.dumps({"address": address}))
         temporary.replace(self._path)

@@ -73,7 +73,7 @@ class Start:
     folder: str | None = None
 
     def command(self, ports: range, temporary: Path) -> list[str]:
-        """What is run."""
+        """The command line that starts Ray on these ports, with its files in `temporary`."""
         names = (*HEAD, *EVERY_NODE) if self.head else EVERY_NODE
         fixed = dict(zip(names, map(str, ports), strict=False))
         fixed |= {"min-worker-port": str(ports[len(names)]), "max-worker-port": str(ports[-1])}

@@ -22,7 +22,7 @@ def without_client_server(parameters: Any, head: bool) -> None:
 
 
 def main() -> None:
-    """Become `ray`."""
+    """Run Ray's own command with this process's arguments."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(SIGNAL_AT_PARENTS_DEATH, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
