@@ -55,7 +55,7 @@ def driver_process(submitted: Submitted) -> int:
     """The process of the driver, as this machine sees it."""
     words = [b"coppice", b"drive", str(submitted.folder.path).encode()]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if path.read_bytes().split(b"\0")[2:5] == words:
+        if path.read_bytes().split(b"\0")[-4:-1] == words:
             return int(path.parent.name)
     return 0
 
