@@ -73,9 +73,9 @@ class Ranks:
         """
         if self.size == 1:
             return dict(tensors)
-        found = tensors_from_bytes(self.agree(tensors_to_bytes(tensors) if self.rank == 0 else b""))
+        agreed = tensors_from_bytes(self.agree(tensors_to_bytes(tensors) if self.rank == 0 else b""))
         own = {name: t.device for name, t in tensors.items()}
-        return {name: t.to(own.get(name, t.device)) for name, t in found.items()}
+        return {name: t.to(own.get(name, t.device)) for name, t in agreed.items()}
 
     def share(self, rows: int) -> slice:
         """Which of so many rows are this rank's: contiguous parts, the first ranks have one more where they do not divide."""
@@ -94,8 +94,8 @@ def tensors_from_bytes(data: bytes) -> dict[str, Tensor]:
     """What `tensors_to_bytes` was given, on the CPU."""
     length = int.from_bytes(data[:8], "little")
     order = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["order"])
-    found = load(data)
-    return {name: found[name] for name in order}
+    loaded = load(data)
+    return {name: loaded[name] for name in order}
 
 
 ALONE = Ranks()

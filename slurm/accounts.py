@@ -74,7 +74,7 @@ def runs(client: Client, jobs: Iterable[str]) -> dict[str, list[Run]]:
 
 
 def _read(lines: Sequence[str], wanted: set[str]) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
+    runs_of: dict[str, list[Run]] = {}
     for line in lines:
         row = dict(zip(FIELDS, line.split("|"), strict=False))
         if len(row) < len(FIELDS):
@@ -83,11 +83,11 @@ def _read(lines: Sequence[str], wanted: set[str]) -> dict[str, list[Run]]:
         if job not in wanted:
             continue
         if not dot:
-            found.setdefault(job, []).append(_run(job, row))
-        elif found.get(job) and (percent := _gpu_percent(row["TRESUsageInAve"])) is not None:
-            last = found[job][-1]
-            found[job][-1] = replace(last, gpu_percent=max(percent, last.gpu_percent or 0.0))
-    return {job: sorted(held, key=lambda r: r.started or r.submitted or 0.0) for job, held in found.items()}
+            runs_of.setdefault(job, []).append(_run(job, row))
+        elif runs_of.get(job) and (percent := _gpu_percent(row["TRESUsageInAve"])) is not None:
+            last = runs_of[job][-1]
+            runs_of[job][-1] = replace(last, gpu_percent=max(percent, last.gpu_percent or 0.0))
+    return {job: sorted(held, key=lambda r: r.started or r.submitted or 0.0) for job, held in runs_of.items()}
 
 
 def _run(job: str, row: Mapping[str, str]) -> Run:
@@ -136,12 +136,12 @@ def whole_nodes(client: Client) -> dict[str, Node]:
     Raises:
         SlurmError: the command is not there, or Slurm does not answer.
     """
-    found = {}
+    nodes = {}
     for line in client.run("sinfo", "-h", "-N", "-o", "%N|%c|%G", patience_s=0.0).splitlines():
         name, cpus, gres = line.split("|", 2)
         gpus = sum(int(n) for n in re.findall(r"gpu(?::[A-Za-z][^:,()]*)?:(\d+)", gres))
-        found[name] = Node(int(cpus.rstrip("+")), gpus)
-    return found
+        nodes[name] = Node(int(cpus.rstrip("+")), gpus)
+    return nodes
 
 
 def billed_hours(site: Site, every: Mapping[str, Sequence[Run]], nodes: Mapping[str, Node]) -> dict[str, tuple[float, float]]:
@@ -181,7 +181,7 @@ def _by_nodes(every: Mapping[str, Sequence[Run]], nodes: Mapping[str, Node]) -> 
             share = taken / 3600 * (run.elapsed_s * run.cpus / len(run.nodes)) / weight
             hours[name][0] += share * whole.cpus
             hours[name][1] += share * whole.gpus
-    return {name: (found[0], found[1]) for name, found in hours.items()}
+    return {name: (pair[0], pair[1]) for name, pair in hours.items()}
 
 
 def _union_s(intervals: list[tuple[float, float]]) -> float:

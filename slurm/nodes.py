@@ -11,16 +11,16 @@ def expand(nodes: str) -> list[str]:
     Raises:
         ValueError: the brackets do not fit.
     """
-    found: list[str] = []
+    names: list[str] = []
     for item in _items(nodes):
         match = re.fullmatch(r"([^\[\]]*)\[([^\[\]]*)\](.*)", item)
         if match is None:
-            found.append(item)
+            names.append(item)
             continue
         before, ranges, after = match.groups()
         numbers = [number for part in ranges.split(",") for number in _numbers(part)]
-        found += [f"{before}{number}{rest}" for number in numbers for rest in expand(after) or [""]]
-    return found
+        names += [f"{before}{number}{rest}" for number in numbers for rest in expand(after) or [""]]
+    return names
 
 
 def _items(nodes: str) -> list[str]:

@@ -43,15 +43,15 @@ def options(site: Site, request: Request) -> dict[str, str]:
     """
     kind = _gpu_nodes(site, request)
     queue = _queue(site, request, kind)
-    found = {"time": str(request.time_min), "nodes": str(request.nodes), "ntasks-per-node": str(max(request.gpus, 1))}
+    chosen = {"time": str(request.time_min), "nodes": str(request.nodes), "ntasks-per-node": str(max(request.gpus, 1))}
     cpus = request.cpus or (kind.cpus_per_gpu * request.gpus if kind else 1)
-    found["cpus-per-task"] = str(max(1, cpus // max(request.gpus, 1)))
-    found |= _gpus(site, request, kind) | _memory(site, request, kind, cpus)
+    chosen["cpus-per-task"] = str(max(1, cpus // max(request.gpus, 1)))
+    chosen |= _gpus(site, request, kind) | _memory(site, request, kind, cpus)
     named = {"partition": queue.partition, "qos": queue.qos, "constraint": _constraint(site, queue, kind)}
     named |= {"account": _account(site, request, kind), "wckey": site.wckey or None}
     if site.exclusive == "job":
-        found["exclusive"] = ""
-    return found | {name: value for name, value in named.items() if value}
+        chosen["exclusive"] = ""
+    return chosen | {name: value for name, value in named.items() if value}
 
 
 def longest_min(site: Site, request: Request) -> int:
@@ -134,8 +134,8 @@ def _memory(site: Site, request: Request, kind: GpuNodes | None, cpus: int) -> d
 
 
 def _constraint(site: Site, queue: Queue, kind: GpuNodes | None) -> str | None:
-    found = [c for c in (queue.constraint, kind.constraint if kind else site.cpu_constraint) if c]
-    return "&".join(f"({c})" if "|" in c else c for c in found) or None
+    constraints = [c for c in (queue.constraint, kind.constraint if kind else site.cpu_constraint) if c]
+    return "&".join(f"({c})" if "|" in c else c for c in constraints) or None
 
 
 def _account(site: Site, request: Request, kind: GpuNodes | None) -> str | None:

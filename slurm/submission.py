@@ -57,7 +57,7 @@ def parameters(site: Site, options: Mapping[str, str], name: str, parallel: int)
     }  # fmt: skip
 
 
-def executor(folder: Path, found: Mapping[str, Any]) -> Any:
+def executor(folder: Path, options: Mapping[str, Any]) -> Any:
     """A submitit executor with these parameters, which keeps its files in `folder`, on a file system that the nodes share.
 
     Raises:
@@ -71,7 +71,7 @@ def executor(folder: Path, found: Mapping[str, Any]) -> Any:
         raise SlurmError("submitit must be installed to hand in jobs, but is not: pip install submitit.") from None
     except RuntimeError as error:
         raise SlurmError(f"jobs are handed in where Slurm is (srun must be on the PATH), but: {error}.") from None
-    made.update_parameters(**found)
+    made.update_parameters(**options)
     return made
 
 

@@ -71,26 +71,26 @@ class SelectionContract:
     def weights(self, kind: str) -> list[Candidate]:
         """Single weights: masked ones that may come back, active ones that may go."""
         torch.manual_seed(0)
-        found = []
+        candidates = []
         for name, (rows, columns) in {"w": (6, 10), "v": (5, 8)}.items():
             num = rows * columns
             active = num // 2
             scores = torch.rand(num - active if kind == "grow" else active)
             scores = scores.sort(descending=True).values if kind == "grow" else scores
-            found.append(candidate(
+            candidates.append(candidate(
                 name, num, scores.tolist(), most=len(scores) - 1, parameters=1.0, flops=2.0, level="weight", active=active,
                 advised=5, shape=(rows, columns), latency_per_unit=1e-6))  # fmt: skip
-        return found
+        return candidates
 
     def choose(
         self, selection: Selection, kind: str, candidates: list[Candidate], amount: Amount, limit: Limit = LIMITS[0],
         turn: int = 1,
     ) -> list[Choice]:  # fmt: skip
         """Choose, and check everything that holds for any choice."""
-        found = selection.choose(kind, candidates, amount, limit, turn)
+        choices = selection.choose(kind, candidates, amount, limit, turn)
         by_name = {c.element.name: c for c in candidates}
-        assert len({c.element for c in found}) == len(found)
-        for choice in found:
+        assert len({c.element for c in choices}) == len(choices)
+        for choice in choices:
             c = by_name[choice.element]
             assert 0 < len(choice.units) <= offered(kind, c), (choice, amount)
             assert len(choice.units) % c.element.quantum == 0, (choice, amount)
@@ -99,9 +99,9 @@ class SelectionContract:
             size = c.active + (len(choice.units) if kind == "grow" else -len(choice.units))
             assert c.element.level not in SIZED or size % amount.multiple == 0, (choice, amount)
         for name, most in dataclasses.asdict(limit).items():
-            spent = sum(len(c.units) * getattr(by_name[c.element], f"{name}_per_unit") for c in found)
-            assert most is None or spent <= most, (found, amount, limit)
-        return found
+            spent = sum(len(c.units) * getattr(by_name[c.element], f"{name}_per_unit") for c in choices)
+            assert most is None or spent <= most, (choices, amount, limit)
+        return choices
 
     def check_units(self, kind: str, c: Candidate, units: Sequence[int]) -> None:
         """Growing takes the first of what is offered, pruning the lowest scores."""
@@ -122,8 +122,8 @@ class SelectionContract:
     @pytest.mark.parametrize("kind", ["grow", "prune"])
     def test_chooses_single_weights(self, selection: Selection, kind: str) -> None:
         for amount in AMOUNTS:
-            found = self.choose(selection, kind, self.weights(kind), amount)
-            assert found or amount.of == "above"
+            choices = self.choose(selection, kind, self.weights(kind), amount)
+            assert choices or amount.of == "above"
 
     @pytest.mark.parametrize("kind", ["grow", "prune"])
     def test_chooses_layers_and_blocks_by_count(self, selection: Selection, kind: str) -> None:
@@ -158,8 +158,8 @@ class SelectionContract:
     def test_growth_without_predictions_chooses_by_room_alone(self, selection: Selection) -> None:
         silent = [dataclasses.replace(c, scores=torch.empty(0)) for c in self.candidates("grow")]
         for limit in LIMITS:
-            found = self.choose(selection, "grow", silent, Amount(0.5), limit)
-            assert found or limit != Limit()
+            choices = self.choose(selection, "grow", silent, Amount(0.5), limit)
+            assert choices or limit != Limit()
         assert self.choose(selection, "grow", silent, Amount(0, "advised"))
 
     @pytest.mark.parametrize("kind", ["grow", "prune"])

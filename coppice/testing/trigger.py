@@ -34,8 +34,8 @@ def flat_signals(trigger: Trigger, epochs: int) -> tuple[dict[str, float], ...]:
 
 def flat(trigger: Trigger, epoch: int, epochs: int = EPOCHS, acted: tuple[int, ...] = (), **more: Any) -> Progress:
     """A flat trial after this epoch."""
-    told = {"history": flat_history(epoch), "signals": flat_signals(trigger, epoch), **more}
-    return Progress(epoch, epochs, acted=acted, **told)
+    known = {"history": flat_history(epoch), "signals": flat_signals(trigger, epoch), **more}
+    return Progress(epoch, epochs, acted=acted, **known)
 
 
 def acts(trigger: Trigger, epochs: int = EPOCHS, changed: tuple[int, ...] = ()) -> list[int]:

@@ -30,12 +30,12 @@ def _count(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, floa
                 submodule.training = training
     batch = next((t.shape[0] for t in tree_leaves(example_inputs) if isinstance(t, Tensor) and t.ndim), 1)
     root = type(module).__name__
-    found: dict[str, float] = {}
+    flops_by_module: dict[str, float] = {}
     for name, ops in counter.get_flop_counts().items():
         if name in ("Global", root) or name.startswith(root + "."):
             key = "" if name in ("Global", root) else name.removeprefix(root + ".")
-            found[key] = max(found.get(key, 0.0), float(sum(ops.values())) / batch)
-    return found
+            flops_by_module[key] = max(flops_by_module.get(key, 0.0), float(sum(ops.values())) / batch)
+    return flops_by_module
 
 
 def flops(module: nn.Module, example_inputs: tuple[Any, ...]) -> float:
@@ -79,14 +79,14 @@ def flops_per_unit(
     Products without weights (queries with keys) are left out.
     """
     counts = _count(module, example_inputs)
-    found = {}
+    per_unit = {}
     for element in elements:
         if not element.moves:
-            found[element.name] = counts.get(element.name, 0.0)
+            per_unit[element.name] = counts.get(element.name, 0.0)
             continue
-        found[element.name] = sum(
+        per_unit[element.name] = sum(
             counts.get(o.tensor.rpartition(".")[0], 0.0) * _share(move, o, graph)
             for move, o in _occurrences(graph, element)
             if o.role in ("produce", "consume")
         )
-    return found
+    return per_unit

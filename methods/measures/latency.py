@@ -51,11 +51,11 @@ def latency_per_unit(
     """
     module, inputs = network.module, network.example_inputs
     total, per_unit = flops(module, inputs), flops_per_unit(module, inputs, network.graph(), elements)
-    found = {}
+    latencies = {}
     for element in elements:
         seconds, now = _of(network, element, kind, repeats, clock)
-        found[element.name] = max(seconds, FLOOR * now * per_unit[element.name] / total if total else 0.0)
-    return found
+        latencies[element.name] = max(seconds, FLOOR * now * per_unit[element.name] / total if total else 0.0)
+    return latencies
 
 
 def _of(network: Network, element: Element, kind: str, repeats: int, clock: Callable[[], float]) -> tuple[float, float]:
@@ -86,16 +86,16 @@ def _change(network: Network, element: Element, kind: str) -> int:
 
 def _times(networks: Sequence[Network], repeats: int, clock: Callable[[], float]) -> list[float]:
     """Fastest forward of each network in seconds, taken in turns so that a slower moment of the machine meets all of them."""
-    found: list[list[float]] = [[] for _ in networks]
+    times_of: list[list[float]] = [[] for _ in networks]
     for _ in range(repeats):
-        for network, times in zip(networks, found, strict=True):
+        for network, times in zip(networks, times_of, strict=True):
             with frozen_modes(network.module), torch.no_grad():
                 _wait(network)
                 began = clock()
                 network.module(*network.example_inputs)
                 _wait(network)
                 times.append(clock() - began)
-    return [min(times) for times in found]
+    return [min(times) for times in times_of]
 
 
 def _wait(network: Network) -> None:

@@ -46,8 +46,8 @@ class Part:
 def parts(network: Network, element: Element, roles: Sequence[Role] = EVERY) -> list[Part]:
     """Where the units of an element live, each place once; tensors that do not train (buffers) are left out."""
     trained = {name for name, _ in network.module.named_parameters()}
-    found = {(o.tensor, o.dim, o.role): Part(o.tensor, o.dim, u, element.size) for o, u in held(network, element, roles)}
-    return [part for part in found.values() if part.tensor in trained]
+    by_place = {(o.tensor, o.dim, o.role): Part(o.tensor, o.dim, u, element.size) for o, u in held(network, element, roles)}
+    return [part for part in by_place.values() if part.tensor in trained]
 
 
 def products(network: Network, places: Sequence[Part], gradients: Mapping[str, Tensor]) -> Tensor:
@@ -71,9 +71,9 @@ def sample_gradients(context: Context, names: Sequence[str], num_batches: int) -
     for inputs, targets in context.shards(num_batches):
         for x, y in zip(inputs.split(rows), targets.split(rows), strict=True):
             with frozen_modes(context.network.module), torch.autocast(x.device.type, enabled=False):
-                found = _together(context, weights, x, y) if together else None
-                together = found is not None
-                yield found if found is not None else _one_by_one(context, weights, x, y)
+                gradients = _together(context, weights, x, y) if together else None
+                together = gradients is not None
+                yield gradients if gradients is not None else _one_by_one(context, weights, x, y)
 
 
 def mean_gradients(context: Context, names: Sequence[str], num_batches: int) -> dict[str, Tensor]:
@@ -99,13 +99,13 @@ def _gradient(context: Context, weights: Mapping[str, Tensor], x: Tensor, y: Ten
     leaves = {n: w.clone().requires_grad_() for n, w in weights.items()}
     with torch.enable_grad():
         loss = _loss(context, leaves, x, y)
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(weights.items(), found, strict=True)}
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(weights.items(), gradients, strict=True)}
 
 
 def _one_by_one(context: Context, weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    found = [_gradient(context, weights, x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
-    return {n: torch.stack([g[n] for g in found]) for n in weights}
+    gradients = [_gradient(context, weights, x[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+    return {n: torch.stack([g[n] for g in gradients]) for n in weights}
 
 
 def _together(context: Context, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
@@ -116,7 +116,8 @@ def _together(context: Context, weights: dict[str, Tensor], x: Tensor, y: Tensor
 
     try:
         with torch.no_grad():
-            found: dict[str, Tensor] = torch.func.vmap(torch.func.grad(one), (None, 0, 0), randomness="different")(weights, x, y)
+            of_each = torch.func.vmap(torch.func.grad(one), (None, 0, 0), randomness="different")
+            gradients: dict[str, Tensor] = of_each(weights, x, y)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         return None
-    return found
+    return gradients

@@ -52,12 +52,12 @@ class Flat:
 
     def scatter(self, vector: Tensor) -> dict[str, Tensor]:
         """A vector as tensors of the parameters' shapes, zero where masked."""
-        found, start = {}, 0
+        by_name, start = {}, 0
         for name, mask in self.masks.items():
             count = int(mask.sum())
-            found[name] = torch.zeros(mask.shape, dtype=vector.dtype).masked_scatter_(mask, vector[start : start + count])
+            by_name[name] = torch.zeros(mask.shape, dtype=vector.dtype).masked_scatter_(mask, vector[start : start + count])
             start += count
-        return found
+        return by_name
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def _chunk(
     context: Context, module: nn.Module, parameters: dict[str, Tensor], flat: Flat, batch: tuple[Tensor, Tensor]
 ) -> Linearised:
     def outputs(weights: dict[str, Tensor], sample: Tensor) -> Tensor:
-        found: Tensor = torch.func.functional_call(module, weights, (sample.unsqueeze(0),))
-        return found.squeeze(0)
+        output: Tensor = torch.func.functional_call(module, weights, (sample.unsqueeze(0),))
+        return output.squeeze(0)
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         return context.loss(output.unsqueeze(0), target.unsqueeze(0))

@@ -107,8 +107,8 @@ def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.
 
 def _seen(caught: dict[str, tuple[Tensor, Tensor]], loss: Tensor, wanted: Collection[str]) -> dict[str, Seen]:
     names = [n for n in caught if n in wanted]
-    found: Sequence[Tensor | None] = torch.autograd.grad(loss, [caught[n][1] for n in names], allow_unused=True) if names else ()
-    gradients = dict(zip(names, found, strict=True))
+    grads: Sequence[Tensor | None] = torch.autograd.grad(loss, [caught[n][1] for n in names], allow_unused=True) if names else ()
+    gradients = dict(zip(names, grads, strict=True))
     return {n: Seen(before, output.detach(), gradients.get(n)) for n, (before, output) in caught.items()}
 
 

@@ -34,8 +34,8 @@ class StepSums(Companion):
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Companion.tensors`."""
-        found = {f"{table}/{name}": t for table, held in self.tables.items() for name, t in held.items()}
-        return found | {f"steps/{name}": torch.tensor(count) for name, count in self.steps.items()}
+        sums = {f"{table}/{name}": t for table, held in self.tables.items() for name, t in held.items()}
+        return sums | {f"steps/{name}": torch.tensor(count) for name, count in self.steps.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Companion.load`."""

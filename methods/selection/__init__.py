@@ -4,13 +4,13 @@ from coppice.methods.selection.best import BestGain, LargestScore
 from coppice.methods.selection.budget import BudgetOptimal
 from coppice.methods.selection.counting import (
     Budget,
-    asked,
     at_most,
     base,
     is_count,
     nearest,
     offered,
     possible_counts,
+    requested,
     take,
     wanted,
 )
@@ -35,7 +35,7 @@ __all__ = [
     "RoundRobin",
     "Selection",
     "Uniform",
-    "asked",
+    "requested",
     "at_most",
     "base",
     "is_count",

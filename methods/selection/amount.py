@@ -39,7 +39,7 @@ class Amount:
         Raises:
             ValueError: it is none of these.
         """
-        told = "an amount is a number, `advised`, or one of now, seed, above or advised with a number, and a multiple"
+        form = "an amount is a number, `advised`, or one of now, seed, above or advised with a number, and a multiple"
         tree: dict[str, Any] = dict(written) if isinstance(written, Mapping) else {}
         if isinstance(written, str):
             tree = {written: 0}
@@ -47,12 +47,12 @@ class Amount:
             tree = {"now": written}
         multiple = tree.pop("multiple", 1)
         if len(tree) != 1 or next(iter(tree)) not in OF or (isinstance(written, str) and written != "advised"):
-            raise ValueError(f"{told}; but got {written!r}.")
+            raise ValueError(f"{form}; but got {written!r}.")
         ((of, value),) = tree.items()
         if isinstance(value, bool) or not isinstance(value, (int, float)) or (value < 0 and of != "above"):
-            raise ValueError(f"{told}, at least 0; but got {written!r}.")
+            raise ValueError(f"{form}, at least 0; but got {written!r}.")
         if not math.isfinite(value):
-            raise ValueError(f"{told}, a finite one; but got {written!r}.")
+            raise ValueError(f"{form}, a finite one; but got {written!r}.")
         if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
             raise ValueError(f"a multiple is a whole number of at least 1; but got {multiple!r}.")
         return Amount(value, of, multiple)

@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 from coppice.methods.parameters import parameter
 from coppice.methods.selection.amount import Amount
-from coppice.methods.selection.counting import SIZED, asked, at_most, base, is_count, possible_counts, take
+from coppice.methods.selection.counting import SIZED, at_most, base, is_count, possible_counts, requested, take
 from coppice.methods.selection.ranking import Steps
 from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
@@ -93,7 +93,7 @@ class BudgetOptimal(Selection):
 
     def _most(self, kind: str, candidate: Candidate, amount: Amount) -> float:
         """Most units that may be taken of a candidate."""
-        own = asked(kind, candidate, amount)
+        own = requested(kind, candidate, amount)
         bounded = kind == "grow" and candidate.element.level in SIZED
         grown = self.most * candidate.active if bounded else float("inf")
         return grown if own is None else min(own, grown)
@@ -125,7 +125,7 @@ def _programme(value: np.ndarray, bounds: Sequence[Bound]) -> np.ndarray:
     rows = np.stack([row / s for (row, _), s in zip(bounds, scales, strict=True)]) if bounds else None
     most = [bound / s for (_, bound), s in zip(bounds, scales, strict=True)] if bounds else None
     objective = -value / max(float(np.abs(value).max()), 1e-300)
-    found = linprog(objective, A_ub=rows, b_ub=most, bounds=(0, 1), method="highs-ds")
-    if not found.success:
-        raise RuntimeError(f"the linear programme of selection budget must have a solution, but: {found.message}")
-    return np.asarray(found.x)
+    solution = linprog(objective, A_ub=rows, b_ub=most, bounds=(0, 1), method="highs-ds")
+    if not solution.success:
+        raise RuntimeError(f"the linear programme of selection budget must have a solution, but: {solution.message}")
+    return np.asarray(solution.x)

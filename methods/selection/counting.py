@@ -58,7 +58,7 @@ def nearest(possible: range, units: float) -> int:
     return above if above in possible and above - units <= units - below else below
 
 
-def asked(kind: str, candidate: Candidate, amount: Amount) -> float | None:
+def requested(kind: str, candidate: Candidate, amount: Amount) -> float | None:
     """Units that an amount asks of one candidate by itself; None when it is a fraction or a count.
 
     Raises:
@@ -79,7 +79,7 @@ def wanted(kind: str, candidate: Candidate, amount: Amount) -> int:
 
     Where the new size must be a multiple, an amount that is nearer to none of the multiples than to the present size gives 0.
     """
-    units = asked(kind, candidate, amount)
+    units = requested(kind, candidate, amount)
     possible = possible_counts(kind, candidate, amount.multiple)
     if units is None:
         size = base(amount, candidate)

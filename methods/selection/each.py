@@ -50,8 +50,8 @@ class Learned(All):
             raise ValueError(f"selection learned needs a method that advises how many units, but it says nothing of {silent[0]}.")
         bound = [min(c.advised or 0, wanted(kind, c, replace(amount, multiple=1))) for c in candidates]
         capped = [replace(c, advised=n) for c, n in zip(candidates, bound, strict=True)]
-        found = super().choose(kind, capped, Amount(0, "advised", amount.multiple), limit, turn)
-        return found
+        choices = super().choose(kind, capped, Amount(0, "advised", amount.multiple), limit, turn)
+        return choices
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class RoundRobin(Selection):
     def choose(self, kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit, turn: int) -> list[Choice]:
         """See `Selection.choose`; a candidate that yields nothing is passed over."""
         for offset in range(len(candidates)):
-            found = All().choose(kind, [candidates[(turn + offset) % len(candidates)]], amount, limit, turn)
-            if found:
-                return found
+            choices = All().choose(kind, [candidates[(turn + offset) % len(candidates)]], amount, limit, turn)
+            if choices:
+                return choices
         return []
 
 
@@ -83,7 +83,7 @@ class RandomElement(Selection):
         """See `Selection.choose`; a candidate that yields nothing is passed over."""
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
         for i in torch.randperm(len(candidates), generator=draws).tolist():
-            found = All().choose(kind, [candidates[i]], amount, limit, turn)
-            if found:
-                return found
+            choices = All().choose(kind, [candidates[i]], amount, limit, turn)
+            if choices:
+                return choices
         return []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coppice.methods.parameters import parameter
 from coppice.methods.selection.amount import Amount
-from coppice.methods.selection.counting import asked, at_most, base, is_count, possible_counts, take
+from coppice.methods.selection.counting import at_most, base, is_count, possible_counts, requested, take
 from coppice.methods.selection.each import All
 from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
@@ -64,7 +64,7 @@ class GlobalRanking(Selection):
         if kind == "grow" and all(len(c.scores) == 0 for c in candidates):
             return All().choose(kind, candidates, amount, limit, turn)
         ranked = [replace(c, scores=self._normalised(c.scores)) for c in candidates if len(c.scores)]
-        own = [asked(kind, c, amount) for c in ranked]
+        own = [requested(kind, c, amount) for c in ranked]
         steps = [
             Steps.of(kind, c, amount.multiple, n if amount.of == "above" else None) for c, n in zip(ranked, own, strict=True)
         ]

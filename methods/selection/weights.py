@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coppice.methods.parameters import parameter
 from coppice.methods.selection.amount import Amount
-from coppice.methods.selection.counting import Budget, asked, at_most, base, is_count, offered, possible_counts, take
+from coppice.methods.selection.counting import Budget, at_most, base, is_count, offered, possible_counts, requested, take
 from coppice.methods.selection.values import Candidate, Choice, Limit, Selection
 
 ROUNDING = 1e-9
@@ -66,8 +66,8 @@ class ByShape(Selection):
         others = [c for c in candidates if c.element.level != "weight" or not c.shape]
         if others:
             name, level = others[0].element.name, others[0].element.level
-            told = f"{type(self).__name__} divides single weights by their tensors' shapes, but {name} is of level {level}"
-            raise ValueError(f"{told}; use it with methods for weights.")
+            problem = f"{type(self).__name__} divides single weights by their tensors' shapes, but {name} is of level {level}"
+            raise ValueError(f"{problem}; use it with methods for weights.")
         candidates = candidates[1:] if self.first_dense else candidates
         if not candidates:
             return []
@@ -89,7 +89,7 @@ class ByShape(Selection):
 
 def _total(kind: str, candidates: Sequence[Candidate], amount: Amount, limit: Limit) -> float:
     """Weights of all candidates together, not rounded, as far as the limit reaches."""
-    own = [asked(kind, c, amount) for c in candidates]
+    own = [requested(kind, c, amount) for c in candidates]
     sizes = [base(amount, c) for c in candidates]
     total = amount.value if is_count(amount, sizes) else amount.value * sum(sizes)
     if any(units is not None for units in own):

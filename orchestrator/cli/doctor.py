@@ -79,12 +79,12 @@ def _findings(
     resources = spec.resources if spec is not None else ResourcesSpec(hours=min(24.0, longest_h))
     gpus_here = resources.gpus if spec is not None and placement is None else 0
     here = machine.described()
-    findings = [*machine.judged(here, gpus_here), *_started(place, here), *disk.judged(place, at.scratch)]
+    findings = [*machine.check_machine(here, gpus_here), *_started(place, here), *disk.check_folder(place, at.scratch)]
     if site is None and placement is None and job is None:
         return findings
     request = request_of(_billed(placement or JobPlacement(), account), resources, at)
     client = Client(timeout_s=30.0)
-    findings += cluster.judged(client, at, request)
+    findings += cluster.check_cluster(client, at, request)
     if job is not None:
         findings += node.on_node(place, at, request, client, wait_s=job[0], requeue=job[1], tell=say)
     return findings

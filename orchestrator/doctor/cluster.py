@@ -15,7 +15,7 @@ from coppice.slurm.site import Site, SiteError
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 
 
-def judged(client: Client, site: Site, request: Request) -> list[Finding]:
+def check_cluster(client: Client, site: Site, request: Request) -> list[Finding]:
     """Findings about a site, as far as they can be had from where this runs.
 
     Args:
@@ -26,12 +26,12 @@ def judged(client: Client, site: Site, request: Request) -> list[Finding]:
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         advice = "go to a login node of the cluster, or load its Slurm module"
-        return [problem("slurm", f"not on the PATH: {', '.join(missing)}", advice), asked(site, request)]
-    settings, found = settings_of(client)
+        return [problem("slurm", f"not on the PATH: {', '.join(missing)}", advice), fits_the_site(site, request)]
+    settings, controller = settings_of(client)
     if not settings:
-        return [found, asked(site, request)]
-    wanted = [asked(site, request), account(client, site, request)]
-    return [found, accounts(client), *wanted, *queues(client, site), arrays(site, settings), requeue(site, settings)]
+        return [controller, fits_the_site(site, request)]
+    wanted = [fits_the_site(site, request), account(client, site, request)]
+    return [controller, accounts(client), *wanted, *queues(client, site), arrays(site, settings), requeue(site, settings)]
 
 
 def settings_of(client: Client) -> tuple[dict[str, str], Finding]:
@@ -40,8 +40,8 @@ def settings_of(client: Client) -> tuple[dict[str, str], Finding]:
         text = client.run("scontrol", "show", "config", patience_s=0.0)
     except SlurmError as error:
         return {}, problem("slurm", str(error), "wait, or ask the site whether its Slurm is up")
-    found = dict(re.findall(r"^(\w+)\s*=\s?(.*?)\s*$", text, re.MULTILINE))
-    return found, ok("slurm", f"{found.get('ClusterName', '?')} answers, version {found.get('SLURM_VERSION', '?')}")
+    settings = dict(re.findall(r"^(\w+)\s*=\s?(.*?)\s*$", text, re.MULTILINE))
+    return settings, ok("slurm", f"{settings.get('ClusterName', '?')} answers, version {settings.get('SLURM_VERSION', '?')}")
 
 
 def accounts(client: Client) -> Finding:
@@ -54,7 +54,7 @@ def accounts(client: Client) -> Finding:
     return ok("sacct", "ended jobs can be asked about")
 
 
-def asked(site: Site, request: Request) -> Finding:
+def fits_the_site(site: Site, request: Request) -> Finding:
     """Whether the site file takes what a trial asks for."""
     try:
         given = options(site, request)
@@ -97,27 +97,27 @@ def queues(client: Client, site: Site) -> list[Finding]:
         known: set[str] | None = {line.strip() for line in listed.splitlines() if line.strip()}
     except SlurmError:
         known = None
-    found = []
+    findings = []
     for queue in site.queues:
         if queue.partition is not None:
-            found.append(_partition(queue.partition, queue.max_min, partitions))
+            findings.append(_partition(queue.partition, queue.max_min, partitions))
         if queue.qos is not None and known is not None:
             there = f"qos {queue.qos} exists"
-            found.append(ok("qos", there) if queue.qos in known else problem(
+            findings.append(ok("qos", there) if queue.qos in known else problem(
                 "qos", f"there is no {queue.qos}; there are {', '.join(sorted(known))}", "correct the site file"))  # fmt: skip
-    if not found:
+    if not findings:
         names = ", ".join(f"{n} ({'no limit' if p[1] is None else f'{p[1]} min'})" for n, p in partitions.items())
-        found = [ok("partitions", f"the site file names none; there are {names}")]
-    return list(dict.fromkeys(found))
+        findings = [ok("partitions", f"the site file names none; there are {names}")]
+    return list(dict.fromkeys(findings))
 
 
 def _partitions(text: str) -> dict[str, tuple[bool, int | None]]:
     """(open, longest time in minutes) by name."""
-    found: dict[str, tuple[bool, int | None]] = {}
+    partitions: dict[str, tuple[bool, int | None]] = {}
     for line in text.splitlines():
         name, state, limit = line.split("|", 2)
-        found[name] = (state == "up", minutes(limit))
-    return found
+        partitions[name] = (state == "up", minutes(limit))
+    return partitions
 
 
 def minutes(limit: str) -> int | None:
@@ -143,16 +143,16 @@ def _partition(name: str, max_min: int, partitions: Mapping[str, tuple[bool, int
 def arrays(site: Site, settings: Mapping[str, str]) -> Finding:
     """Whether arrays of the site file's size are taken."""
     most = int(settings.get("MaxArraySize", "1001")) - 1
-    told = f"{site.limits.array_size} jobs at once by the site file, {most} by Slurm"
+    summary = f"{site.limits.array_size} jobs at once by the site file, {most} by Slurm"
     if site.limits.array_size > most:
-        return problem("arrays", told, f"set limits.array_size to {most} in the site file")
-    return ok("arrays", told)
+        return problem("arrays", summary, f"set limits.array_size to {most} in the site file")
+    return ok("arrays", summary)
 
 
 def requeue(site: Site, settings: Mapping[str, str]) -> Finding:
     """Whether jobs may be requeued, as far as the configuration tells."""
     allowed = settings.get("JobRequeue", "1") == "1"
-    told = f"Slurm {'requeues' if allowed else 'does not requeue'} jobs by default, the site file says {site.requeue}"
+    summary = f"Slurm {'requeues' if allowed else 'does not requeue'} jobs by default, the site file says {site.requeue}"
     if site.requeue == "yes" and not allowed:
-        return warning("requeue", told, "probe it: coppice doctor --on-node --requeue")
-    return ok("requeue", told)
+        return warning("requeue", summary, "probe it: coppice doctor --on-node --requeue")
+    return ok("requeue", summary)

@@ -24,7 +24,7 @@ LONGEST_PATH = 255
 NEARLY_FULL = 0.95
 
 
-def judged(root: Path, scratch: Scratch, clock: float | None = None) -> list[Finding]:
+def check_folder(root: Path, scratch: Scratch, clock: float | None = None) -> list[Finding]:
     """Findings about a folder of campaigns, or of one campaign.
 
     Args:
@@ -49,16 +49,16 @@ def writable(root: Path) -> Finding:
 
 def space(root: Path) -> list[Finding]:
     """Free bytes and files of the file system."""
-    found = os.statvfs(root)
-    free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-    told = f"{free / 1e9:,.1f} of {total / 1e9:,.1f} GB free"
+    disk = os.statvfs(root)
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    summary = f"{free / 1e9:,.1f} of {total / 1e9:,.1f} GB free"
     much = free > (1 - NEARLY_FULL) * total or free > 100e9
-    findings = [ok("space", told) if much else warning("space", told, "delete what is not needed, or choose another root")]
-    if found.f_files:
-        told = f"{found.f_favail:,} of {found.f_files:,} files free"
-        much = found.f_favail > (1 - NEARLY_FULL) * found.f_files or found.f_favail > 1_000_000
+    findings = [ok("space", summary) if much else warning("space", summary, "delete what is not needed, or choose another root")]
+    if disk.f_files:
+        summary = f"{disk.f_favail:,} of {disk.f_files:,} files free"
+        much = disk.f_favail > (1 - NEARLY_FULL) * disk.f_files or disk.f_favail > 1_000_000
         findings.append(
-            ok("files", told) if much else warning("files", told, "delete what is not needed, or choose another root")
+            ok("files", summary) if much else warning("files", summary, "delete what is not needed, or choose another root")
         )
     return findings
 
@@ -69,9 +69,9 @@ def quota(root: Path) -> list[Finding]:
     text = output_of("lfs", "quota", "-q", "-u", user, str(root)) or output_of("quota", "-w", "-p")
     findings = []
     for name, used, limit, what in quotas(text):
-        told = f"{used:,.0f} of {limit:,.0f} {what} used on {name}"
+        summary = f"{used:,.0f} of {limit:,.0f} {what} used on {name}"
         full = used >= NEARLY_FULL * limit
-        findings.append(warning("quota", told, "delete what is not needed, or ask for more") if full else ok("quota", told))
+        findings.append(warning("quota", summary, "delete what is not needed, or ask for more") if full else ok("quota", summary))
     return findings
 
 
@@ -110,22 +110,22 @@ def kept(root: Path, scratch: Scratch, clock: float) -> list[Finding]:
 
 def _number(count: int, size: int, allowed: int) -> Finding:
     more = " or more" if count >= LOOKED_AT else ""
-    told = f"{count:,}{more} files ({size / 1e9:,.1f} GB) here, {allowed:,} allowed in all"
+    summary = f"{count:,}{more} files ({size / 1e9:,.1f} GB) here, {allowed:,} allowed in all"
     if count < allowed / 2:
-        return ok("number of files", told)
-    return warning("number of files", told, "delete campaigns that are over, or keep only their best networks and results")
+        return ok("number of files", summary)
+    return warning("number of files", summary, "delete campaigns that are over, or keep only their best networks and results")
 
 
 def _expiry(root: Path, days: int, ages: list[float]) -> Finding:
     oldest = max(ages, default=0.0)
     soon = sum(age > days - SOON_DAYS for age in ages)
-    told = f"files expire after {days} days; the oldest was written {oldest:.0f} days ago"
+    summary = f"files expire after {days} days; the oldest was written {oldest:.0f} days ago"
     advice = f"copy them away, or (where the site permits) find {shlex.quote(str(root))} -type f -exec touch -c {{}} +"
     if oldest > days:
-        return problem("expiry", f"{told}: {sum(a > days for a in ages):,} may be deleted at any time", advice)
+        return problem("expiry", f"{summary}: {sum(a > days for a in ages):,} may be deleted at any time", advice)
     if soon:
-        return warning("expiry", f"{told}: {soon:,} expire within {SOON_DAYS} days", advice)
-    return ok("expiry", told)
+        return warning("expiry", f"{summary}: {soon:,} expire within {SOON_DAYS} days", advice)
+    return ok("expiry", summary)
 
 
 def _files(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -146,10 +146,10 @@ def _files(root: Path) -> Iterator[os.DirEntry[str]]:
 def paths(root: Path) -> Finding:
     """Whether a campaign's longest path is short enough."""
     longest = len(os.fsencode(str(root / DEEPEST)))
-    told = f"the longest path of a campaign here has about {longest} bytes"
+    summary = f"the longest path of a campaign here has about {longest} bytes"
     if longest > LONGEST_PATH:
-        return warning("paths", told, f"some tools take no more than {LONGEST_PATH}: choose a shorter root")
-    return ok("paths", told)
+        return warning("paths", summary, f"some tools take no more than {LONGEST_PATH}: choose a shorter root")
+    return ok("paths", summary)
 
 
 def existing(path: Path) -> Path:

@@ -36,24 +36,24 @@ def described(local_disk: str | None = None) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of the packages that must be the same everywhere; what is missing is left out."""
-    found = {}
+    installed = {}
     for name in (*PACKAGES, "submitit"):
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _imports() -> dict[str, str]:
     """What goes wrong when packages are imported, by name."""
-    found = {}
+    failures = {}
     for name in ("ray", "submitit"):
         try:
             importlib.import_module(name)
         except Exception as error:  # a package that is half installed raises anything
-            found[name] = f"{type(error).__name__}: {error}"
-    return found
+            failures[name] = f"{type(error).__name__}: {error}"
+    return failures
 
 
 def _torch() -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _disk(local_disk: str | None) -> dict[str, Any]:
         return {"path": path, "free_gb": 0.0, "error": str(error)}
 
 
-def judged(facts: Mapping[str, Any], gpus: int, where: str = "") -> list[Finding]:
+def check_machine(facts: Mapping[str, Any], gpus: int, where: str = "") -> list[Finding]:
     """Findings about a machine.
 
     Args:
@@ -102,24 +102,24 @@ def judged(facts: Mapping[str, Any], gpus: int, where: str = "") -> list[Finding
     """
     known = facts["versions"]
     software = f"Python {facts['python']}, " + ", ".join(f"{n} {known[n]}" for n in ("torch", "ray", "submitit") if n in known)
-    found = [ok(f"{where}python", f"{software} ({facts['executable']} on {facts['host']})")]
+    findings = [ok(f"{where}python", f"{software} ({facts['executable']} on {facts['host']})")]
     if missing := [n for n in ("torch", "ray", "submitit") if n not in known]:
-        found = [problem(f"{where}python", f"{software}; not installed: {', '.join(missing)}", "pip install coppice")]
-    found += [
+        findings = [problem(f"{where}python", f"{software}; not installed: {', '.join(missing)}", "pip install coppice-nn")]
+    findings += [
         problem(f"{where}{n}", f"cannot be imported: {why}", "repair the environment") for n, why in facts["imports"].items()
     ]
-    return [*found, *_gpus(facts["torch"], gpus, where), _free_ports(facts["ports"], where), _free_disk(facts["disk"], where)]
+    return [*findings, *_gpus(facts["torch"], gpus, where), _free_ports(facts["ports"], where), _free_disk(facts["disk"], where)]
 
 
 def _gpus(torch: Mapping[str, Any], gpus: int, where: str) -> list[Finding]:
     check, names = f"{where}gpus", torch["gpus"]
     if torch["error"]:
         return [problem(check, f"PyTorch cannot be imported: {torch['error']}", "repair the environment there")]
-    told = f"PyTorch sees {len(names)} ({', '.join(sorted(set(names)))})" if names else "PyTorch sees none"
+    summary = f"PyTorch sees {len(names)} ({', '.join(sorted(set(names)))})" if names else "PyTorch sees none"
     if len(names) < gpus:
         what = f"a PyTorch built for CUDA, a driver, and the gpu_style of the site file; {gpus} must be seen"
-        return [problem(check, told, f"look after {what}")]
-    return [ok(check, told)] if gpus else []
+        return [problem(check, summary, f"look after {what}")]
+    return [ok(check, summary)] if gpus else []
 
 
 def _free_ports(count: int, where: str) -> Finding:
@@ -134,8 +134,8 @@ def _free_disk(disk: Mapping[str, Any], where: str) -> Finding:
     check = f"{where}local disk"
     if disk["error"]:
         return problem(check, f"{disk['path']} cannot be written: {disk['error']}", "set TMPDIR, or local_disk in the site file")
-    told = f"{disk['free_gb']:,.0f} GB free in {disk['path']}"
-    return ok(check, told) if disk["free_gb"] > LITTLE_GB else warning(check, told, "clean it up: Ray stops below 5 % free")
+    summary = f"{disk['free_gb']:,.0f} GB free in {disk['path']}"
+    return ok(check, summary) if disk["free_gb"] > LITTLE_GB else warning(check, summary, "clean it up: Ray stops below 5 % free")
 
 
 def since_start(here: Mapping[str, Any], started: Mapping[str, str]) -> Finding:

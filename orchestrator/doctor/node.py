@@ -92,11 +92,11 @@ def on_node(
     job = ""
     try:
         probe = Probe(folder, secret, site.local_disk, requeue)
-        found = executor(folder, parameters(site, options(site, small), "coppice-doctor", 1))
-        job = submit_all(found, [probe])[0]
+        slurm = executor(folder, parameters(site, options(site, small), "coppice-doctor", 1))
+        job = submit_all(slurm, [probe])[0]
         tell(f"The node is looked at by job {job}; this takes as long as the queue does, at most {wait_s:g} s.")
         last = _wait(folder, job, client, wait_s, tell)
-        return _judged(folder, last, secret, small.gpus, wait_s, requeue)
+        return _findings(folder, last, secret, small.gpus, wait_s, requeue)
     except (SlurmError, SiteError) as error:
         return [problem("node", str(error), "see the checks above")]
     finally:
@@ -115,7 +115,7 @@ def _cancel(client: Client, job: str) -> None:
 def _wait(folder: Path, job: str, client: Client, wait_s: float, tell: Callable[[str], None]) -> Job:
     """Until the job has written what it saw, has ended, or the time is up; how it was last seen."""
     deadline = time.monotonic() + wait_s
-    last, told = Job(job, "", "PENDING"), ""
+    last, shown = Job(job, "", "PENDING"), ""
     while not (folder / "facts.json").exists() and time.monotonic() < deadline and not last.ended:
         try:
             last = client.live().get(job, last)
@@ -123,9 +123,9 @@ def _wait(folder: Path, job: str, client: Client, wait_s: float, tell: Callable[
             tell(str(error))
         where = f" on {last.nodes}" if last.nodes else ""
         line = f"job {job} {last.state.lower()}{where}{' (' + explained(last.reason) + ')' if last.reason else ''}"
-        if line != told:
+        if line != shown:
             tell(line)
-            told = line
+            shown = line
         time.sleep(min(POLL_S, wait_s))
     deadline = time.monotonic() + ENDS_WITHIN_S
     while (folder / "facts.json").exists() and not any(folder.glob("*_result.pkl")) and time.monotonic() < deadline:
@@ -133,38 +133,38 @@ def _wait(folder: Path, job: str, client: Client, wait_s: float, tell: Callable[
     return last
 
 
-def _judged(folder: Path, last: Job, secret: str, gpus: int, wait_s: float, requeue: bool) -> list[Finding]:
+def _findings(folder: Path, last: Job, secret: str, gpus: int, wait_s: float, requeue: bool) -> list[Finding]:
     if not (folder / "facts.json").exists():
         return [_silent(folder, last, wait_s)]
     there = read_json(folder / "facts.json")
     here = machine.described()
-    found = [
+    findings = [
         machine.compared(here, there),
-        *machine.judged(there, gpus, "node: ")[1:],
+        *machine.check_machine(there, gpus, "node: ")[1:],
         _shared(there, secret),
         _clock(folder, there),
     ]
-    return [*found, _requeued(there)] if requeue else found
+    return [*findings, _requeued(there)] if requeue else findings
 
 
 def _silent(folder: Path, last: Job, wait_s: float) -> Finding:
     if not last.ended:
         reason = f": {explained(last.reason)}" if last.reason else ""
-        told = f"job {last.id} has not run within {wait_s:g} s, it is {last.state.lower()}{reason}; it was cancelled"
-        return warning("node", told, "try again with a longer --wait")
+        summary = f"job {last.id} has not run within {wait_s:g} s, it is {last.state.lower()}{reason}; it was cancelled"
+        return warning("node", summary, "try again with a longer --wait")
     log = "\n".join(p.read_text(errors="replace").strip() for p in sorted(folder.glob(f"{last.id}_*_log.out")))
-    told = f"job {last.id} on {last.nodes or 'no node'} ended as {last.state}{f' ({last.reason})' if last.reason else ''}"
+    summary = f"job {last.id} on {last.nodes or 'no node'} ended as {last.state}{f' ({last.reason})' if last.reason else ''}"
     if not log:
         advice = "the folder must be on a file system that the nodes share: choose another root"
-        return problem("node", f"{told}, and nothing of it can be seen in {folder.parent}", advice)
+        return problem("node", f"{summary}, and nothing of it can be seen in {folder.parent}", advice)
     end = " / ".join(log.splitlines()[-4:])
-    return problem("node", f"{told}; its log ends: {end}", "the environment must work on the nodes, too")
+    return problem("node", f"{summary}; its log ends: {end}", "the environment must work on the nodes, too")
 
 
 def _shared(there: Any, secret: str) -> Finding:
     if there["secret"] != secret:
-        told = f"{there['host']} can write there, but does not see what is written here"
-        return problem("node: folder", told, "choose a root on a file system that all nodes share")
+        summary = f"{there['host']} can write there, but does not see what is written here"
+        return problem("node: folder", summary, "choose a root on a file system that all nodes share")
     return ok("node: folder", f"{there['host']} sees what is written here, and the other way round")
 
 
@@ -173,10 +173,10 @@ def _clock(folder: Path, there: Any) -> Finding:
     stamp = folder / "stamp-here"
     stamp.write_text("here")
     difference = float(there["ahead_s"]) - (time.time() - stamp.stat().st_mtime)
-    told = f"differs from this machine's by {abs(difference):.1f} s"
+    summary = f"differs from this machine's by {abs(difference):.1f} s"
     if abs(difference) > CLOCK_S:
-        return warning("node: clock", told, "times in logs and tables are off by that; tell the site")
-    return ok("node: clock", told)
+        return warning("node: clock", summary, "times in logs and tables are off by that; tell the site")
+    return ok("node: clock", summary)
 
 
 def _requeued(there: Any) -> Finding:

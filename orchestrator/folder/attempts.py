@@ -37,9 +37,9 @@ def claim(trial: Path, token: Token) -> None:
     Raises:
         Superseded: there is a newer one.
     """
-    found = newest(trial)
-    if found is not None and found > token:
-        raise Superseded(f"{trial} is run by the newer attempt {found}, so attempt {token} ends.")
+    current = newest(trial)
+    if current is not None and current > token:
+        raise Superseded(f"{trial} is run by the newer attempt {current}, so attempt {token} ends.")
     write_json(trial / NAME, {"token": list(token)})
     _CLAIMED[trial.absolute()] = token
 
@@ -72,9 +72,9 @@ def held(trial: Path) -> bool:
 
 def close(trial: Path) -> None:
     """Let no attempt so far write any more; a later one may. Nothing where the trial never ran as a job."""
-    found = newest(trial)
-    if found is not None:
-        write_json(trial / NAME, {"token": [found[0], CLOSED]})
+    current = newest(trial)
+    if current is not None:
+        write_json(trial / NAME, {"token": [current[0], CLOSED]})
 
 
 def release(trial: Path) -> None:

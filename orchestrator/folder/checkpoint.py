@@ -111,8 +111,8 @@ def _write_file(path: Path, write: Callable[[Path], None]) -> dict[str, Any]:
     try:
         write(path)
     except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

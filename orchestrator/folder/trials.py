@@ -57,8 +57,8 @@ class TrialRecords:
 
     def entries(self) -> list[TrialRecord]:
         """All trials, in the order of the search, those outside it last. A folder without params.json is no trial."""
-        found = [self._entry(trial.name) for trial in self.folder.trials() if trial.params.exists()]
-        return sorted(found, key=lambda e: (e.number is None, e.number or 0, e.id))
+        records = [self._entry(trial.name) for trial in self.folder.trials() if trial.params.exists()]
+        return sorted(records, key=lambda e: (e.number is None, e.number or 0, e.id))
 
     def _entry(self, name: str) -> TrialRecord:
         trial = self.folder.trial(name)

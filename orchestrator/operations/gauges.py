@@ -41,20 +41,20 @@ class Gauges:
         usual = ("campaign", "trial")
         self._gauges: dict[str, Any] = {n: Gauge(n, about, tag_keys=TAGS.get(n, usual)) for n, about in GAUGES.items()}
         self._changes: Any = Counter(CHANGES, "Accepted changes of networks", tag_keys=(*usual, "kind"))
-        self._told: dict[str, TrialStatus] = {}
+        self._exported: dict[str, TrialStatus] = {}
         self._counted: Counts[tuple[str, str]] = Counts()
         self._states: set[str] = set()
 
     def __call__(self, statuses: Sequence[TrialStatus]) -> None:
         """Hand on what is new."""
         for status in statuses:
-            if self._told.get(status.id) is not status:
-                self._told[status.id] = status
+            if self._exported.get(status.id) is not status:
+                self._exported[status.id] = status
                 self._tell(status)
-        found = Counts(s.state for s in statuses)
-        self._states |= set(found)
+        counts = Counts(s.state for s in statuses)
+        self._states |= set(counts)
         for state in self._states:
-            self._gauges["coppice_trials"].set(found[state], {"campaign": self._campaign, "state": state})
+            self._gauges["coppice_trials"].set(counts[state], {"campaign": self._campaign, "state": state})
 
     def _tell(self, status: TrialStatus) -> None:
         tags = {"campaign": self._campaign, "trial": status.id}

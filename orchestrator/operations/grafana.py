@@ -43,17 +43,17 @@ def write_grafana(folder: Path, campaign: str, target: str) -> list[Path]:
     boards = folder / "grafana" / "dashboards"
     provider = {"name": "coppice", "type": "file", "options": {"path": str(boards.absolute())}}
     title = f"How to draw the metrics of the campaign {campaign}"
-    found = {
+    contents = {
         folder / "README.txt": README.format(campaign=campaign, line="=" * len(title)),
         folder / "prometheus.yml": yaml.safe_dump(_prometheus(campaign, target), sort_keys=False),
         folder / "grafana" / "datasources" / "coppice.yaml": yaml.safe_dump({"apiVersion": 1, "datasources": [source]}),
         boards / "coppice.yaml": yaml.safe_dump({"apiVersion": 1, "providers": [provider]}),
         boards / "coppice.json": json.dumps(dashboard(), indent=1),
     }
-    for path, content in found.items():
+    for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content.encode())
-    return list(found)
+    return list(contents)
 
 
 def _prometheus(campaign: str, target: str) -> dict[str, Any]:

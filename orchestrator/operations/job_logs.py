@@ -55,8 +55,8 @@ class TrialLog:
             yield from self._output(attempts[place].job, whole=not last or self.ended)
 
     def _attempts(self) -> list[Attempt]:
-        found = Journal(self._journal).attempts().get(self._trial, [])
-        return list({a.job: a for a in reversed(found) if a.job}.values())[::-1]
+        attempts = Journal(self._journal).attempts().get(self._trial, [])
+        return list({a.job: a for a in reversed(attempts) if a.job}.values())[::-1]
 
     def _new_events(self, events: list[dict[str, Any]], before: float) -> Iterator[Piece]:
         for event in events:

@@ -76,8 +76,8 @@ def overview(folder: CampaignFolder, client: Client) -> Overview:
     usage = usage_of(folder, spec, client)
     driven = folder.running() or any(j.state in RUNS for j in queue.drivers)
     used, jobs = {u.name: u for u in usage.trials}, {j.trial: j for j in queue.trials}
-    found = [_standing(s, jobs.get(s.id), used.get(s.id), queue, driven) for s in statuses]
-    order = sorted(found, key=lambda s: (s.trial.label is not None, s.trial.id))
+    standings = [_standing(s, jobs.get(s.id), used.get(s.id), queue, driven) for s in statuses]
+    order = sorted(standings, key=lambda s: (s.trial.label is not None, s.trial.id))
     problem = (f"Slurm cannot be asked, so states are those of the folder: {queue.problem}",) if queue.problem else ()
     notes = (*problem, *usage.notes, *_expiry(folder, spec.placement.open_site(), time.time()))
     return Overview(tuple(order), queue, usage, _driver(folder, queue, driven, statuses), notes)

@@ -53,10 +53,10 @@ class Queue:
 
 def attempts_of(folder: CampaignFolder) -> dict[str, list[Attempt]]:
     """Everything that was handed in, by trial; the nodes of a pool's first start are called `pool1.node0` and so on."""
-    found = Journal(folder.journal).attempts()
+    attempts_by_key = Journal(folder.journal).attempts()
     for path in sorted(folder.pool.glob("*/journal.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        found |= {f"pool{path.parent.name}.{key}": attempts for key, attempts in Journal(path).attempts().items()}
-    return found
+        attempts_by_key |= {f"pool{path.parent.name}.{key}": attempts for key, attempts in Journal(path).attempts().items()}
+    return attempts_by_key
 
 
 def queue_of(folder: CampaignFolder, client: Client) -> Queue:
@@ -71,10 +71,10 @@ def queue_of(folder: CampaignFolder, client: Client) -> Queue:
     others = [key for key in attempts if key not in set(names)]
     drivers = tuple(j for j in live.values() if _drives(folder, j) and not j.ended)
 
-    def found(keys: Sequence[str]) -> tuple[TrialJobs, ...]:
+    def jobs_of(keys: Sequence[str]) -> tuple[TrialJobs, ...]:
         return tuple(_newest(key, attempts.get(key, []), None if problem else live) for key in keys)
 
-    return Queue(found(names), found(others), drivers, problem)
+    return Queue(jobs_of(names), jobs_of(others), drivers, problem)
 
 
 def jobs_of(folder: CampaignFolder, client: Client) -> list[TrialJobs]:
@@ -121,8 +121,8 @@ def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> lis
     queue = queue_of(folder, client)
     if queue.problem:
         raise SlurmUnreachable(queue.problem)
-    found = [j for j in queue.trials if j.trial in under_way] + ([] if trials else list(queue.others))
-    client.cancel(j.job for j in found if j.state in ("PENDING", "RUNNING", "SUSPENDED"))
+    jobs = [j for j in queue.trials if j.trial in under_way] + ([] if trials else list(queue.others))
+    client.cancel(j.job for j in jobs if j.state in ("PENDING", "RUNNING", "SUSPENDED"))
     return under_way
 
 

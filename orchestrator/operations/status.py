@@ -78,8 +78,8 @@ class StatusBoard:
     def read(self, running: bool | None = None) -> list[TrialStatus]:
         """All trials, by name. `running`: whether the campaign runs, where the caller knows."""
         alive = self._folder.running() if running is None else running
-        found = [self._status(folder) for folder in self._folder.trials() if folder.params.exists()]
-        return found if alive else [_left(status) for status in found]
+        trials = [self._status(folder) for folder in self._folder.trials() if folder.params.exists()]
+        return trials if alive else [_left(status) for status in trials]
 
     def _status(self, folder: TrialFolder) -> TrialStatus:
         stat = folder.events.stat() if folder.events.exists() else None

@@ -128,11 +128,11 @@ def _accounts(client: Client, jobs: Mapping[str, Sequence[str]], notes: list[str
     if not ids:
         return {}
     try:
-        found = runs(client, ids)
+        used = runs(client, ids)
     except SlurmError as error:
         notes.append(f"Slurm's accounts cannot be read, so hours are those between a trial's first and last word: {error}")
         return {}
-    return found
+    return used
 
 
 def _hours(
@@ -162,18 +162,18 @@ def runs_from_events(
         running: whether the campaign runs; asked only where it matters.
     """
     cpus = max(resources.cpus, resources.gpus * resources.cpus_per_gpu) * resources.nodes
-    found: list[Run] = []
+    ended: list[Run] = []
     for event in events:
         if "time" not in event:
             continue
         at = float(event["time"])
         if event["type"] == "status" and event["status"] in ("started", "resumed"):
-            found.append(Run("", "ENDED", "", None, at, at, 0.0, (), cpus, resources.gpus * resources.nodes))
-        elif found and event.get("status") != "interrupted":  # that may be said long afterwards, by the next driver
-            found[-1] = _until(found[-1], at)
-    if found and state_of(events) not in (*FINAL, "interrupted", "waiting") and running():
-        found[-1] = _until(found[-1], clock)
-    return found
+            ended.append(Run("", "ENDED", "", None, at, at, 0.0, (), cpus, resources.gpus * resources.nodes))
+        elif ended and event.get("status") != "interrupted":  # that may be said long afterwards, by the next driver
+            ended[-1] = _until(ended[-1], at)
+    if ended and state_of(events) not in (*FINAL, "interrupted", "waiting") and running():
+        ended[-1] = _until(ended[-1], clock)
+    return ended
 
 
 def _until(run: Run, at: float) -> Run:

@@ -67,8 +67,8 @@ class TrialData:
 
     def last(self, name: str) -> float | None:
         """Value of a metric after the last epoch that reports it; None when none does or when it is not finite."""
-        found = next((e[name] for e in reversed(self.epochs) if name in e), None)
-        return found if found is not None and math.isfinite(found) else None
+        value = next((e[name] for e in reversed(self.epochs) if name in e), None)
+        return value if value is not None and math.isfinite(value) else None
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(epoch, finite value) of a metric."""
@@ -163,17 +163,17 @@ def options(data: ReportData) -> dict[str, list[OptionRow]]:
 
     Finished trials only: others were trained for less. Continuous values are left out: two trials hardly ever share one.
     """
-    found: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for trial in data.searched:
         value = trial.last(data.metric)
         if value is None or trial.state != "finished":
             continue
         for path, chosen in trial.parameters_of.items():
             if isinstance(chosen, (str, bool, int)):
-                found.setdefault(path, {}).setdefault(str(chosen), []).append(value)
+                values.setdefault(path, {}).setdefault(str(chosen), []).append(value)
     pick = max if data.mode == "max" else min
     tables = {}
-    for path, by_option in found.items():
+    for path, by_option in values.items():
         if 2 <= len(by_option) <= 8:
             rows = [OptionRow(o, len(v), sum(v) / len(v), pick(v)) for o, v in by_option.items()]
             tables[path] = sorted(rows, key=lambda r: r.mean, reverse=data.mode == "max")

@@ -62,10 +62,10 @@ def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, .
         ValueError: the trial has no checkpoint, or its forward cannot be exported by `torch.export`.
         CheckpointError: its checkpoints are damaged.
     """
-    found = checkpoints.latest(trial / CHECKPOINTS)
-    if found is None:
+    newest = checkpoints.latest(trial / CHECKPOINTS)
+    if newest is None:
         raise ValueError(f"{trial} must have a checkpoint to copy the network from, but has none yet.")
-    checkpoint = found[1]
+    checkpoint = newest[1]
     tensors = evaluated_tensors(checkpoint.tensors)
     target.mkdir(parents=True, exist_ok=True)
     files = [checkpoints.ARCHITECTURE, checkpoints.MODEL]
@@ -76,7 +76,7 @@ def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, .
     write_atomic(target / checkpoints.MODEL, save(tensors))
     program = PROGRAM_TEXT if input_shape is not None else ""
     factory = checkpoint.architecture["factory"]["reference"]
-    text = TEXT.format(name=trial.name, source=found[0], summary=summary, factory=factory, program=program)
+    text = TEXT.format(name=trial.name, source=newest[0], summary=summary, factory=factory, program=program)
     write_atomic(target / README, text.encode())
     return Exported(trial.name, summary, target, (*files, README))
 

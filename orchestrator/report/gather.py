@@ -45,12 +45,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} must be JSON, but is damaged: {error}.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, but holds {type(found).__name__}.")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, but holds {type(content).__name__}.")
+    return content
 
 
 def _facts(spec: Mapping[str, Any], lock: Mapping[str, Any], trials: Sequence[TrialData]) -> tuple[tuple[str, str], ...]:

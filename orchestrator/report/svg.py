@@ -48,9 +48,9 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values for a logarithmic axis: powers of ten, with 2 and 5 (or more) between them where there is room."""
     for leads in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        found = [m * 10.0**p for p in powers for m in leads if low * (1 - 1e-9) <= m * 10.0**p <= high * (1 + 1e-9)]
-        if len(found) >= 3:
-            return found[:: math.ceil(len(found) / most)]
+        ticks = [m * 10.0**p for p in powers for m in leads if low * (1 - 1e-9) <= m * 10.0**p <= high * (1 + 1e-9)]
+        if len(ticks) >= 3:
+            return ticks[:: math.ceil(len(ticks) / most)]
     return nice_ticks(low, high, 4)
 
 

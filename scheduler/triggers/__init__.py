@@ -74,8 +74,8 @@ def _check_type(trigger: str, key: str, value: Any, annotation: str) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     fine = {"str": isinstance(value, str), "float": number, "int": number and int(value) == value}.get(kind, True)
     if not fine:
-        told = {"str": "a name", "float": "a number", "int": "a number, a whole one"}[kind]
-        raise ValueError(f"trigger {trigger}: {key} must be {told}, but got {value!r}.")
+        expected = {"str": "a name", "float": "a number", "int": "a number, a whole one"}[kind]
+        raise ValueError(f"trigger {trigger}: {key} must be {expected}, but got {value!r}.")
 
 
 def _check_range(trigger: str, key: str, value: Any, about: Mapping[str, Any]) -> None:

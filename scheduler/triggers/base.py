@@ -58,10 +58,10 @@ class Progress:
         return _found(f"{trigger} watches the signal {name!r}, but what is measured is only", self.signals, name, at)
 
 
-def _found(told: str, reports: Sequence[Mapping[str, float]], name: str, at: int) -> float:
+def _found(intro: str, reports: Sequence[Mapping[str, float]], name: str, at: int) -> float:
     known = reports[at] if reports else {}
     if name not in known:
-        raise KeyError(f"{told} {sorted(known)}.")
+        raise KeyError(f"{intro} {sorted(known)}.")
     return float(known[name])
 
 

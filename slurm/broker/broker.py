@@ -101,8 +101,8 @@ class Broker:
 
     def attempts(self, key: str) -> int:
         """How many jobs it has had."""
-        found = self._works[key].attempt
-        return found.number if found else 0
+        attempt = self._works[key].attempt
+        return attempt.number if attempt else 0
 
     @property
     def due(self) -> bool:

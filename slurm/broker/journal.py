@@ -33,15 +33,15 @@ class Journal:
 
     def attempts(self) -> dict[str, list[Attempt]]:
         """All attempts by key, oldest first."""
-        found: dict[str, list[Attempt]] = {}
+        by_key: dict[str, list[Attempt]] = {}
         lines = self.path.read_text().split("\n") if self.path.exists() else []
         for line in lines:
             try:
                 attempt = Attempt(**json.loads(line))
             except (ValueError, TypeError):
                 continue
-            found.setdefault(attempt.key, []).append(attempt)
-        return found
+            by_key.setdefault(attempt.key, []).append(attempt)
+        return by_key
 
     def add(self, attempts: list[Attempt]) -> None:
         """Write attempts down, durably."""

@@ -69,7 +69,7 @@ class Submitter:
 
 def _alike(waiting: Sequence[tuple[str, Options]]) -> list[tuple[Options, list[str]]]:
     """By options, in order."""
-    found: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    keys_of: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for key, options in waiting:
-        found.setdefault(tuple(sorted(options.items())), []).append(key)
-    return [(dict(options), keys) for options, keys in found.items()]
+        keys_of.setdefault(tuple(sorted(options.items())), []).append(key)
+    return [(dict(options), keys) for options, keys in keys_of.items()]

@@ -26,9 +26,9 @@ WORKERS_A_CPU = 3
 
 def own_address(towards: str) -> str:
     """The address of this machine as `towards` sees it. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.connect((towards, 9))
-        return str(found.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((towards, 9))
+        return str(probe.getsockname()[0])
 
 
 def controller_address(client: Client) -> str:
@@ -92,12 +92,12 @@ class Cluster:
     def address(self) -> str | None:
         """Where the head is; None once the cluster is gone."""
         try:
-            found = json.loads(self._path.read_bytes())
+            announced = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):  # a file system that stutters ends no node
             return self._last
-        self._last = str(found["address"])
+        self._last = str(announced["address"])
         return self._last
 
 

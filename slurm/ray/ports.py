@@ -73,9 +73,9 @@ CELL = 40
 def _free(block: range) -> bool:
     with contextlib.ExitStack() as held:
         for port in block:
-            found = held.enter_context(socket.socket())
+            listener = held.enter_context(socket.socket())
             try:
-                found.bind(("", port))
+                listener.bind(("", port))
             except OSError:
                 return False
     return True

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from coppice.orchestrator.cli.main import app
 from coppice.orchestrator.doctor import machine
 from coppice.orchestrator.doctor.cluster import minutes
-from coppice.orchestrator.doctor.folder import judged, paths, quotas
+from coppice.orchestrator.doctor.folder import check_folder, paths, quotas
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.slurm.site import Scratch
@@ -67,13 +67,13 @@ def test_files_that_expire_are_told_in_time(tmp_path: Path, days: int, level: st
     (root / "deep" / "old").write_text("x")
     then = time.time() - days * 86400
     os.utime(root / "deep" / "old", (then, then))
-    found = next(f for f in judged(root, Scratch(days=56)) if f.check == "expiry")
+    found = next(f for f in check_folder(root, Scratch(days=56)) if f.check == "expiry")
     assert (found.level, words in found.found) == (level, True), found
     assert level == "ok" or shlex.quote(str(root)) in found.advice
 
 
 def test_a_folder_that_cannot_be_written_and_paths_that_are_too_long(tmp_path: Path) -> None:
-    found = {f.check: f for f in judged(Path("/proc"), Scratch())}
+    found = {f.check: f for f in check_folder(Path("/proc"), Scratch())}
     assert found["folder"].level == "problem" and "/proc cannot be written" in found["folder"].found
     assert paths(tmp_path / ("x" * 200)).level == "warning" and paths(Path("/scratch/ada")).level == "ok"
 
@@ -89,13 +89,13 @@ def test_a_node_with_another_environment_is_a_problem() -> None:
     there = {**here, "versions": {**here["versions"], "torch": "2.0.0"}, "python": "3.10.1"}
     found = machine.compared(here, there)
     assert found.level == "problem" and "2.0.0 there" in found.found and "3.10.1 there" in found.found
-    assert [f.level for f in machine.judged(here, 99) if f.check == "gpus"] == ["problem"]
+    assert [f.level for f in machine.check_machine(here, 99) if f.check == "gpus"] == ["problem"]
     broken = {**here, "torch": {"gpus": [], "error": "OSError: libcuda"}, "ports": 3, "disk": {**here["disk"], "error": "full"}}
-    assert [f.check for f in machine.judged(broken, 0) if f.level == "problem"] == ["gpus", "ports", "local disk"]
+    assert [f.check for f in machine.check_machine(broken, 0) if f.level == "problem"] == ["gpus", "ports", "local disk"]
     half = {**here, "imports": {"ray": "ImportError: no raylet"}}
-    assert [f.check for f in machine.judged(half, 0, "node: ") if f.level == "problem"] == ["node: ray"]
+    assert [f.check for f in machine.check_machine(half, 0, "node: ") if f.level == "problem"] == ["node: ray"]
     lacking = {**here, "versions": {k: v for k, v in here["versions"].items() if k != "submitit"}}
-    assert machine.judged(lacking, 0)[0].level == "problem" and "submitit" in machine.judged(lacking, 0)[0].found
+    assert machine.check_machine(lacking, 0)[0].level == "problem" and "submitit" in machine.check_machine(lacking, 0)[0].found
 
 
 def test_a_campaign_of_another_environment_is_told(tmp_path: Path) -> None:
