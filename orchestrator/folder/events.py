@@ -27,9 +27,11 @@ def numbers(event: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in values.items() if k not in ("time", "step")}
 
 
-def status_event(trial: str, status: str, epoch: int, step: int = 0, **content: str) -> dict[str, Any]:
-    """The event that a trial's status is `status` from now on; `content` says why."""
-    head = {"type": "status", "trial": trial, "time": time.time(), "epoch": epoch, "step": step}
+def status_event(
+    trial: str, status: str, epoch: int, step: int = 0, *, at: float | None = None, **content: Any
+) -> dict[str, Any]:
+    """The event that a trial's status is `status` from `at` (seconds since 1970; by default now) on; `content` says why."""
+    head = {"type": "status", "trial": trial, "time": time.time() if at is None else at, "epoch": epoch, "step": step}
     return {**head, "status": status, **content}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import TRANSIENT, append_event, read_events
 from coppice.orchestrator.folder.files import exclusive, write_atomic
+from coppice.slurm.broker.journal import JOURNAL
 
 EVENTS, CHECKPOINTS = "events.jsonl", "checkpoints"
 """In a trial's folder; names for those who only read and must not make the folder."""
@@ -117,7 +118,7 @@ class CampaignFolder:
     @property
     def journal(self) -> Path:
         """Every attempt at a trial that was given to Slurm, one JSON object a line."""
-        return self.jobs / "journal.jsonl"
+        return self.jobs / JOURNAL
 
     @property
     def pool(self) -> Path:

@@ -74,7 +74,7 @@ class TrialRecords:
         content = {"spec": spec, "params": sample.params, "number": number, "sampling": sample.sampling}
         write_json(self.folder.trial(name).params, content)
 
-    def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: str) -> None:
+    def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: Any) -> None:
         """Add a status event. Only for a trial that no worker runs now: a file has one writer at a time.
 
         A job may be ahead of the decision to stop its trial: it writes nothing more, and what it has written since is forgotten.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.slurm.broker.journal import Attempt, Journal
+from coppice.slurm.broker.journal import JOURNAL, Attempt, Journal
 from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
 
 
@@ -54,7 +54,7 @@ class Queue:
 def attempts_of(folder: CampaignFolder) -> dict[str, list[Attempt]]:
     """Everything that was handed in, by trial; the nodes of a pool's first start are called `pool1.node0` and so on."""
     attempts_by_key = Journal(folder.journal).attempts()
-    for path in sorted(folder.pool.glob("*/journal.jsonl"), key=lambda p: (len(p.parent.name), p.parent.name)):
+    for path in sorted(folder.pool.glob(f"*/{JOURNAL}"), key=lambda p: (len(p.parent.name), p.parent.name)):
         attempts_by_key |= {f"pool{path.parent.name}.{key}": attempts for key, attempts in Journal(path).attempts().items()}
     return attempts_by_key
 

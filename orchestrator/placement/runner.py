@@ -135,7 +135,7 @@ class Runner:
         if last.get("status") != "finished":
             self._status("finished")
 
-    def _status(self, status: str, **content: str) -> None:
+    def _status(self, status: str, **content: Any) -> None:
         epoch, step = int(self._last.get("epoch", 0)), int(self._last.get("step", 0))
         self._trial.append_event(status_event(self._trial.name, status, epoch, step, **content))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coppice.methods.ranks import Ranks
+from coppice.orchestrator.folder.events import status_event
 from coppice.orchestrator.folder.layout import TrialFolder
 
 
@@ -34,6 +35,12 @@ class EventWriter:
         if not self._silent:
             head = {"trial": self._folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
             self._folder.append_event({"type": type, **head, **content})
+
+    def write_status(self, status: str, **content: Any) -> None:
+        """Append the event that the trial's status is `status` from now on; errors as those of `write`."""
+        if not self._silent:
+            event = status_event(self._folder.name, status, self.epoch, self.num_steps, at=self.clock(), **content)
+            self._folder.append_event(event)
 
     def forget_after(self, epoch: int) -> None:
         """Delete events of later epochs: they will be done again."""

@@ -79,7 +79,7 @@ class Trial:
 
     def _start(self) -> None:
         self._events.forget_after(-1)
-        self._events.write("status", status="started")
+        self._events.write_status("started")
         self._adapt(0, self._context(0), {}, initially=True)
 
     def _resume(self, newest: NewestCheckpoint) -> None:
@@ -89,7 +89,7 @@ class Trial:
         self.history = list(state["history"])
         self.adaptations.load(state, newest.content.tensors)
         self._events.forget_after(self.epoch)
-        self._events.write("status", status="resumed", checkpoint=newest.path.name, damaged=newest.damaged)
+        self._events.write_status("resumed", checkpoint=newest.path.name, damaged=newest.damaged)
 
     @property
     def network(self) -> Network:
@@ -151,7 +151,7 @@ class Trial:
         """Wait for the last checkpoint, and say in the events that the trial has finished, when it has."""
         self._checkpoints.close()
         if self.done:
-            self._events.write("status", status="finished")
+            self._events.write_status("finished")
 
     def _train(self, epoch: int, context: Context) -> dict[str, float]:
         """Train for one epoch; the loss on what was trained, and the learning rate."""

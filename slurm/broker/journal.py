@@ -7,6 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+JOURNAL = "journal.jsonl"
+"""Name of the file, in the folder of a broker."""
+
 
 @dataclass(frozen=True)
 class Attempt:

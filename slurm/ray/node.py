@@ -68,6 +68,10 @@ class Allocation:
         return Allocation(cpus, gpus, megabytes * 2**20 or None)
 
 
+HEAD_FILE = "head.json"
+"""Name of the file, in the folder of a cluster, that says where its head is."""
+
+
 class Cluster:
     """The file that tells nodes where the head of their cluster is, and that it is still there.
 
@@ -76,7 +80,7 @@ class Cluster:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "head.json"
+        self._path = folder / HEAD_FILE
         self._last: str | None = None
 
     def announce(self, address: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +43,38 @@ def raised(trial: Path, request: Request) -> Request:
     return replace(request, **more)
 
 
-def next_request(
-    site: Site, request: Request, state: str, events: Sequence[Event], every: int, lost: int, trial: Path
-) -> Request:
+@dataclass(frozen=True)
+class LastJob:
+    """A trial's job that has ended.
+
+    Attributes:
+        request: what it asked for.
+        state: how it ended, in Slurm's words.
+        lost: jobs in a row, this one included, that brought no new checkpoint.
+    """
+
+    request: Request
+    state: str
+    lost: int
+
+
+def next_request(site: Site, trial: TrialFolder, last: LastJob, events: Sequence[Event], every: int) -> Request:
     """What the next job asks for; written down in the trial's folder when it is more than before.
 
     Args:
         site: where it runs.
-        request: of the last job.
-        state: how that one ended.
+        trial: its folder.
+        last: its last job.
         events: of the trial.
         every: epochs from one checkpoint to the next.
-        lost: jobs in a row, the last one included, that brought no new checkpoint.
-        trial: its folder.
 
     Raises:
         NeverFits: there is no more to ask for.
     """
-    larger = _more_memory(site, request, events) if state == "OUT_OF_MEMORY" else request
-    larger = _more_time(site, larger, state, events, every, lost)
-    if larger != request:
-        write_json(TrialFolder(trial).request, {k: v for k, v in asdict(larger).items() if k in GROWN})
+    larger = _more_memory(site, last.request, events) if last.state == "OUT_OF_MEMORY" else last.request
+    larger = _more_time(site, replace(last, request=larger), events, every)
+    if larger != last.request:
+        write_json(trial.request, {k: v for k, v in asdict(larger).items() if k in GROWN})
     return larger
 
 
@@ -82,18 +93,19 @@ def _more_memory(site: Site, request: Request, events: Sequence[Event]) -> Reque
     return replace(request, cpus=math.ceil(cpus * factor))  # cores bring their memory along
 
 
-def _more_time(site: Site, request: Request, state: str, events: Sequence[Event], every: int, lost: int) -> Request:
+def _more_time(site: Site, last: LastJob, events: Sequence[Event], every: int) -> Request:
+    request = last.request
     seconds = [e["seconds"] for e in events if e["type"] == "metrics" and "seconds" in e]
     needed_min = math.ceil(GROWS * every * seconds[-1] / 60) if seconds else 1
-    if state == "TIMEOUT" and lost:
+    if last.state == "TIMEOUT" and last.lost:
         needed_min = max(needed_min, request.time_min + 1)
     if needed_min <= request.time_min:
         return request
     longest = longest_min(site, request)
     if needed_min > longest:
-        last = f"the last one took {seconds[-1]:.0f} s" if seconds else "the first one did not end in time"
+        took = f"the last one took {seconds[-1]:.0f} s" if seconds else "the first one did not end in time"
         raise NeverFits(
-            f"{every} epochs, from one checkpoint to the next, can never fit into a job: {last}, and a job at site {site.name} "
+            f"{every} epochs, from one checkpoint to the next, can never fit into a job: {took}, and a job at site {site.name} "
             f"may run for {longest} min at most; lower training.checkpoint_every or limit the network's growth."
         )
     return replace(request, time_min=min(longest, 2 * needed_min))

@@ -10,7 +10,7 @@ from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.files import read_json
 from coppice.orchestrator.placement.ended_jobs import BLAMELESS, DEAD_ON_ARRIVAL, NODE_STATES, JobsKeepDying, last_lines
 from coppice.orchestrator.placement.jobs.history import JobHistory, progress
-from coppice.orchestrator.placement.jobs.next_request import NeverFits, next_request, raised
+from coppice.orchestrator.placement.jobs.next_request import LastJob, NeverFits, next_request, raised
 from coppice.orchestrator.placement.jobs.trial_job import TrialJob
 from coppice.orchestrator.placement.supervisor import (
     BY_ITS_USER,
@@ -141,9 +141,8 @@ class JobSupervisor(BaseSupervisor):
         trial.reached = reached
         most = BLAMELESS_WITHOUT_PROGRESS if job.state in BLAMELESS else WITHOUT_PROGRESS
         try:
-            request = next_request(
-                self.broker.site, history.request, job.state, events, history.checkpoint_every, trial.lost, trial.folder.path
-            )
+            last = LastJob(history.request, job.state, trial.lost)
+            request = next_request(self.broker.site, trial.folder, last, events, history.checkpoint_every)
             if request != history.request:  # with more than it had it starts anew
                 history.request, trial.lost = request, 0
             if trial.lost >= most:

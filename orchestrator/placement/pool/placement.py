@@ -22,7 +22,7 @@ from coppice.orchestrator.placement.ray_inprocess import in_process_trials
 from coppice.orchestrator.placement.ray_session import RAY_SETTINGS
 from coppice.orchestrator.placement.remote_trainable import RemoteTrainable
 from coppice.slurm.broker.broker import Broker
-from coppice.slurm.broker.journal import Journal
+from coppice.slurm.broker.journal import JOURNAL, Journal
 from coppice.slurm.broker.work import Work
 from coppice.slurm.client import Client
 from coppice.slurm.ray.node import Cluster, NodeJob, controller_address, own_address
@@ -47,7 +47,7 @@ def pool(
     client = Client()
     own = own_folder(folder)
     _cancel(client, trial_jobs_name(spec, folder))
-    broker = Broker(pool_jobs_name(spec, folder), own, shape.site, Journal(own / "journal.jsonl"), client=client)
+    broker = Broker(pool_jobs_name(spec, folder), own, shape.site, Journal(own / JOURNAL), client=client)
     ip = placement.address or _own_address(client)
     cluster = Cluster(own)
     with contextlib.ExitStack() as held:

@@ -17,6 +17,7 @@ from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.pool.workers import HEAD
 from coppice.orchestrator.placement.ray_session import job_config
 from coppice.orchestrator.placement.ray_token import use_token
+from coppice.slurm.ray.node import HEAD_FILE
 from coppice.slurm.ray.process import Start, running
 
 HEALTH = {
@@ -102,7 +103,7 @@ def own_folder(folder: CampaignFolder) -> Path:
     base.mkdir(parents=True, exist_ok=True)
     runs = [int(p.name) for p in base.iterdir() if p.name.isdigit()]
     for number in runs:
-        (base / str(number) / "head.json").unlink(missing_ok=True)
+        (base / str(number) / HEAD_FILE).unlink(missing_ok=True)
     own = base / str(max(runs, default=0) + 1)
     own.mkdir()
     return own
