@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from coppice.methods.adaptation.candidates import Scope, candidates_of, headroom, permissible_elements
 from coppice.methods.adaptation.consensus import agree_on_choices, agree_on_plans, agree_on_randomness
 from coppice.methods.adaptation.pending_plans import PendingPlans
+from coppice.methods.adaptation.reasons import first_few, limit_in_words, name_of, nothing_chosen, short_of
 from coppice.methods.adaptation.reuse import Measured
 from coppice.methods.apply import apply
 from coppice.methods.event import Event
@@ -20,7 +21,6 @@ from coppice.methods.method import Context, Measurement, Method
 from coppice.methods.network import Network
 from coppice.methods.plan import Plan
 from coppice.methods.selection.amount import Amount
-from coppice.methods.selection.counting import offered, wanted
 from coppice.methods.selection.values import Candidate, Choice, Limit, Permissible, Selection
 from coppice.methods.surgery.changes import Follower
 from coppice.methods.surgery.check import PlanError
@@ -82,7 +82,8 @@ def adapt(
     method, scope, ranks = adaptation.method, adaptation.scope, context.ranks
     permissible, skipped = permissible_elements(context, method, scope)
     if not permissible:
-        return AdaptResult((), (*_summary(skipped), f"nothing to {method.kind}: no element is permissible for {_name(method)}"))
+        nothing = f"nothing to {method.kind}: no element is permissible for {name_of(method)}"
+        return AdaptResult((), (*first_few(skipped), nothing))
     try:
         measurement = _measurement(context, method, permissible, measured)
     except NonFiniteStatistics as error:
@@ -91,13 +92,13 @@ def adapt(
     choices = agree_on_choices(ranks, _choices(context, adaptation, candidates, turn))
     if not choices:
         names = [p.element.name for p in permissible if p.element.name not in measurement.scores]
-        skipped = [*skipped, *(f"{name}: {_name(method)} has nothing to offer" for name in names)]
-        return AdaptResult((), (*_summary(skipped), _nothing_chosen(adaptation, candidates)))
+        skipped = [*skipped, *(f"{name}: {name_of(method)} has nothing to offer" for name in names)]
+        return AdaptResult((), (*first_few(skipped), nothing_chosen(adaptation, candidates)))
     agree_on_randomness(context)
     plans, unplanned = agree_on_plans(ranks, *_plans(context, method, choices, measurement))
     now = [p for p in plans if defer is None or not defer(p)]
     events, failed = _apply_all(context, method, now, followers, scope.limit)
-    reasons = [*_short_of(adaptation, candidates, choices), *unplanned, *failed]
+    reasons = [*short_of(adaptation, candidates, choices), *unplanned, *failed]
     return AdaptResult(tuple(events), tuple(ranks.from_rank_0(reasons)))
 
 
@@ -126,19 +127,6 @@ def _plans(context: Context, method: Method, choices: Sequence[Choice], measurem
     return plans, unplanned
 
 
-def _short_of(adaptation: Adaptation, candidates: Sequence[Candidate], choices: Sequence[Choice]) -> list[str]:
-    """Which elements grow by less than the amount asks, because the method offers no more units."""
-    method, amount = adaptation.method, adaptation.units
-    if method.kind != "grow" or amount.of not in ("now", "seed") or not adaptation.selection.by_element:
-        return []
-    chosen, reasons = {c.element: len(c.units) for c in choices}, []
-    for c in candidates:
-        count, name = chosen.get(c.element.name, 0), c.element.name
-        full = wanted("grow", replace(c, scores=c.scores[:0]), amount)
-        if count and len(c.scores) < c.most and count == offered("grow", c) < full:
-            reasons.append(f"{name}: {count} units instead of {full}, as {_name(method)} has no more to offer")
-    return reasons
-
 
 def _apply_all(
     context: Context, method: Method, plans: Sequence[Plan], followers: Sequence[Follower], limit: Limit
@@ -163,7 +151,7 @@ def _apply_all(
         if event.accepted:
             events.append(event)
         else:
-            limited = f"with the changes before it, it would break the limit {_describe(limit)}"
+            limited = f"with the changes before it, it would break the limit {limit_in_words(limit)}"
             why = _broken(context.network, method, event) or limited
             failed.append(f"{event.element}: {why}; rolled back")
     return events, failed
@@ -181,7 +169,7 @@ def _broken(network: Network, method: Method, event: Event) -> str | None:
     rounding = max((16 * torch.finfo(p.dtype).eps for p in network.module.parameters() if p.is_floating_point()), default=0.0)
     if change <= max(PROMISED, rounding) * max(scale, 1e-30):
         return None
-    return f"{_name(method)} promises to keep the function, but it would change by {change:.3g} (outputs up to {scale:.3g})"
+    return f"{name_of(method)} promises to keep the function, but it would change by {change:.3g} (outputs up to {scale:.3g})"
 
 
 def _within(network: Network, kind: str, limit: Limit, event: Event) -> bool:
@@ -192,32 +180,7 @@ def _within(network: Network, kind: str, limit: Limit, event: Event) -> bool:
     return limit.flops is None or sign * flops(network.module, network.example_inputs) <= sign * limit.flops
 
 
-def _describe(limit: Limit) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in vars(limit).items() if value is not None) or "none"
-
-
-def _name(method: Method) -> str:
-    return type(method).__name__
 
 
 def _certify(context: Context) -> Tensor:
     return next(iter(context.batches(1)))[0]
-
-
-def _nothing_chosen(adaptation: Adaptation, candidates: Sequence[Candidate]) -> str:
-    sizes = sum(c.element.size for c in candidates)
-    return (
-        f"nothing to {adaptation.method.kind}: amount {_written(adaptation.units)} over {len(candidates)} elements with {sizes} "
-        f"units rounds to 0, or the limit {_describe(adaptation.scope.limit)} is reached (selection "
-        f"{type(adaptation.selection).__name__}); raise the amount or the limit"
-    )
-
-
-def _written(amount: Amount) -> str:
-    return f"{amount.value:g}" if amount.of == "now" else amount.of if amount.of == "advised" else f"{amount.of} {amount.value:g}"
-
-
-def _summary(skipped: Sequence[str], most: int = 5) -> list[str]:
-    """The first few reasons, and how many more there are."""
-    rest = len(skipped) - most
-    return [*skipped[:most], *([f"... and {rest} more elements"] if rest > 0 else [])]

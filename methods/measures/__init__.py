@@ -1,0 +1,1 @@
+"""What methods measure on a network: statistics, curvature, costs, latency, sums over steps."""
