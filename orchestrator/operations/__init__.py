@@ -1,0 +1,1 @@
+"""What is asked of a campaign from outside, from its folder and from Slurm: state, queue, hours, logs, dashboards."""
