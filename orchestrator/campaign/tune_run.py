@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from coppice.orchestrator.campaign.comparisons import missing_comparisons
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.progress import Progress, ProgressCallback
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.campaign.tune_search import TuneSearch
-from coppice.orchestrator.config.models import Campaign, TrialSpec
-from coppice.orchestrator.folder.checkpoint import available
+from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.gauges import Gauges
 from coppice.orchestrator.operations.status import StatusBoard
 from coppice.orchestrator.placement.catalog import placed
 from coppice.orchestrator.placement.open_placement import OpenPlacement
-from coppice.orchestrator.report.results import best_trial
-from coppice.orchestrator.trial.baselines import big, static
 from coppice.scheduler.trials import build_trial_scheduler, replay, stop_at
 
 PROGRESS_EVERY_S = 0.5
@@ -43,7 +41,7 @@ def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | N
     named = spec.search.trial_scheduler
     trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
     replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
-    search = TuneSearch(spec, ledger, entries, sampler, lambda: _comparisons(spec, folder), stop_at(trial_scheduler))
+    search = TuneSearch(spec, ledger, entries, sampler, lambda: missing_comparisons(spec, folder), stop_at(trial_scheduler))
     interrupt = Interrupt(lambda: cancelled(folder))
     if not search.complete:
         with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
@@ -85,21 +83,3 @@ class _TuneRun:
             raise_on_failed_trial=False,
             verbose=0,
         )
-
-
-def _comparisons(spec: Campaign, folder: CampaignFolder) -> list[tuple[str, TrialSpec]]:
-    """What the best trial is compared with, as `spec.compare` asks for."""
-    if not spec.compare.static and spec.compare.big is None:
-        return []
-    best = best_trial(folder.path, spec.search.metric, spec.search.mode)
-    if best is None:
-        return []
-    entry = next(e for e in TrialRecords(folder).entries() if e.id == best.id)
-    trial = TrialSpec.model_validate(entry.spec)
-    comparisons = []
-    checkpoints = available(folder.trial(best.id).checkpoints)
-    if spec.compare.static and checkpoints:
-        comparisons.append(("static", static(trial, checkpoints[-1].absolute())))
-    if spec.compare.big is not None:
-        comparisons.append(("big", big(trial, spec.compare.big)))
-    return comparisons

@@ -132,8 +132,8 @@ class AdaptationSpec(Model):
 class TrialSpec(Model):
     """One trial, with every value decided.
 
-    `label` marks a trial that is not part of the search (`static`, `big`); `architecture` is the checkpoint whose
-    architecture the trial starts from, freshly initialised.
+    `label` marks a trial that is not part of the search (`static`, `big`), `compared_with` names the trial of the search that
+    it belongs to; `architecture` is the checkpoint whose architecture the trial starts from, freshly initialised.
     """
 
     task: TaskSpec
@@ -141,6 +141,7 @@ class TrialSpec(Model):
     adaptations: tuple[AdaptationSpec, ...] = ()
     seed: int = 0
     label: str | None = None
+    compared_with: str | None = None
     architecture: Path | None = None
 
 

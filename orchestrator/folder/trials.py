@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.folder import attempts
@@ -19,6 +20,18 @@ class Sample:
     tree: dict[str, Any]
     params: dict[str, Any]
     sampling: dict[str, Any]
+
+
+def compared_with(spec: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    """What a trial outside the search is compared with, by the JSON form of its spec.
+
+    Returns:
+        The trial of the search, and the epoch whose architecture was taken; None each where that is not known or does not apply.
+    """
+    checkpoint = Path(spec["architecture"]) if spec.get("architecture") else None
+    of_path = checkpoint.parts[-3] if checkpoint is not None and len(checkpoint.parts) > 2 else None
+    epoch = int(checkpoint.name) if checkpoint is not None and checkpoint.name.isdigit() else None
+    return spec.get("compared_with") or of_path, epoch
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from coppice.orchestrator.folder.events import numbers, read_events, state_of
 from coppice.orchestrator.folder.files import read_json
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
+from coppice.orchestrator.folder.trials import compared_with
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class TrialStatus:
     Attributes:
         id: name of its folder.
         label: `static` or `big` for a trial outside the search, else None.
+        compared_with: the trial of the search that such a trial belongs to; None where that is not known.
         state: `waiting`, `running`, `interrupted`, `finished`, `stopped` or `failed`.
         epoch: epochs done.
         epochs: epochs planned.
@@ -47,6 +49,7 @@ class TrialStatus:
     traceback: str
     seconds: float
     changes: Mapping[str, int] = field(default_factory=dict)
+    compared_with: str | None = None
 
     @property
     def parameters(self) -> float | None:
@@ -111,6 +114,7 @@ class StatusBoard:
             traceback=str(last.get("traceback") or ""),
             seconds=sum(r.get("seconds", 0.0) for r in reports),
             changes=dict(changes),
+            compared_with=compared_with(params["spec"])[0],
         )
 
 

@@ -47,6 +47,8 @@ class TrialData:
         changes: structural events, oldest first.
         skipped: why adaptations did nothing, with their epoch.
         planned_epochs: how many epochs it was to train; 0 where that is not known.
+        compared_with: the trial of the search that a labelled one belongs to; None where that is not known.
+        compared_epoch: after which of that trial's epochs its architecture was taken; None where it was not.
     """
 
     id: str
@@ -59,6 +61,8 @@ class TrialData:
     changes: tuple[Change, ...] = ()
     skipped: tuple[tuple[int, str], ...] = ()
     planned_epochs: int = 0
+    compared_with: str | None = None
+    compared_epoch: int | None = None
 
     @property
     def name(self) -> str:
@@ -122,8 +126,19 @@ class ReportData:
         return best_of([t for t in scored if t.state == "finished"] or scored, self.metric, self.mode)
 
     def labelled(self, label: str) -> TrialData | None:
-        """The comparison trial with this label that has a value of the metric."""
-        return next((t for t in self.trials if t.label == label and t.last(self.metric) is not None), None)
+        """The newest trial with this label that has a value of the metric and belongs to the best trial of now."""
+        best = self.best.id if self.best else None
+        own = [t for t in self._compared if t.label == label and t.compared_with in (None, best)]
+        return max(own, key=lambda t: (len(t.id), t.id), default=None)
+
+    @property
+    def outdated(self) -> tuple[TrialData, ...]:
+        """Other labelled trials with a value: of a trial that was the best before the campaign went on, or made otherwise."""
+        return tuple(t for t in self._compared if t is not self.labelled(t.label or ""))
+
+    @property
+    def _compared(self) -> list[TrialData]:
+        return [t for t in self.trials if t.label is not None and t.last(self.metric) is not None]
 
     @property
     def front(self) -> tuple[TrialData, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
+from coppice.orchestrator.folder.trials import compared_with
 from coppice.orchestrator.operations.status import TrialStatus, status
 from coppice.orchestrator.report.data import Change, ReportData, TrialData
 
@@ -93,6 +94,8 @@ def read_trial(folder: TrialFolder, params: Mapping[str, Any], known: TrialStatu
         changes=tuple(_change(e) for e in events if e["type"] == "structural"),
         skipped=tuple((int(e.get("epoch", 0)), str(e.get("reason", ""))) for e in events if e["type"] == "skipped"),
         planned_epochs=known.epochs,
+        compared_with=known.compared_with,
+        compared_epoch=compared_with(params.get("spec", {}))[1],
     )
 
 

@@ -9,7 +9,7 @@ from coppice.orchestrator.report.charts import curves, scatter
 from coppice.orchestrator.report.data import ReportData, TrialData, options
 from coppice.orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, plural, short, whole
 from coppice.orchestrator.report.svg import polyline, tag, triangle
-from coppice.orchestrator.report.tables import changes_table, comparison_table, option_table, trials_table
+from coppice.orchestrator.report.tables import changes_table, comparison_table, final_size, option_table, trials_table
 from coppice.orchestrator.report.trial_charts import size_over_time, widths
 
 
@@ -82,10 +82,11 @@ def compared(data: ReportData) -> str:
     """The best network, the static one of its final size and the big one."""
     best = data.best
     lines = []
-    for label, name in (("static", "the static network of the same final size"), ("big", "the big one")):
+    for label in ("static", "big"):
         trial = data.labelled(label)
         ours, theirs = best.last(data.metric) if best else None, trial.last(data.metric) if trial else None
-        if ours is not None and theirs is not None:
+        if best and trial and ours is not None and theirs is not None:
+            name = "the big one" if label == "big" else f"the static network of {final_size(best, trial)}"
             lines.append(f"{metric_difference(data.metric, ours - theirs)} against {name}")
     intro = f"Best grown-and-pruned network: {'; '.join(lines)}. One seed each: small differences can be chance."
     return _section("Was growing and pruning worth it?", intro, _card(comparison_table(data)))

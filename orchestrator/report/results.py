@@ -76,6 +76,7 @@ def _trial_row(status: TrialStatus, params: Mapping[str, Any]) -> dict[str, Any]
     return {
         "trial": status.id,
         "label": status.label,
+        "compared_with": status.compared_with,
         "state": status.state,
         "epoch": status.epoch,
         "best": status.best,

@@ -81,13 +81,25 @@ def _rank(data: ReportData, trial: TrialData) -> tuple[bool, float]:
     return value is None, 0.0 if value is None else -value if data.mode == "max" else value
 
 
-NAMES = {"static": "static, same final size, from scratch", "big": "big, never changed"}
+def final_size(best: TrialData, static: TrialData) -> str:
+    """Which size of the best network the static one has: its last one, unless that was not to be had."""
+    epoch, last = static.compared_epoch, best.last("epoch")
+    return "the same final size" if epoch is None or last is None or epoch == last else f"the size after epoch {epoch}"
+
+
+def _name(best: TrialData, trial: TrialData, outdated: bool) -> str:
+    owner = trial.compared_with or "an earlier best"
+    if trial.label == "static":
+        size = final_size(best, trial).removeprefix("the ")
+        return f"static, final size of {owner}, from scratch" if outdated else f"static, {size}, from scratch"
+    of = f", with the settings of {owner}" if outdated else ""
+    return f"big, never changed{of}" if trial.label == "big" else f"grown and pruned ({trial.id})"
 
 
 def comparison_table(data: ReportData) -> str:
     """The best network beside the compared ones; empty where there are none."""
     best = data.best
-    compared = [t for t in (data.labelled("static"), data.labelled("big")) if t is not None]
+    compared = [*(t for t in (data.labelled("static"), data.labelled("big")) if t is not None), *data.outdated]
     if best is None or not compared:
         return ""
     test = metric_name(_test(data.metric)) if best.last(_test(data.metric)) is not None else None
@@ -96,7 +108,7 @@ def comparison_table(data: ReportData) -> str:
     heads += [("parameters", True), ("FLOPs a forward", True), ("training compute", True)]
     rows = []
     for trial in (best, *compared):
-        name = NAMES.get(trial.label or "", f"grown and pruned ({trial.id})")
+        name = _name(best, trial, trial in data.outdated)
         rows.append((_compared(data, best, trial, name, test is not None), "best" if trial is best else None))
     return table(heads, rows)
 

@@ -17,15 +17,15 @@ from coppice.methods.network import Network
 from coppice.orchestrator.config.models import TrialSpec
 
 
-def static(best: TrialSpec, checkpoint: Path) -> TrialSpec:
-    """The trial that trains the architecture of `checkpoint` from scratch."""
-    return best.model_copy(update={"adaptations": (), "architecture": checkpoint, "label": "static"})
+def static(best: TrialSpec, checkpoint: Path, name: str | None = None) -> TrialSpec:
+    """The trial that trains the architecture of `checkpoint`, one of the best trial's, from scratch; `name`: that trial's."""
+    return best.model_copy(update={"adaptations": (), "architecture": checkpoint, "label": "static", "compared_with": name})
 
 
-def big(best: TrialSpec, network_args: Mapping[str, Any]) -> TrialSpec:
-    """The trial that trains the task's network with these arguments changed."""
+def big(best: TrialSpec, network_args: Mapping[str, Any], name: str | None = None) -> TrialSpec:
+    """The trial that trains the task's network with these arguments changed; `name`: the best trial's."""
     task = best.task.model_copy(update={"network_args": {**best.task.network_args, **network_args}})
-    return best.model_copy(update={"adaptations": (), "task": task, "label": "big"})
+    return best.model_copy(update={"adaptations": (), "task": task, "label": "big", "compared_with": name})
 
 
 def reinitialise(network: Network, seed: int) -> None:
