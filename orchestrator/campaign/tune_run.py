@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from coppice.orchestrator.campaign.comparisons import missing_comparisons
+from coppice.orchestrator.campaign.decisions import take_up, trial_scheduler
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.progress import Progress, ProgressCallback
 from coppice.orchestrator.campaign.sampler import Sampler
@@ -22,7 +23,6 @@ from coppice.orchestrator.operations.gauges import Gauges
 from coppice.orchestrator.operations.status import StatusBoard
 from coppice.orchestrator.placement.catalog import placed
 from coppice.orchestrator.placement.open_placement import OpenPlacement
-from coppice.scheduler.trials import build_trial_scheduler, replay, stop_at
 
 PROGRESS_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
@@ -35,18 +35,16 @@ def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | N
     jobs = spec.placement.name != "local"
     if not jobs:
         ledger.interrupt()
-    entries = ledger.entries()
+    scheduler = trial_scheduler(spec)
+    entries = take_up(spec, folder, scheduler)
     sampler = Sampler(spec)
     sampler.restore(entries)
-    named = spec.search.trial_scheduler
-    trial_scheduler = build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
-    replay(trial_scheduler, {e.id: e.reports for e in entries if e.number is not None})
-    search = TuneSearch(spec, ledger, entries, sampler, lambda: missing_comparisons(spec, folder), stop_at(trial_scheduler))
+    search = TuneSearch(spec, ledger, entries, sampler, lambda: missing_comparisons(spec, folder), scheduler.stop_at)
     interrupt = Interrupt(lambda: cancelled(folder))
     if not search.complete:
         with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
             search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
-            _TuneRun(search, trial_scheduler, interrupt, _callback(spec, folder, on_progress)).start(folder, place)
+            _TuneRun(search, scheduler, interrupt, _callback(spec, folder, on_progress)).start(folder, place)
     if not search.complete:
         if not jobs:
             ledger.interrupt()

@@ -11,6 +11,7 @@ from ray.tune.experiment import Experiment
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
+from coppice.orchestrator.campaign.decisions import why_stopped
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.trials import Sample, TrialRecord, TrialRecords
@@ -29,7 +30,8 @@ class TuneSearch(SearchAlgorithm):
         limit: how many trials may be under way; no value is sampled before its trial can start.
 
     Args:
-        entries: what the ledger holds. Jobs may write while they are read, so they are read once for everything that must agree.
+        entries: what the ledger holds, as the scheduler knows it. Jobs may write
+            while they are read, so they are read once for everything that must agree.
         comparisons: called once when the search has ended, returns (name, spec) of trials outside it.
     """
 
@@ -163,8 +165,8 @@ class TuneSearch(SearchAlgorithm):
             return "failed"
         if result.get("finished"):
             return "finished"
-        spent = next((f"{k} >= {v:g}" for k, v in self._stop_at.items() if result.get(k, 0) >= v), None)
-        self._ledger.mark(trial_id, "stopped", result, reason=spent or f"stopped by {self._spec.search.trial_scheduler.name}")
+        why = why_stopped(self._stop_at, self._spec.search.trial_scheduler.name, result)
+        self._ledger.mark(trial_id, "stopped", result, reason=why)
         return "stopped"
 
 

@@ -165,6 +165,11 @@ class CampaignFolder:
         return self.path / "tune"
 
     @property
+    def decisions(self) -> Path:
+        """What the trial scheduler decided on each report, in that order."""
+        return self.path / "decisions.jsonl"
+
+    @property
     def results(self) -> Path:
         """The Parquet tables: trials, reports, events."""
         return self.path / "results"

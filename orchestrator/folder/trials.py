@@ -46,6 +46,7 @@ class TrialRecord:
         sampling: what the sampler needs to remember the trial (JSON).
         state: as `TrialStatus.state`.
         reports: numbers of each epoch, oldest first.
+        times: when each was made, seconds since 1970.
     """
 
     id: str
@@ -55,6 +56,7 @@ class TrialRecord:
     sampling: dict[str, Any]
     state: str
     reports: tuple[dict[str, float], ...]
+    times: tuple[float, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -77,9 +79,10 @@ class TrialRecords:
         trial = self.folder.trial(name)
         params = read_json(trial.params)
         events = read_events(trial.events)
-        reports = tuple(numbers(e) for e in events if e["type"] == "metrics")
+        metrics = [e for e in events if e["type"] == "metrics"]
+        reports, times = tuple(map(numbers, metrics)), tuple(float(e["time"]) for e in metrics)
         state = state_of(events)
-        return TrialRecord(name, params["number"], params["spec"], params["params"], params["sampling"], state, reports)
+        return TrialRecord(name, params["number"], params["spec"], params["params"], params["sampling"], state, reports, times)
 
     def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, sample: Sample | None = None) -> None:
         """Write down a new trial before anything of it runs."""

@@ -8,9 +8,9 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from coppice.scheduler.trials.asha import Asha, build_asha
-from coppice.scheduler.trials.persistence import replay
+from coppice.scheduler.trials.decisions import DecidedOnce, Decision, replay
 
-__all__ = ["Asha", "TRIAL_SCHEDULERS", "build_trial_scheduler", "replay", "stop_at"]
+__all__ = ["Asha", "DecidedOnce", "Decision", "TRIAL_SCHEDULERS", "build_trial_scheduler", "replay"]
 
 
 def build_none(arguments: Mapping[str, Any], metric: str, mode: str) -> TrialScheduler:
@@ -27,7 +27,7 @@ def build_none(arguments: Mapping[str, Any], metric: str, mode: str) -> TrialSch
 TRIAL_SCHEDULERS: dict[str, Callable[[Mapping[str, Any], str, str], TrialScheduler]] = {"none": build_none, "asha": build_asha}
 
 
-def build_trial_scheduler(name: str, arguments: Mapping[str, Any], metric: str, mode: str) -> TrialScheduler:
+def build_trial_scheduler(name: str, arguments: Mapping[str, Any], metric: str, mode: str) -> DecidedOnce:
     """The trial scheduler called `name`, comparing `metric` in `mode` (`max` or `min`).
 
     Raises:
@@ -35,9 +35,4 @@ def build_trial_scheduler(name: str, arguments: Mapping[str, Any], metric: str, 
     """
     if name not in TRIAL_SCHEDULERS:
         raise ValueError(f"search.scheduler must be one of {sorted(TRIAL_SCHEDULERS)}, but got {name!r}.")
-    return TRIAL_SCHEDULERS[name](arguments, metric, mode)
-
-
-def stop_at(trial_scheduler: TrialScheduler) -> dict[str, float]:
-    """The amounts at which every trial of the search ends, by the reported name; empty where there are none."""
-    return getattr(trial_scheduler, "stop_at", {})
+    return DecidedOnce(TRIAL_SCHEDULERS[name](arguments, metric, mode))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler
 
 ARGUMENTS = ("max_compute", "grace_compute", "max_epochs", "grace_epochs", "reduction_factor")
 
 
 class Asha(ASHAScheduler):
-    """Successive halving that leaves labelled trials alone: comparisons neither fill the rungs nor are stopped.
+    """Successive halving without brackets.
 
     A report counts for the highest rung that it reaches and no earlier one, so a trial that leaps rungs as its network grows
     is not judged there later; the largest budget is a criterion of its own (`stop_at`).
@@ -38,17 +37,6 @@ class Asha(ASHAScheduler):
             stop_last_trials=False,
         )
         self.stop_at = {clock: maximum}
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
-        """Whether the trial goes on."""
-        if trial.config.get("label"):
-            return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, trial, result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict) -> None:
-        """Let the last report count."""
-        if not trial.config.get("label"):
-            super().on_trial_complete(tune_controller, trial, result)
 
     def rungs(self) -> dict[float, dict[str, float]]:
         """Score by trial of each rung, by its amount; scores are negated where the mode is `min`."""

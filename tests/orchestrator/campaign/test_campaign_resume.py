@@ -75,7 +75,7 @@ def test_rungs_are_the_same_after_an_interruption(tmp_path: Path) -> None:
         entries = TrialRecords(CampaignFolder(tmp_path / name)).entries()
         scheduler = build_trial_scheduler("asha", ASHA["asha"], "val_accuracy", "max")
         replay(scheduler, {e.id: e.reports for e in entries})
-        rungs.append(scheduler.rungs())
+        rungs.append(scheduler.scheduler.rungs())
         states.append([(e.id, e.state, len(e.reports)) for e in entries])
     assert rungs[0] == rungs[1]
     assert states[0] == states[1]
