@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,16 +48,30 @@ class Network:
         self.masks = settle(self.module, self.masks)
 
     def graph(self) -> Graph:
-        """The traced graph of the module as it is now."""
+        """The traced graph of the module as it is now.
+
+        Raises:
+            ValueError: there are no example inputs, but the forward takes some.
+        """
         if self._graph is None:
+            self._require_inputs()
             self._graph = trace(self.module, self.example_inputs)
         return self._graph
 
     def elements(self) -> tuple[Element, ...]:
-        """Every element of the module as it is now."""
+        """Every element of the module as it is now; errors as those of `graph`."""
         if self._elements is None:
             self._elements = tuple(find_elements(self.module, self.example_inputs, graph=self.graph()))
         return self._elements
+
+    def _require_inputs(self) -> None:
+        needed = [p.name for p in inspect.signature(self.module.forward).parameters.values()
+                  if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if needed and not self.example_inputs:
+            raise ValueError(
+                f"a network must have example inputs for its elements to be found, but has none; its forward takes "
+                f"{', '.join(needed)}: give example_inputs to Network, rebuild or load_network."
+            )
 
     def element(self, name: str) -> Element:
         """The element called `name`.

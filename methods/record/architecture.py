@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from coppice.methods.network import Network
+from coppice.methods.record import examples
 from coppice.methods.record.factory import ArchitectureError, build, import_factory
 from coppice.methods.surgery import layers
 from coppice.methods.surgery.resize import follow_shapes
@@ -58,13 +59,13 @@ def record(network: Network) -> dict[str, Any]:
 
     Keys: `format`, `torch`, `factory`, `base_hash` (names and shapes of the factory's module), `edits` (inserted and removed
     modules, in order), `shapes` (changed tensors), `attributes` (`module|name`), `requires_grad` (changed parameters), `masks`
-    (names), `lineage`.
+    (names), `lineage`, `example_inputs` (shape and dtype of each, where they are tensors).
     """
     own, edited, trained = _base(network.factory, json.dumps(dict(network.arguments)), json.dumps(network.edits))
     live = _shapes(network.module)
     return {
         "format": FORMAT,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "factory": {"reference": network.factory, "arguments": dict(network.arguments)},
         "base_hash": _hash(own),
         "edits": list(network.edits),
@@ -73,6 +74,7 @@ def record(network: Network) -> dict[str, Any]:
         "requires_grad": {n: p.requires_grad for n, p in network.module.named_parameters() if trained.get(n) != p.requires_grad},
         "masks": sorted(network.masks),
         "lineage": list(network.lineage),
+        "example_inputs": examples.described(network.example_inputs),
     }
 
 
@@ -94,7 +96,7 @@ def rebuild(
     Args:
         saved: what `record` made.
         tensors: what `tensors_of` made, or a safetensors file with it.
-        example_inputs: for the rebuilt network.
+        example_inputs: for the rebuilt network; without them zeros of the recorded shapes.
         device: where it will live.
 
     Raises:
@@ -122,6 +124,7 @@ def rebuild(
     module.to(device)
     placed = {n: m.to(device) for n, m in masks.items()}
     edits, attributes, lineage = list(saved["edits"]), dict(saved["attributes"]), list(saved["lineage"])
+    example_inputs = example_inputs or examples.zeros(saved.get("example_inputs", []), device)
     return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage)
 
 

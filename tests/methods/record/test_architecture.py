@@ -242,3 +242,29 @@ def test_an_optimizer_of_another_network_is_refused() -> None:
     n = network()
     with pytest.raises(ValueError, match="must be a parameter of the network, but one of shape"):
         optimizer_state(torch.optim.SGD(nn.Linear(2, 3).parameters(), 0.1), n.module)
+
+
+def test_elements_are_found_without_example_inputs_being_given(saved: Saved) -> None:
+    n, written, tensors = saved
+    assert written["example_inputs"] == [{"shape": [6, 5], "dtype": "int64"}]
+    again = rebuild(written, tensors)
+    assert [e.name for e in again.elements()] == [e.name for e in n.elements()]
+
+
+def test_a_record_of_before_asks_for_example_inputs(saved: Saved) -> None:
+    _, written, tensors = saved
+    again = rebuild({k: v for k, v in written.items() if k != "example_inputs"}, tensors)
+    with pytest.raises(ValueError, match="must have example inputs .* its forward takes x: give example_inputs to"):
+        again.elements()
+
+
+@pytest.mark.parametrize("wrong", [[{"shape": [-1], "dtype": "int64"}], [{"shape": [1], "dtype": "evil"}], 3, [{}], [[]]])
+def test_damaged_example_inputs_are_named(saved: Saved, wrong: Any) -> None:
+    _, written, tensors = saved
+    with pytest.raises(ArchitectureError, match="example_inputs must be a list of"):
+        rebuild({**written, "example_inputs": wrong}, tensors)
+
+
+def test_a_record_can_be_loaded_as_weights_only(saved: Saved, tmp_path: Path) -> None:
+    torch.save({"record": record(saved[0])}, tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["record"] == record(saved[0])
