@@ -254,7 +254,7 @@ def test_elements_are_found_without_example_inputs_being_given(saved: Saved) -> 
 def test_a_record_of_before_asks_for_example_inputs(saved: Saved) -> None:
     _, written, tensors = saved
     again = rebuild({k: v for k, v in written.items() if k != "example_inputs"}, tensors)
-    with pytest.raises(ValueError, match="must have example inputs .* its forward takes x: give example_inputs to"):
+    with pytest.raises(ValueError, match=r"must have example inputs .* its forward takes x: give example_inputs to"):
         again.elements()
 
 
