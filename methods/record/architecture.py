@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from coppice.methods.network import Network
 from coppice.methods.record import examples
-from coppice.methods.record.factory import ArchitectureError, build, import_factory
+from coppice.methods.record.factory import ArchitectureError, build, import_factory, require_trusted_factory
 from coppice.methods.surgery import layers
 from coppice.methods.surgery.resize import follow_shapes
 from coppice.methods.surgery.tensors import get_tensor, set_tensor, tied_names
@@ -90,22 +90,29 @@ def rebuild(
     *,
     example_inputs: tuple[Any, ...] = (),
     device: torch.device | str = "cpu",
+    trust: Collection[str] = (),
 ) -> Network:
     """The network of a record, bit by bit, in the mode that its factory leaves it in.
+
+    A record names the function that builds its network, so one from somebody else decides what is run here: it may name our own
+    networks, and those of packages that you trust.
 
     Args:
         saved: what `record` made.
         tensors: what `tensors_of` made, or a safetensors file with it.
         example_inputs: for the rebuilt network; without them zeros of the recorded shapes.
         device: where it will live.
+        trust: packages whose functions the record may have called, such as `["mynets"]`; see `coppice.trust.require_trusted`.
 
     Raises:
+        Untrusted: its factory is in none of these; nothing was imported.
         ArchitectureError: unknown format, a factory that makes something else now, or tensors that do not fit.
     """
     saved = _upgraded(saved)
     _check_keys(saved)
     held = dict(load_file(tensors)) if isinstance(tensors, (str, Path)) else dict(tensors)
     reference, arguments = saved["factory"]["reference"], dict(saved["factory"]["arguments"])
+    require_trusted_factory(reference, trust)
     with torch.random.fork_rng(devices=[]):
         module = build(reference, arguments)
         if _hash(_shapes(module)) != saved["base_hash"]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import nn
 
 from coppice.references import UnresolvedName, resolve
+from coppice.trust import require_trusted
+
+OURS = "coppice.methods.networks"
+"""The package whose factories every record may name."""
 
 
 class ArchitectureError(ValueError):
@@ -43,3 +47,20 @@ def build(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise ArchitectureError(f"factory {reference!r} must return a torch.nn.Module, but returned a {type(made).__name__}.")
     return made
+
+
+def require_trusted_factory(reference: str, trust: Collection[str]) -> None:
+    """Check that a record may have this factory called; nothing is imported before that is certain.
+
+    Args:
+        reference: `package.module:attribute`, as the record says.
+        trust: see `coppice.trust.require_trusted`.
+
+    Raises:
+        Untrusted: it may not.
+        ArchitectureError: it may, but it is not there.
+    """
+    try:
+        require_trusted("network", reference, OURS, trust)
+    except UnresolvedName as error:
+        raise ArchitectureError(str(error)) from error

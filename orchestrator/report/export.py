@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from coppice.methods.record.architecture import rebuild
+from coppice.methods.record.factory import OURS
 from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.folder.files import write_atomic
 from coppice.orchestrator.folder.layout import CHECKPOINTS
@@ -26,7 +27,7 @@ From `{source}`: {summary}
 (`{factory}`) importable:
 
     import coppice
-    network = coppice.load_network(".")  # this folder
+    network = coppice.load_network("."{trust})  # this folder
     model = network.module.eval()  # a plain torch.nn.Module
 {program}"""
 PROGRAM_TEXT = """
@@ -47,7 +48,9 @@ class Exported:
     files: tuple[str, ...]
 
 
-def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, ...] | None = None) -> Exported:
+def export(
+    trial: Path, target: Path, summary: str, *, input_shape: tuple[int, ...] | None = None, trust: Collection[str] = ()
+) -> Exported:
     """Copy the newest valid checkpoint's network of a trial into `target`.
 
     Where the trial kept an exponential moving average of the network, that is what is copied: its metrics are the trial's.
@@ -57,8 +60,10 @@ def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, .
         target: folder to write into; files of an earlier export there are replaced.
         summary: how good the network is, in a sentence, for the README.
         input_shape: shape of one sample; when given, a `torch.export` program is written as well.
+        trust: packages whose functions may be called to build the network for that.
 
     Raises:
+        Untrusted: the program needs the network, which is built by code that is neither ours nor trusted.
         ValueError: the trial has no checkpoint, or its forward cannot be exported by `torch.export`.
         CheckpointError: its checkpoints are damaged.
     """
@@ -70,13 +75,14 @@ def export(trial: Path, target: Path, summary: str, *, input_shape: tuple[int, .
     target.mkdir(parents=True, exist_ok=True)
     files = [checkpoints.ARCHITECTURE, checkpoints.MODEL]
     if input_shape is not None:
-        _write_program(checkpoint.architecture, tensors, input_shape, target / PROGRAM)
+        _write_program(checkpoint.architecture, tensors, input_shape, target / PROGRAM, trust)
         files.append(PROGRAM)
     write_atomic(target / checkpoints.ARCHITECTURE, json.dumps(checkpoint.architecture, indent=1).encode())
     write_atomic(target / checkpoints.MODEL, save(tensors))
     program = PROGRAM_TEXT if input_shape is not None else ""
     factory = checkpoint.architecture["factory"]["reference"]
-    text = TEXT.format(name=trial.name, source=newest[0], summary=summary, factory=factory, program=program)
+    package = "" if factory.startswith(OURS) else f', trust=["{factory.partition(".")[0].partition(":")[0]}"]'
+    text = TEXT.format(name=trial.name, source=newest[0], summary=summary, factory=factory, program=program, trust=package)
     write_atomic(target / README, text.encode())
     return Exported(trial.name, summary, target, (*files, README))
 
@@ -87,9 +93,11 @@ def evaluated_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: averages.get(name, tensor) for name, tensor in checkpoints.own_tensors(tensors).items()}
 
 
-def _write_program(architecture: dict[str, Any], tensors: dict[str, Tensor], input_shape: tuple[int, ...], path: Path) -> None:
+def _write_program(
+    architecture: dict[str, Any], tensors: dict[str, Tensor], input_shape: tuple[int, ...], path: Path, trust: Collection[str]
+) -> None:
     example = torch.zeros(2, *input_shape)
-    module = rebuild(architecture, tensors, example_inputs=(example,)).module.eval()
+    module = rebuild(architecture, tensors, example_inputs=(example,), trust=trust).module.eval()
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:

@@ -36,13 +36,18 @@ def _dataset(name: str, data_dir: Path | None, arguments: str, device: str) -> D
     return load_dataset(name, data_dir, **json.loads(arguments)).to(device)
 
 
-def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
-    """The data set, on the trial's device (kept in memory for the next trial of the process), and the loss.
+def build_dataset(spec: TrialSpec) -> Dataset:
+    """The data set, on the trial's device; kept in memory for the next trial of the process.
 
     The split into training and validation data is the same for all trials of a campaign: it does not depend on the trial's seed.
     """
     task = spec.task
-    dataset = _dataset(task.dataset, task.data_dir, json.dumps(task.dataset_args, sort_keys=True), str(device_of(spec)))
+    return _dataset(task.dataset, task.data_dir, json.dumps(task.dataset_args, sort_keys=True), str(device_of(spec)))
+
+
+def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
+    """The data set, see `build_dataset`, and the loss."""
+    dataset, task = build_dataset(spec), spec.task
     return dataset, loss_for(dataset, None if task.loss is None else {task.loss.name: task.loss.arguments})
 
 
@@ -66,8 +71,8 @@ def _examples(dataset: Dataset) -> tuple[torch.Tensor, ...]:
 
 def restore_network(checkpoint: Checkpoint, dataset: Dataset, spec: TrialSpec) -> Network:
     """The network of a checkpoint, on the trial's device."""
-    tensors = own_tensors(checkpoint.tensors)
-    return rebuild(checkpoint.architecture, tensors, example_inputs=_examples(dataset), device=device_of(spec))
+    tensors, trust = own_tensors(checkpoint.tensors), [network_reference(spec.task.network)]
+    return rebuild(checkpoint.architecture, tensors, example_inputs=_examples(dataset), device=device_of(spec), trust=trust)
 
 
 def count_flops(network: Network) -> float:
