@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coppice.moved_references import MOVED
+from coppice.user_code import what_went_wrong
 
 
 class UnresolvedName(ValueError):
@@ -62,8 +63,12 @@ def _imported(kind: str, reference: str) -> Any:
     module, _, attribute = reference.partition(":")
     try:
         thing: Any = importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UnresolvedName(f"{kind} {reference!r}: {module} must be importable, but {error}; check PYTHONPATH.") from error
+    except (Exception, SystemExit) as error:  # a module of the user's may do anything
+        raise UnresolvedName(
+            f"{kind} {reference!r}: {module} must be importable, but raised {what_went_wrong(error)}; mend it there."
+        ) from error
     for part in attribute.split("."):
         if not hasattr(thing, part):
             near = [n for n in vars(thing) if not n.startswith("_")][:20]

@@ -11,6 +11,14 @@ import sys
 
 
 def search_working_directory() -> None:
-    """Let this process find modules of the working directory, last of all, unless it finds them already."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    """Let this process find modules of the working directory, last of all, unless it finds them already.
+
+    Raises:
+        FileNotFoundError: the working directory was deleted.
+    """
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("the current folder must exist, but was deleted; go to another one.") from None
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)

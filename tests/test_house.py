@@ -18,6 +18,8 @@ LATE = {
     "coppice.orchestrator.placement.jobs": "imports ray",
     "coppice.orchestrator.placement.pool": "imports ray",
     "coppice.orchestrator.campaign.tune_run": "imports ray",
+    "coppice.orchestrator.cli.commands": "the command receives signals before anything that takes long is imported",
+    "coppice.orchestrator.cli.output": "likewise",
     "coppice.orchestrator.planning.load": "imports torch; coppice doctor must run where PyTorch does not",
 }
 """What may be imported inside a function, and why. Everything else stands at the top of its file."""

@@ -105,9 +105,9 @@ def _show(findings: Sequence[Finding]) -> None:
     width = out.width if out.is_terminal else max(shutil.get_terminal_size().columns, 120)
     checks = max(len(f.check) for f in findings)
     for finding in findings:
-        out.print("\n".join(_lines(finding, checks, max(width, 60))), markup=False, soft_wrap=True)
+        out.print("\n".join(_lines(finding, checks, max(width, 60))), soft_wrap=True)
     problems, warnings = (sum(f.level == level for f in findings) for level in ("problem", "warning"))
-    out.print(f"{plural(len(findings), 'check')}: {plural(problems, 'problem')}, {plural(warnings, 'warning')}.", markup=False)
+    out.print(f"{plural(len(findings), 'check')}: {plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
     if any(f.check == "slurm" and f.level == "ok" for f in findings) and not any(f.check.startswith("node") for f in findings):
         say("No compute node was looked at; --on-node does, with a tiny job.")
 

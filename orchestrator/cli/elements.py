@@ -109,7 +109,7 @@ def _show(network: Network, elements: Sequence[Element], probed: bool) -> None:
     permissible = ", ".join(f"{count} {level}" for level, count in counts.items()) or "nothing"
     frozen = sum(not e.permissible for e in elements)
     line = f"{network.num_parameters():,} parameters. May change: {permissible}. May not: {frozen}."
-    console().print(line, markup=False, soft_wrap=True)
+    console().print(line, soft_wrap=True)
     if not counts:
         say("Nothing in this network may change; the notes say why.")
 

@@ -8,7 +8,6 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from coppice.orchestrator.cli.output import messages
@@ -61,7 +60,7 @@ class Progress:
         if lines:
             self._shown_at = now
             for line in lines:
-                self._screen.print(escape(line), soft_wrap=True)
+                self._screen.print(Text(line), soft_wrap=True)
 
     def _summary(self) -> str:
         return summary(self.statuses, self._metric, self._mode)

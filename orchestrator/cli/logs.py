@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from coppice.orchestrator.cli.options import Folder
-from coppice.orchestrator.cli.output import console
+from coppice.orchestrator.cli.output import console, print_json_text
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.job_logs import Piece, TrialLog
 from coppice.orchestrator.report.numbers import metric_value, short, whole
@@ -47,9 +47,9 @@ def _show(pieces: Iterable[Piece], as_json: bool) -> None:
     out = console()
     for piece in pieces:
         if not as_json:
-            out.print(_line(piece), markup=False, soft_wrap=True)
+            out.print(_line(piece), soft_wrap=True)
         elif piece.kind == "event":
-            out.print(json.dumps(piece.content), markup=False, soft_wrap=True)
+            print_json_text(json.dumps(piece.content))
 
 
 def _line(piece: Piece) -> str:

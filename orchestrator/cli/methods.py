@@ -22,7 +22,7 @@ def methods(
         print_json([e.to_json() for e in shown])
     elif full or name is not None:
         for entry in shown:
-            console().print(entry.in_full(), markup=False, soft_wrap=True)
+            console().print(entry.in_full(), soft_wrap=True)
     else:
         heads = ("name", "kind", "level", "function", "usual when / where", "why")
         show(plain_table(heads, [e.cells() for e in shown]))

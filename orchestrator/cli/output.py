@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from coppice.user_code import frames_text, users_frames, what_went_wrong
 
 OK, TRIALS_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3
 OURS = ("coppice",)
 EXPECTED = (ValueError, KeyError, ImportError, OSError, RuntimeError)
 """Types that our own errors have; see `is_ours`."""
+STDOUT, STDERR = 1, 2
+_RESULTS: list[TextIO] = []
+"""Where results go, once `keep_results_apart` was called."""
 
 
 def console() -> Console:
-    """Standard output: results, which scripts may read."""
-    return Console(soft_wrap=False, highlight=False)
+    """Standard output: results, which scripts may read. Text is text: no markup, no names of emoji."""
+    return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
 def messages() -> Console:
-    """Standard error: progress, hints, errors."""
-    return Console(stderr=True, highlight=False)
+    """Standard error: progress, hints, errors. Text is text, as on standard output."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(message: str) -> None:
     """A hint on standard error; it is not wrapped, so that paths can be copied."""
-    messages().print(escape(message), soft_wrap=True)
+    messages().print(message, soft_wrap=True)
+
+
+def write_what_can_be_written() -> None:
+    """Characters that the terminal's or the file's encoding lacks are written as `\\u2192`, where Python would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def keep_results_apart() -> None:
+    """From now on standard output takes the results alone: what anybody else prints there goes to standard error.
+
+    Code of the user's prints when it is imported, called and unloaded, libraries in C too, so this lasts until the process ends.
+    """
+    sys.stdout.flush()
+    _RESULTS.append(io.TextIOWrapper(io.FileIO(os.dup(STDOUT), "w"), encoding="utf-8"))
+    os.dup2(STDERR, STDOUT)
+    sys.stdout = sys.stderr
 
 
 def command(*words: object) -> str:
@@ -43,7 +68,14 @@ def command(*words: object) -> str:
 
 def print_json(value: Any) -> None:
     """`value` as JSON on standard output; numbers that JSON does not know become null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=1, default=str) + "\n")
+    print_json_text(json.dumps(_finite(value), indent=1, default=str))
+
+
+def print_json_text(text: str) -> None:
+    """What is JSON already, as a line on standard output."""
+    results = _RESULTS[-1] if _RESULTS else sys.stdout
+    results.write(text + "\n")
+    results.flush()
 
 
 def _finite(value: Any) -> Any:
@@ -59,9 +91,9 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Se
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for head in heads:
         right = head in numbers
-        table.add_column(head, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        table.add_column(Text(head), justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -86,6 +118,16 @@ def show(table: Table) -> None:
     if not out.is_terminal:
         out.width = max(out.width, 200)
     out.print(table)
+
+
+def explained(error: BaseException) -> str | None:
+    """What to say of an error in place of a traceback; None where nobody but us can know what it means."""
+    if is_ours(error):
+        return message_of(error)
+    if users_frames(error):
+        what = f"your own code raised {what_went_wrong(error)}:\n{frames_text(error)}"
+        return f"{what}\nMend it there; COPPICE_TRACEBACK=1 shows all frames."
+    return None
 
 
 def is_ours(error: BaseException) -> bool:

@@ -48,7 +48,7 @@ def _from_folder(folder: Path) -> list[TrialStatus]:
 
 
 def _print(line: str) -> None:
-    console().print(line, markup=False, soft_wrap=True)
+    console().print(line, soft_wrap=True)
 
 
 def _show_jobs(view: Overview, metric: str) -> None:

@@ -81,7 +81,7 @@ def _show(usage: CampaignUsage, most: int) -> None:
     rows = [[row[i] for i in columns] for row in map(_cells, _rows(usage, most))]
     show(fitting_table(heads, rows, numbers, OPTIONAL))
     for note in (*_unmeasured(usage), *usage.notes):
-        console().print(note, markup=False, soft_wrap=True)
+        console().print(note, soft_wrap=True)
 
 
 def _rows(usage: CampaignUsage, most: int) -> list[Usage]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy
 
+from coppice.user_code import is_users
+
 
 def _current_umask() -> int:
     current = os.umask(0)
@@ -73,11 +75,8 @@ class ProcessState:
 
 
 def _is_users(name: str) -> bool:
-    """Whether a module is Python source outside the interpreter, its installed packages and this project."""
-    file = getattr(sys.modules[name], "__file__", None) or ""
-    ours = name.split(".", 1)[0] == "coppice"
-    installed = file.startswith((sys.prefix, sys.base_prefix)) or "site-packages" in file
-    return file.endswith(".py") and not ours and not installed and name != "__main__"
+    """Whether a module that is loaded is the user's own, and not the program itself."""
+    return name != "__main__" and is_users(name, getattr(sys.modules[name], "__file__", None) or "")
 
 
 def _torch_settings() -> dict[str, Any]:

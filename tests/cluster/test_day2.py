@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coppice.orchestrator.campaign import run
-from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder

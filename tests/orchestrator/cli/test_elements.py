@@ -6,7 +6,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.cli.commands import app
 
 RUNNER = CliRunner()
 FLAT = ("elements", "tests.support.zoo:flatnet", "--input", "1,3,32,32")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coppice.orchestrator.cli import main
-from coppice.orchestrator.cli.main import COMMANDS, HIDDEN, function_of, help_of
+from coppice.orchestrator.cli import commands
+from coppice.orchestrator.cli.commands import COMMANDS, HIDDEN, function_of, help_of
 from coppice.orchestrator.cli.output import command, is_ours, message_of
 from tests.support.folders import campaign_folder
 
@@ -45,18 +45,18 @@ def test_the_help_of_a_command_is_its_docstring(name: str) -> None:
 
 
 def test_every_module_with_a_command_is_named() -> None:
-    folder = Path(main.__file__).parent
+    folder = Path(commands.__file__).parent
     takes_options = {p.stem for p in folder.glob("*.py") if "options import" in p.read_text()}
     assert takes_options == set(COMMANDS.values())
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert loaded_by("from coppice.orchestrator.cli.main import app\napp(['--help'], standalone_mode=False)") == set()
+    assert loaded_by("from coppice.orchestrator.cli.commands import app\napp(['--help'], standalone_mode=False)") == set()
 
 
 @pytest.mark.parametrize("name", ["status", "logs", "report", "doctor", "top", "dashboard", "cancel", "retry"])
 def test_what_looks_after_a_campaign_starts_without_torch_and_ray(name: str) -> None:
-    code = f"from coppice.orchestrator.cli.main import function_of\nfunction_of({name!r})"
+    code = f"from coppice.orchestrator.cli.commands import function_of\nfunction_of({name!r})"
     assert loaded_by(code).isdisjoint({"torch", "ray", "optuna", "sklearn"})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.operations.status import status
 
 CAMPAIGN = """

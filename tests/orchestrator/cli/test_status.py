@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.cli.commands import app
 from tests.support.folders import campaign_folder
 
 RUNNER = CliRunner()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from coppice.orchestrator.cli.main import app
+from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.doctor import machine
 from coppice.orchestrator.doctor.cluster import minutes
 from coppice.orchestrator.doctor.folder import check_folder, paths, quotas
