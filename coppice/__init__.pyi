@@ -99,11 +99,11 @@ from coppice.methods.selection.weights import ErdosRenyi as ErdosRenyi
 from coppice.methods.selection.weights import Uniform as Uniform
 from coppice.methods.surgery.followers import EmaFollower as EmaFollower
 from coppice.methods.surgery.followers import OptimizerFollower as OptimizerFollower
-from coppice.orchestrator.campaign.run import resume as resume
-from coppice.orchestrator.campaign.run import run as run
 from coppice.orchestrator.config.models import Campaign as Campaign
 from coppice.orchestrator.operations.status import status as status
 from coppice.orchestrator.planning.load import load_campaign as load_campaign
+from coppice.orchestrator.planning.start import resume as resume
+from coppice.orchestrator.planning.start import run as run
 from coppice.orchestrator.report.networks import load_network as load_network
 from coppice.orchestrator.report.results import results as results
 from coppice.orchestrator.tasks.dataset import Dataset as Dataset

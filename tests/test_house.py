@@ -20,6 +20,7 @@ LATE = {
     "coppice.orchestrator.campaign.tune_run": "imports ray",
     "coppice.orchestrator.cli.commands": "the command receives signals before anything that takes long is imported",
     "coppice.orchestrator.cli.output": "likewise",
+    "coppice.orchestrator.campaign.decisions": "imports ray",
     "coppice.orchestrator.planning.load": "imports torch; coppice doctor must run where PyTorch does not",
 }
 """What may be imported inside a function, and why. Everything else stands at the top of its file."""

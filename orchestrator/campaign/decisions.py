@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from coppice.orchestrator.config.models import Campaign
+from coppice.orchestrator.config.space import largest
 from coppice.orchestrator.folder.checkpoint import available
 from coppice.orchestrator.folder.events import append_event
 from coppice.orchestrator.folder.layout import CampaignFolder
@@ -33,9 +34,16 @@ def why_stopped(stop_at: Mapping[str, float], name: str, report: Mapping[str, fl
 
 
 def trial_scheduler(spec: Campaign) -> DecidedOnce:
-    """The trial scheduler of a campaign."""
-    named = spec.search.trial_scheduler
-    return build_trial_scheduler(named.name, named.arguments, spec.search.metric, spec.search.mode)
+    """The trial scheduler of a campaign.
+
+    Raises:
+        ValueError: unknown name or argument, or an argument out of range.
+    """
+    search, epochs = spec.search, largest(spec.training, "epochs")
+    named = search.trial_scheduler
+    return build_trial_scheduler(
+        named.name, named.arguments, search.metric, search.mode, None if epochs is None else int(epochs)
+    )
 
 
 def take_up(spec: Campaign, folder: CampaignFolder, scheduler: DecidedOnce) -> list[TrialRecord]:

@@ -75,11 +75,6 @@ def run(
     return Outcome(folder.path, "finished" if ended else "interrupted", tuple(board), best.id if best else None, signal)
 
 
-def resume(folder: Path | str, *, on_progress: Progress | None = None, wait_s: float = 0.0) -> Outcome:
-    """Go on with the campaign in `folder`, wherever that stands now; arguments, result and errors as those of `run`."""
-    return run(lock.load_spec(CampaignFolder(Path(folder))), resume=True, on_progress=on_progress, wait_s=wait_s)
-
-
 def _this_process() -> str:
     """For whoever wonders what holds the campaign."""
     job = os.environ.get("SLURM_JOB_ID", "")

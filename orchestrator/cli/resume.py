@@ -11,7 +11,7 @@ from coppice.orchestrator.cli.options import ResultsAsJson
 from coppice.orchestrator.cli.run import run_and_show
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
-from coppice.orchestrator.planning.load import load_campaign
+from coppice.orchestrator.planning.load import check_campaign, load_campaign
 
 
 def resume(
@@ -23,6 +23,7 @@ def resume(
     if campaign.is_dir():
         here = campaign.resolve()
         spec = load_spec(CampaignFolder(here)).model_copy(update={"name": here.name, "root": here.parent})
+        check_campaign(spec)
     else:
         spec = load_campaign(campaign)
     raise typer.Exit(run_and_show(spec, resume=True, as_json=as_json))

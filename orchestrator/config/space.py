@@ -115,6 +115,12 @@ class Space:
                         waiting.append({**above, path: option})
 
 
+def largest(tree: Any, key: str) -> float | None:
+    """The largest number that `key` of the mapping `tree` may become; None where it is none."""
+    values = [v.get(key) for v, _ in Space(tree).variants() if isinstance(v, dict)]
+    return max((v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)), default=None)
+
+
 class _Variant:
     """One way through a tree: at each distribution the option that `picks` has for its path, or the first one.
 

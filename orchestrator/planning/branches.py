@@ -33,7 +33,7 @@ def check_branches(tree: dict[str, Any]) -> Faults:
     """What is wrong with task, training and adaptations of the trials that a campaign's tree may give."""
     for resolved, places in Space({name: tree[name] for name in PARTS if name in tree}).variants():
         for place, message in _check_resolved(resolved):
-            yield _origin(place, places), message
+            yield origin(place, places), message
 
 
 def _check_resolved(resolved: dict[str, Any]) -> Faults:
@@ -61,7 +61,7 @@ def _check_part(place: Place, tree: Any, model: type[BaseModel], check: Callable
         yield from (((*place, *rest), message) for rest, message in check(spec))
 
 
-def _origin(place: Place, places: dict[Place, Place]) -> Place:
+def origin(place: Place, places: dict[Place, Place]) -> Place:
     """Where something of a resolved tree stands in the campaign file."""
     rest: Place = ()
     while place not in places:

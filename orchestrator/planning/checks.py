@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 from coppice.methods.catalog import build
@@ -14,51 +14,57 @@ from coppice.methods.networks.catalog import network_reference
 from coppice.methods.record.architecture import ArchitectureError, import_factory
 from coppice.methods.selection import Learned
 from coppice.methods.selection.amount import Amount
-from coppice.orchestrator.config.models import AdaptationSpec, Campaign, TaskSpec, TrainingSpec
+from coppice.orchestrator.config.models import AdaptationSpec, Campaign, Named, SearchSpec, TaskSpec, TrainingSpec
 from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
-from coppice.orchestrator.planning.problems import Faults, Place
+from coppice.orchestrator.placement.ray_session import prepare_environment
+from coppice.orchestrator.placement.runner import load_body
+from coppice.orchestrator.planning.problems import Faults, Place, fault_of
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES
 from coppice.orchestrator.trial.adaptation import TrialAdaptation
-from coppice.orchestrator.trial.optimizers import LR_SCHEDULES, OPTIMIZERS, lr_at, optimizer_arguments
+from coppice.orchestrator.trial.optimizers import OPTIMIZERS, optimizer_arguments, try_optimizer, try_schedule
 from coppice.references import resolve
 from coppice.scheduler.triggers import build_trigger
 
 METRICS = ("loss", "accuracy", "r2", "rmse")
 COSTS = ("parameters", "flops", "compute", "seconds", "train_loss")
+OUR_BODY = Campaign.model_fields["body"].default
+"""What runs as a trial unless the campaign names a body of its own."""
 REMOVALS = {"immediate": (), "absorb": (), "merge": (), "shrink": ("steps",)}
-TRIAL_SCHEDULERS = {"none": (), "asha": ("max_compute", "max_epochs", "grace", "reduction_factor")}
-
-
-def _error_of(call: Callable[[], Any]) -> str | None:
-    """The message of the error that a call raises, if it raises one that a user's input explains."""
-    try:
-        call()
-    except (ValueError, TypeError, KeyError, ImportError, OSError, AttributeError) as error:
-        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return None
-
-
-def _fault_of(place: Place, call: Callable[[], Any]) -> Faults:
-    """The error that a call raises, as a fault of `place`; nothing where it raises none."""
-    message = _error_of(call)
-    if message:
-        yield place, message
 
 
 def check_search(spec: Campaign) -> Faults:
     """Sampler, trial scheduler, metrics, placement and body."""
     search = spec.search
-    yield from _fault_of(("search", "sampler"), lambda: make_sampler(search, 0))
-    scheduler = search.trial_scheduler
-    yield from _check_name(("search", "scheduler"), scheduler.name, scheduler.arguments, TRIAL_SCHEDULERS)
-    known = {*COSTS, *(f"val_{m}" for m in METRICS)}
+    yield from fault_of(("search", "sampler"), lambda: make_sampler(search, 0))
+    yield from fault_of(("search", "scheduler"), lambda: _build_trial_scheduler(spec))
+    if spec.body == OUR_BODY:
+        yield from check_metrics(search, {*COSTS, *(f"val_{m}" for m in METRICS)})
+    yield from fault_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
+    yield from fault_of(("body",), lambda: _check_body(spec.body))
+
+
+def _build_trial_scheduler(spec: Campaign) -> None:
+    prepare_environment()  # Ray reads it when it is imported
+    from coppice.orchestrator.campaign.decisions import trial_scheduler
+
+    trial_scheduler(spec)
+
+
+def check_metrics(search: SearchSpec, reported: Collection[str]) -> Faults:
+    """Whether what the search goes by is among what a trial reports."""
     for place, metric in [(("search", "metric"), search.metric), *((("search", "and", m), m) for m in search.also)]:
-        if metric not in known:
-            yield place, f"must be one of {sorted(known)}, but is {metric!r}"
-    yield from _fault_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
-    yield from _fault_of(("body",), lambda: resolve("body", spec.body, {}))
+        if metric not in reported:
+            yield place, f"must be one of {sorted(reported)}, but is {metric!r}"
+
+
+def _check_body(reference: str) -> None:
+    """Raise where the body cannot be imported, or lacks what a campaign calls."""
+    body = load_body(reference)
+    lacks = [name for name in ("open", "step", "close") if not callable(getattr(body, name, None))]
+    if lacks:
+        raise ValueError(f"body {reference!r} must have open, step and close, but has no {', '.join(lacks)}.")
 
 
 def _check_name(place: Place, name: str, arguments: dict[str, Any], known: dict[str, tuple[str, ...]]) -> Faults:
@@ -72,33 +78,37 @@ def _check_name(place: Place, name: str, arguments: dict[str, Any], known: dict[
 
 
 def check_training(training: TrainingSpec) -> Faults:
-    """Optimizer and learning-rate schedule."""
+    """Optimizer and learning-rate schedule: each is built and used once."""
     optimizer = training.optimizer
     if optimizer.name not in OPTIMIZERS:
         yield ("optimizer",), f"must be one of {sorted(OPTIMIZERS)}, but is {optimizer.name!r}"
+    elif unknown := list(_unknown_arguments(optimizer)):
+        yield from unknown
     else:
-        known = optimizer_arguments(optimizer.name)
-        for key in sorted(set(optimizer.arguments) - set(known)):
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"{optimizer.name} takes {known}"
-            yield ("optimizer", optimizer.name, key), f"unknown key; {hint}"
-    message = _error_of(lambda: lr_at(training.lr_schedule, 1.0, 0.5))
-    if message:
-        yield ("lr_schedule",), f"{message} (known: {sorted(LR_SCHEDULES)})"
+        yield from fault_of(("optimizer",), lambda: try_optimizer(optimizer), f"{optimizer.name}: ")
+    yield from fault_of(("lr_schedule",), lambda: try_schedule(training.lr_schedule), f"{training.lr_schedule.name}: ")
+
+
+def _unknown_arguments(optimizer: Named) -> Faults:
+    known = optimizer_arguments(optimizer.name)
+    for key in sorted(set(optimizer.arguments) - set(known)):
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"{optimizer.name} takes {known}"
+        yield ("optimizer", optimizer.name, key), f"unknown key; {hint}"
 
 
 def check_task(task: TaskSpec) -> Faults:
     """Data set, network and loss."""
-    yield from _fault_of(("dataset",), lambda: resolve("dataset", task.dataset, DATASETS))
+    yield from fault_of(("dataset",), lambda: resolve("dataset", task.dataset, DATASETS))
     if task.data_dir is not None and not task.data_dir.expanduser().is_dir():
         yield ("data_dir",), f"must be a folder that can be read, but {str(task.data_dir)!r} is none"
-    yield from _fault_of(("network",), lambda: _check_factory(task.network, task.network_args))
+    yield from fault_of(("network",), lambda: check_factory(task.network, task.network_args))
     if task.loss is not None:
         loss = task.loss.name
-        yield from _fault_of(("loss",), lambda: resolve("loss", loss, LOSSES))
+        yield from fault_of(("loss",), lambda: resolve("loss", loss, LOSSES))
 
 
-def _check_factory(network: str, arguments: dict[str, Any]) -> None:
+def check_factory(network: str, arguments: dict[str, Any]) -> None:
     """Raise where the network's factory cannot be imported, or does not take the arguments."""
     factory = import_factory(network_reference(network))
     known = inspect.signature(factory).parameters
@@ -143,15 +153,14 @@ def _check_together(spec: AdaptationSpec) -> Faults:
 
 def check_adaptation(spec: AdaptationSpec) -> Faults:
     """Trigger, selection, method, amount and removal: each by itself, then whether they go together."""
-    yield from _fault_of(("where",), lambda: build("selection", spec.where.name, spec.where.arguments))
-    yield from _fault_of(("how",), lambda: build(spec.kind, spec.how.name, spec.how.arguments))
-    yield from _fault_of(("amount",), lambda: check_amount(spec))
-    trigger = list(_fault_of(("when",), lambda: build_trigger(spec.when.name, spec.when.arguments)))
+    yield from fault_of(("where",), lambda: build("selection", spec.where.name, spec.where.arguments))
+    yield from fault_of(("how",), lambda: build(spec.kind, spec.how.name, spec.how.arguments))
+    yield from fault_of(("amount",), lambda: check_amount(spec))
+    trigger = list(fault_of(("when",), lambda: build_trigger(spec.when.name, spec.when.arguments)))
     combination = list(_check_together(spec))
     removal = list(_check_name(("removal",), spec.removal.name, spec.removal.arguments, REMOVALS))
     yield from (*trigger, *combination, *removal)
     if trigger or combination or removal or spec.removal.name == "immediate":
         return
-    message = _error_of(lambda: TrialAdaptation.build(0, spec))
-    if message:
-        yield ("removal",), f"{spec.how.name} does not go with removal {spec.removal.name}: {message}"
+    refused = f"{spec.how.name} does not go with removal {spec.removal.name}: "
+    yield from fault_of(("removal",), lambda: TrialAdaptation.build(0, spec), refused)

@@ -12,8 +12,9 @@ from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.planning.branches import check_branches, check_distributions
 from coppice.orchestrator.planning.checks import check_search
 from coppice.orchestrator.planning.problems import CampaignError, Faults, Problem
+from coppice.orchestrator.planning.rehearsal import rehearse
 from coppice.orchestrator.planning.schema import validate
-from coppice.orchestrator.planning.source import Lines, parse
+from coppice.orchestrator.planning.source import Lines, parse, path_of
 
 At = Callable[[Campaign], Campaign]
 """Fills in where a campaign is to run, before that is checked."""
@@ -49,10 +50,26 @@ def check(text: str, at: At = lambda spec: spec) -> list[Problem]:
     return sorted({*lines.duplicates, *(lines.problem(fault) for fault in _check_tree(tree, at))})
 
 
+def check_campaign(spec: Campaign) -> None:
+    """Check a campaign that was made in Python, or that stands in a folder, as its file would be.
+
+    Raises:
+        CampaignError: everything that is wrong with it.
+    """
+    faults = _check_tree(spec.model_dump(mode="json", by_alias=True), lambda same: same)
+    problems = sorted({Problem(0, path_of(place), message) for place, message in faults})
+    if problems:
+        raise CampaignError(f"campaign {spec.name!r}", problems)
+
+
 def _check_tree(tree: dict[str, Any], at: At) -> Faults:
+    """Names and arguments first; the campaign is rehearsed only where they are fine."""
     faults, spec = validate(Campaign, tree)
-    yield from faults
-    yield from check_distributions(tree)
+    faults += check_distributions(tree)
     if isinstance(spec, Campaign):  # a placement that is wrong was left out, and must not be filled in with another one
-        yield from check_search(spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec))
-    yield from check_branches(tree)
+        spec = spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec)
+        faults += check_search(spec)
+    faults += check_branches(tree)
+    yield from faults
+    if isinstance(spec, Campaign) and not faults:
+        yield from rehearse(spec)

@@ -46,7 +46,7 @@ class Lines:
                 inner = (*place, key.value)
                 line = self._lines[inner] = key.start_mark.line + 1
                 if key.value in keys:
-                    yield Problem(line, _path(inner), "the key is there twice; delete one")
+                    yield Problem(line, path_of(inner), "the key is there twice; delete one")
                 keys.add(key.value)
                 yield from self._read(value, inner)
         elif isinstance(node, yaml.SequenceNode):
@@ -59,8 +59,9 @@ class Lines:
         known = place
         while known not in self._lines:
             known = known[:-1]
-        return Problem(self._lines[known], _path(place), message)
+        return Problem(self._lines[known], path_of(place), message)
 
 
-def _path(place: Place) -> str:
+def path_of(place: Place) -> str:
+    """A place as it is written in messages: keys with dots between."""
     return ".".join(map(str, place))

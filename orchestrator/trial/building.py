@@ -45,10 +45,20 @@ def build_dataset(spec: TrialSpec) -> Dataset:
     return _dataset(task.dataset, task.data_dir, json.dumps(task.dataset_args, sort_keys=True), str(device_of(spec)))
 
 
+def forget_datasets() -> None:
+    """Let go of the data that was kept in memory."""
+    _dataset.cache_clear()
+
+
+def build_loss(spec: TrialSpec, dataset: Dataset) -> LossFunction:
+    """The loss of a batch."""
+    return loss_for(dataset, spec.task.loss)
+
+
 def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
-    """The data set, see `build_dataset`, and the loss."""
-    dataset, task = build_dataset(spec), spec.task
-    return dataset, loss_for(dataset, None if task.loss is None else {task.loss.name: task.loss.arguments})
+    """The data set and the loss."""
+    dataset = build_dataset(spec)
+    return dataset, build_loss(spec, dataset)
 
 
 def build_network(spec: TrialSpec, dataset: Dataset) -> Network:

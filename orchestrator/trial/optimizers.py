@@ -18,6 +18,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "rmsprop": torch.optim.RMSprop,
 }
+SCHEDULE_POINTS = 64
+"""Places in a training at which a schedule is tried."""
 
 
 def optimizer_arguments(name: str) -> list[str]:
@@ -38,6 +40,21 @@ def build_optimizer(named: Named, parameters: Iterable[nn.Parameter]) -> torch.o
     if unknown:
         raise ValueError(f"optimizer {named.name} takes the arguments {known}, but got {unknown}.")
     return OPTIMIZERS[named.name](parameters, **named.arguments)
+
+
+def try_optimizer(named: Named) -> None:
+    """Build the optimizer over one parameter and take a step with it, so that what is wrong with its arguments is found.
+
+    Raises:
+        ValueError: unknown name or argument, or one out of range.
+        Exception: whatever PyTorch says of a value of the wrong kind.
+    """
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    optimizer = build_optimizer(named, [parameter])
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    if not bool(parameter.isfinite().all()):
+        raise ValueError(f"a step of {named.name} must stay finite, but with {named.arguments} it does not; see its arguments.")
 
 
 def constant(progress: float) -> float:
@@ -73,5 +90,19 @@ def lr_at(named: Named, base_lr: float, progress: float) -> float:
     arguments: dict[str, Any] = named.arguments
     unknown = sorted(set(arguments) - set(inspect.signature(schedule).parameters))
     if unknown:
-        raise ValueError(f"lr_schedule {named.name} does not take {unknown}.")
+        known = [p for p in inspect.signature(schedule).parameters if p != "progress"]
+        raise ValueError(f"lr_schedule {named.name} takes {known or 'no arguments'}, but got {unknown}.")
     return base_lr * schedule(progress, **arguments)
+
+
+def try_schedule(named: Named) -> None:
+    """Ask for the learning rate all over the training.
+
+    Raises:
+        ValueError: unknown schedule or argument, or a rate that is negative or not finite.
+    """
+    for at in range(SCHEDULE_POINTS):
+        progress = at / SCHEDULE_POINTS
+        rate = lr_at(named, 1.0, progress)
+        if not (math.isfinite(rate) and rate >= 0):
+            raise ValueError(f"lr_schedule {named.name} must give a rate of at least 0, but after {progress:.0%} it is {rate:g}.")

@@ -42,12 +42,14 @@ class DecidedOnce(TrialScheduler):
     Attributes:
         scheduler: what decides.
         stop_at: amounts at which every trial ends, by the reported name.
+        first_rung: reported name and amount at which trials are judged for the first time; None where none is judged.
         on_decision: called with each new decision.
     """
 
     def __init__(self, scheduler: TrialScheduler) -> None:
         self.scheduler = scheduler
         self.stop_at: dict[str, float] = getattr(scheduler, "stop_at", {})
+        self.first_rung: tuple[str, float] | None = getattr(scheduler, "first_rung", None)
         self.on_decision: Callable[[Decision], None] = lambda decision: None
         self._decided: dict[str, dict[int, str]] = {}
         self._told: dict[str, int] = {}

@@ -67,16 +67,42 @@ def test_smaller_is_better_in_mode_min() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({}, "either max_compute or max_epochs"),
-        ({"max_compute": 1, "max_epochs": 1}, "either"),
+        ({}, "needs max_epochs"),
+        ({"grace_compute": 1}, "needs max_compute"),
+        ({"max_compute": 1, "max_epochs": 1}, "epochs or compute, not both"),
+        ({"max_epochs": 8, "grace_compute": 1}, r"not both, but got \['max_epochs', 'grace_compute'\]"),
+        ({"max_epochs": 8, "grace": 1, "grace_epochs": 1}, "grace is grace_epochs here"),
         ({"max_compute": 1, "speed": 1}, r"takes .* but got \['speed'\]"),
         ({"max_epochs": 8, "reduction_factor": 1}, "reduction_factor > 1"),
         ({"max_epochs": 8, "grace_epochs": 9}, "grace_epochs < max_epochs"),
+        ({"max_epochs": 8, "grace": 9}, "grace_epochs < max_epochs"),
+        ({"max_epochs": "many"}, "max_epochs must be a number, but got 'many'"),
+        ({"max_epochs": True}, "must be a number"),
+        ({"max_compute": float("nan")}, "must be a number"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        build_trial_scheduler("asha", arguments, "accuracy", "max")
+        build_asha(arguments, "accuracy", "max")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first", "most"),
+    [
+        ({}, ("epoch", 1.0), {"epoch": 12.0}),
+        ({"grace": 3}, ("epoch", 3.0), {"epoch": 12.0}),
+        ({"grace_epochs": 3}, ("epoch", 3.0), {"epoch": 12.0}),
+        ({"max_epochs": 128}, ("epoch", 2.0), {"epoch": 128.0}),
+        ({"max_compute": 64}, ("compute", 1.0), {"compute": 64.0}),
+        ({"max_compute": 64, "grace": 4}, ("compute", 4.0), {"compute": 64.0}),
+    ],
+)
+def test_what_is_left_out_follows_from_the_longest_trial(
+    arguments: dict[str, Any], first: tuple[str, float], most: dict[str, float]
+) -> None:
+    scheduler = build_trial_scheduler("asha", arguments, "accuracy", "max", 12)
+    assert (scheduler.first_rung, scheduler.stop_at) == (first, most)
+    assert isinstance(scheduler.scheduler, Asha) and min(scheduler.scheduler.rungs()) == first[1]
 
 
 def test_numbers_that_yaml_reads_as_text_are_understood() -> None:
@@ -84,7 +110,8 @@ def test_numbers_that_yaml_reads_as_text_are_understood() -> None:
 
 
 def test_names() -> None:
-    assert build_trial_scheduler("none", {}, "accuracy", "max").stop_at == {}
+    scheduler = build_trial_scheduler("none", {}, "accuracy", "max")
+    assert (scheduler.stop_at, scheduler.first_rung) == ({}, None)
     with pytest.raises(ValueError, match="takes no arguments"):
         build_trial_scheduler("none", {"a": 1}, "accuracy", "max")
     with pytest.raises(ValueError, match=r"\['asha', 'none'\]"):
