@@ -36,6 +36,7 @@ search:
 compare:
   big: {hidden: [64]}
 """
+SEARCHED = {"optimizer": "{sgd: {lr: {uniform: [0.1, 0.2]}}}"}
 UNSOUND = "tests.support.unsound"
 LINES = {line.split(":")[0].strip(): number for number, line in enumerate(FILE.splitlines(), 1)}
 
@@ -71,8 +72,8 @@ def network(name: str, arguments: str = "{}", **others: str) -> dict[str, str]:
     ({"scheduler": "{asha: {rungs: 3}}"}, "scheduler", "grace_epochs"),
     ({"scheduler": "{asha: {reduction_factor: 1}}"}, "scheduler", "reduction_factor > 1"),
     ({"scheduler": "hyperband"}, "scheduler", "['asha', 'none']"),
-    ({"sampler": "{tpe: {gamma: 0.25}}", "optimizer": "{sgd: {lr: {uniform: [0.1, 0.2]}}}"}, "sampler", "'float' object is not callable"),
-    ({"sampler": "grid", "optimizer": "{sgd: {lr: {uniform: [0.1, 0.2]}}}"}, "sampler", "finitely many"),
+    ({"sampler": "{tpe: {gamma: 0.25}}", **SEARCHED}, "sampler", "float' object is not callable"),
+    ({"sampler": "grid", **SEARCHED}, "sampler", "finitely many"),
     ({"metric": "val_r2"}, "metric", "['compute', 'flops', 'parameters', 'seconds', 'train_loss', 'val_accuracy', 'val_loss']"),
     ({"big": "{hiden: [64]}"}, "big", "'hiden'"),
     ({"big": "{hidden: 64}"}, "big", "TypeError"),
