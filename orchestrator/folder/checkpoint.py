@@ -27,8 +27,8 @@ from torch import Tensor
 ARCHITECTURE, MODEL, OPTIMIZER, STATE, MANIFEST = (
     "architecture.json", "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json")
 FORMAT = "coppice-checkpoint/1"
-AVERAGE, COMPANION = "ema|", "companion|"
-"""Prefixes of tensors that are not the network's own: its moving average, what methods keep beside it."""
+AVERAGE, COMPANION, DATA = "ema|", "companion|", "data|"
+"""Prefixes of tensors that are not the network's own: its moving average, what methods keep beside it, how its data is scaled."""
 KEPT_CHECKPOINTS = 2
 """A trial keeps so many, so that it can go on where the newest is damaged."""
 
@@ -61,7 +61,7 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def own_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's own tensors among those of a checkpoint."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith((AVERAGE, COMPANION))}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((AVERAGE, COMPANION, DATA))}
 
 
 def write(folder: Path, epoch: int, checkpoint: Checkpoint) -> Path:

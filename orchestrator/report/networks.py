@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from coppice.methods.record.architecture import rebuild
 from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.folder.layout import CHECKPOINTS, CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
+from coppice.orchestrator.report.checksums import check_sums
 from coppice.orchestrator.report.export import evaluated_tensors
 from coppice.orchestrator.report.results import best_trial
 from coppice.orchestrator.report.trust import trusted_by_campaign_of
@@ -43,17 +45,24 @@ def load_network(
         Untrusted: the network is built by code that is neither ours nor trusted; nothing of it was run.
         CheckpointError: no checkpoint in it is valid.
         ArchitectureError: the code of the network is not what it was, or the files do not fit each other.
+        ValueError: what `coppice best` has written is damaged; the message names the file.
+
+    Warns:
+        UserWarning: a newer checkpoint of the trial is damaged, so that the network is an older one.
     """
     path = Path(folder)
     if CampaignFolder(path).trials_path.is_dir():
         path = _best(path)
     trust = [*trust, *trusted_by_campaign_of(path)]
     if (path / CHECKPOINTS).is_dir() and (latest := checkpoints.latest(path / CHECKPOINTS)):
+        for problem in latest[2]:
+            warnings.warn(f"the network is that of the checkpoint {latest[0]}, because: {problem}", stacklevel=2)
         architecture, tensors = latest[1].architecture, evaluated_tensors(latest[1].tensors)
     elif (path / checkpoints.MANIFEST).exists():
         saved = checkpoints.read(path)
         architecture, tensors = saved.architecture, evaluated_tensors(saved.tensors)
     elif (path / checkpoints.MODEL).exists():
+        check_sums(path, (checkpoints.ARCHITECTURE, checkpoints.MODEL))
         record = json.loads((path / checkpoints.ARCHITECTURE).read_bytes())
         return rebuild(record, path / checkpoints.MODEL, example_inputs=example_inputs, device=device, trust=trust)
     else:

@@ -45,6 +45,22 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
+class Scale:
+    """What values of a source became: (value - mean) / std; both are broadcast against (N, *shape of one value)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def to(self, device: torch.device | str) -> Scale:
+        """The same on `device`."""
+        return Scale(self.mean.to(device), self.std.to(device))
+
+    def then(self, mean: Tensor, std: Tensor) -> Scale:
+        """This one and after it another as one."""
+        return Scale(self.mean + self.std * mean, self.std * std)
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A task's data, split in three.
 
@@ -60,6 +76,8 @@ class Dataset:
         mean: subtracted from every batch, broadcast against (N, *input_shape), in the units of the stored inputs; None: 0.
         std: what every batch is then divided by; None: 1.
         target_std: how much of the source's own unit one unit of a stored (standardised) regression target is.
+        input_scale: how the stored inputs came from the source's; None: they are the source's own.
+        target_scale: how the stored targets of a regression came from the source's; None: they are the source's own.
     """
 
     name: str
@@ -73,12 +91,30 @@ class Dataset:
     mean: Tensor | None = None
     std: Tensor | None = None
     target_std: float = 1.0
+    input_scale: Scale | None = None
+    target_scale: Scale | None = None
 
     def __post_init__(self) -> None:
+        self._check_normalisation()
         for name in SPLITS:
             split = getattr(self, name)
             if split is not None:
                 self._check(name, split)
+
+    def _check_normalisation(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is None:
+                continue
+            if not bool(values.isfinite().all()) or (name == "std" and not bool((values > 0).all())):
+                wanted = "finite" if name == "mean" else "finite and above 0"
+                raise ValueError(f"dataset {self.name}: {name} must be {wanted}, but is {values.tolist()}.")
+            try:
+                fits = torch.broadcast_shapes(values.shape, (1, *self.input_shape)) == (1, *self.input_shape)
+            except RuntimeError:
+                fits = False
+            if not fits:
+                shape = tuple(values.shape)
+                raise ValueError(f"dataset {self.name}: {name} must fit inputs (N, *{self.input_shape}), but has shape {shape}.")
 
     def _check(self, name: str, split: Split) -> None:
         where = f"dataset {self.name}, split {name}"
@@ -116,9 +152,18 @@ class Dataset:
 
     def normalise(self, inputs: Tensor) -> Tensor:
         """A copy of `inputs` (N, *input_shape) as float32 with mean and deviation applied: networks may change it in place."""
-        if self.mean is None or self.std is None:
-            return inputs.to(torch.float32, copy=True)
-        return inputs.float().sub(self.mean).div_(self.std)
+        values = inputs.to(torch.float32, copy=True) if self.mean is None else inputs.float().sub(self.mean)
+        return values if self.std is None else values.div_(self.std)
+
+    def whole_scale(self) -> Scale | None:
+        """How what the network sees comes from the source's inputs; None: it sees float32 values as they are."""
+        stored = self.train.inputs
+        if self.mean is None and self.std is None:
+            one = torch.ones(1, device=stored.device)
+            return self.input_scale if self.input_scale or stored.dtype == torch.float32 else Scale(torch.zeros_like(one), one)
+        mean = torch.zeros(1, device=stored.device) if self.mean is None else self.mean
+        std = torch.ones(1, device=stored.device) if self.std is None else self.std
+        return Scale(mean, std) if self.input_scale is None else self.input_scale.then(mean, std)
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data on `device`."""
@@ -129,4 +174,16 @@ class Dataset:
             test=None if self.test is None else self.test.to(device),
             mean=None if self.mean is None else self.mean.to(device),
             std=None if self.std is None else self.std.to(device),
+            input_scale=None if self.input_scale is None else self.input_scale.to(device),
+            target_scale=None if self.target_scale is None else self.target_scale.to(device),
         )
+
+
+def scales(dataset: Dataset) -> dict[str, Tensor]:
+    """How the network's inputs, and the targets of a regression, come from the source's values.
+
+    Returns:
+        `inputs.mean`, `inputs.std`, `targets.mean`, `targets.std`: (value - mean) / std; those that change nothing are left out.
+    """
+    found = {"inputs": dataset.whole_scale(), "targets": dataset.target_scale}
+    return {f"{of}.{name}": getattr(s, name).contiguous() for of, s in found.items() if s for name in ("mean", "std")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coppice.orchestrator.tasks.dataset import Dataset, Split
+from coppice.orchestrator.tasks.dataset import Dataset, Scale, Split
 from coppice.orchestrator.tasks.splits import divide
 
 VAL_FRACTION = 0.2
@@ -41,6 +41,7 @@ def table_dataset(name: str, samples: Split, test: Split | None, seed: int, val_
     return Dataset(
         name, standardised(train), standardised(val), standardised(test), "classification" if classes else "regression",
         num_outputs, tuple(train.inputs.shape[1:]), target_std=float(target_std.square().mean().sqrt()),
+        input_scale=Scale(mean, std), target_scale=None if classes else Scale(target_mean, target_std),
     )
 
 

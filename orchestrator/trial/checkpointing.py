@@ -16,8 +16,9 @@ from coppice.methods.ranks import Ranks
 from coppice.methods.record.architecture import record, tensors_of
 from coppice.methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
 from coppice.orchestrator.folder import attempts, checkpoint
-from coppice.orchestrator.folder.checkpoint import AVERAGE, COMPANION, KEPT_CHECKPOINTS, Checkpoint
+from coppice.orchestrator.folder.checkpoint import AVERAGE, COMPANION, DATA, KEPT_CHECKPOINTS, Checkpoint
 from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.orchestrator.tasks.dataset import scales
 from coppice.orchestrator.trial.events import EventWriter
 from coppice.orchestrator.trial.trainer import Trainer
 
@@ -48,10 +49,11 @@ def snapshot(trainer: Trainer, state: dict[str, Any], companions: Mapping[str, T
     if trainer.ema is not None:
         tensors |= {AVERAGE + k: v for k, v in trainer.ema.state_dict().items()}
     tensors |= {COMPANION + k: v for k, v in companions.items()}
+    tensors |= {DATA + k: v for k, v in scales(trainer.dataset).items()}
     optimizer, scalars = optimizer_state(trainer.optimizer, trainer.network.module)
     copies = staging.copies({**tensors, **{MOMENT + k: v for k, v in optimizer.items()}})
     moments = {k: copies.pop(MOMENT + k) for k in optimizer}
-    return Checkpoint(record(trainer.network), copies, moments, copy.deepcopy({**state, "optimizer": scalars}))
+    return Checkpoint(record(trainer.network), copies, moments, copy.deepcopy({**state, "optimizer": scalars, "scaled": True}))
 
 
 def restore(trainer: Trainer, saved: Checkpoint) -> None:

@@ -51,3 +51,28 @@ def test_to_moves_everything_and_keeps_the_types() -> None:
     ]
     assert all(t is not None and t.is_cuda for t in tensors)
     assert moved.train.inputs.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [(None, None, 100.0), (90.0, None, 10.0), (None, 4.0, 25.0), (90.0, 4.0, 2.5)],
+)
+def test_mean_and_deviation_count_each_by_itself(mean: float | None, std: float | None, expected: float) -> None:
+    split = Split(torch.full((4, 2), 100, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]))
+    values = {k: torch.tensor(v) for k, v in (("mean", mean), ("std", std)) if v is not None}
+    found = Dataset("mine", split, split, None, "classification", 2, (2,), **values).normalise(split.inputs)
+    assert found.dtype == torch.float32 and found.tolist() == [[expected] * 2] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"std": torch.zeros(2)}, "std must be finite and above 0, but is"),
+        ({"mean": torch.tensor(float("nan"))}, "mean must be finite, but is nan"),
+        ({"mean": torch.zeros(3)}, r"mean must fit inputs \(N, \*\(2,\)\), but has shape \(3,\)"),
+        ({"std": torch.ones(4, 2)}, r"std must fit inputs .* has shape \(4, 2\)"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_named(values: dict[str, torch.Tensor], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Dataset("mine", GOOD, GOOD, None, "classification", 2, (2,), **values)
