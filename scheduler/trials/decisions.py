@@ -73,13 +73,16 @@ class DecidedOnce(TrialScheduler):
         stopped, before = self.stopped_at(name), self._decided.get(name, {}).get(epoch)
         if stopped is not None and epoch > stopped:
             return STOP
-        new = self._tell(trial, result, last or self._spent(result))
+        spent = self.spent(result)
+        new = self._tell(trial, result, last or spent)
+        new = STOP if spent and not last else new
         if before is None:
             self.keep(Decision(name, epoch, new))
             self.on_decision(Decision(name, epoch, new))
         return before or new
 
-    def _spent(self, result: Report) -> bool:
+    def spent(self, result: Report) -> bool:
+        """Whether the trial has had all that a trial gets."""
         return any(result.get(name, 0) >= amount for name, amount in self.stop_at.items())
 
     def _tell(self, trial: Any, result: Report, last: bool) -> str:
@@ -95,7 +98,7 @@ class DecidedOnce(TrialScheduler):
         if name in self._added:
             self._added.discard(name)
             self.scheduler.on_trial_complete(None, trial, dict(result))
-        return STOP if self._spent(result) else END
+        return END
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """The scheduler hears of a trial with its first report."""
@@ -107,7 +110,7 @@ class DecidedOnce(TrialScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Let the last report count."""
         if not trial.config.get("label"):
-            self.judge(trial, result, last=True)
+            self.judge(trial, result, last=bool(result.get("finished")) or not self.spent(result))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A worker died; its trial may go on."""

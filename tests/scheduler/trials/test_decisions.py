@@ -48,7 +48,7 @@ def live(deciding: DecidedOnce, reports: Sequence[tuple[str, Report]], epochs: i
         spent = any(result[k] >= v for k, v in deciding.stop_at.items())
         stop = result["epoch"] == epochs or spent or deciding.on_trial_result(None, trial, result) == "STOP"
         if stop:
-            deciding.on_trial_complete(None, trial, result)
+            deciding.on_trial_complete(None, trial, {**result, "finished": result["epoch"] == epochs})
             ended[name] = int(result["epoch"])
     return ended
 
@@ -81,6 +81,15 @@ def test_a_report_that_nobody_saw_stops_its_trial_when_it_comes_again() -> None:
     assert back.on_trial_result(None, PastTrial("t0001"), report(1, 0.1)) == "STOP"
     assert back.on_trial_result(None, PastTrial("t0001"), report(3, 0.1)) == "STOP"
     assert back.on_trial_result(None, PastTrial("t0000"), report(2, 0.9)) == "CONTINUE"
+
+
+def test_a_trial_that_ended_by_itself_with_all_that_it_gets_is_not_stopped() -> None:
+    done = {"t0000": [report(epoch, 0.9) for epoch in range(1, 9)]}
+    assert replay(scheduler("asha over epochs"), done, finished=["t0000"]) == {}
+    assert replay(scheduler("asha over epochs"), done) == {"t0000": 8}
+    live = scheduler("asha over epochs")
+    live.on_trial_complete(None, PastTrial("t0000"), {**report(8, 0.9), "finished": False})
+    assert live.stopped_at("t0000") == 8
 
 
 def test_the_order_of_the_reports_counts_not_that_of_the_trials() -> None:
