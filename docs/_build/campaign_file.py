@@ -67,6 +67,8 @@ def _row(section: str, name: str, info: FieldInfo) -> str:
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "must be given"
+    if info.default_factory_takes_validated_data:  # of `mode`
+        return "what the metric's name says"
     value = info.default if info.default is not PydanticUndefined else info.default_factory()  # type: ignore[misc,call-arg]
     if isinstance(value, BaseModel) and not isinstance(value, (models.Named, PlacementSpec)):
         return "see there"

@@ -23,7 +23,7 @@ def resume(
     if campaign.is_dir():
         here = campaign.resolve()
         spec = load_spec(CampaignFolder(here)).model_copy(update={"name": here.name, "root": here.parent})
-        check_campaign(spec)
+        check_campaign(spec, begun=True)
     else:
-        spec = load_campaign(campaign)
+        spec = load_campaign(campaign, begun=True)
     raise typer.Exit(run_and_show(spec, resume=True, as_json=as_json))

@@ -16,6 +16,7 @@ from coppice.orchestrator.operations.queue import TrialJobs
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.operations.status import status as read_status
 from coppice.orchestrator.report.gather import read_json
+from coppice.scheduler.metrics import mode_of
 from coppice.slurm.client import ENDED, Client
 from coppice.slurm.reasons import explained
 
@@ -29,7 +30,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
     view = overview(campaign, Client(timeout_s=20.0)) if campaign.lock.exists() and has_jobs(campaign) else None
     statuses = _from_folder(folder) if view is None else [s.trial for s in view.trials]
     search = read_json(campaign.lock)["campaign"]["search"]
-    metric, mode = str(search["metric"]), str(search["mode"])
+    metric, mode = str(search["metric"]), mode_of(str(search["metric"]), search.get("mode"))
     if as_json:
         trials = [status_json(s) for s in statuses] if view is None else [_standing_json(s) for s in view.trials]
         jobs = {} if view is None else _jobs_json(view)

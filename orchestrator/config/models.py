@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from coppice.orchestrator.config.base import Model
 from coppice.orchestrator.config.placement import LocalPlacement, Placement
+from coppice.scheduler.metrics import Mode, known_mode, mode_is_missing
 
 Tree = Any
 """A part of the campaign file in which any value may be a distribution."""
@@ -154,9 +156,9 @@ class SearchSpec(Model):
     """How many are tried."""
     metric: str = "val_accuracy"
     """What is searched by; a trial reports it after each epoch."""
-    mode: Literal["max", "min"] = "max"
-    """Which end of it is good."""
-    also: dict[str, Literal["max", "min"]] = Field({}, alias="and")
+    mode: Mode = Field(default_factory=lambda given: known_mode(str(given.get("metric", ""))) or "max")
+    """Which end of it is good; must be given where the metric's name does not say."""
+    also: dict[str, Mode] = Field({}, alias="and")
     """Further objectives, each with its mode."""
     trial_scheduler: Named = Field(Named(name="none"), alias="scheduler")
     """Which trials go on."""
@@ -164,6 +166,16 @@ class SearchSpec(Model):
     """Trials at a time; by default as many as fit."""
     seed: int = 0
     """Of the sampler."""
+
+    @model_validator(mode="after")
+    def _mode_is_known(self) -> SearchSpec:
+        if "mode" not in self.model_fields_set and known_mode(self.metric) is None:
+            raise PydanticCustomError("mode", "{problem}", {"problem": mode_is_missing(self.metric)})
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_the_metric_says(self, handler: Any) -> Any:
+        return {key: value for key, value in handler(self).items() if key != "mode" or value != known_mode(self.metric)}
 
 
 class ResourcesSpec(Model):

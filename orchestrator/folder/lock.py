@@ -75,7 +75,7 @@ def _fixed(spec: Campaign) -> dict[str, Any]:
     content = _dump(spec)
     for key in ("name", "root", "resources", "placement", "compare"):
         content.pop(key)
-    search = content.pop("search")
+    search = {**content.pop("search"), "mode": spec.search.mode}
     for key in ("trials", "max_concurrent"):
         search.pop(key)
     return {**content, **{f"search.{key}": value for key, value in search.items()}}

@@ -13,6 +13,7 @@ from coppice.orchestrator.folder.events import numbers, read_events, state_of
 from coppice.orchestrator.folder.files import read_json
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 from coppice.orchestrator.folder.trials import compared_with
+from coppice.scheduler.metrics import mode_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class StatusBoard:
         if not self._folder.lock.exists():
             raise FileNotFoundError(f"{folder} must hold a campaign, but has no {self._folder.lock.name} in it.")
         search = read_json(self._folder.lock)["campaign"]["search"]
-        self._metric, self._maximise = str(search["metric"]), search["mode"] == "max"
+        self._metric = str(search["metric"])
+        self._maximise = mode_of(self._metric, search.get("mode")) == "max"
         self._seen: dict[str, tuple[tuple[int, int], TrialStatus]] = {}
 
     def read(self, running: bool | None = None) -> list[TrialStatus]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Collection
 from typing import Any
 
 from coppice.methods.catalog import build
@@ -14,11 +13,12 @@ from coppice.methods.networks.catalog import network_reference
 from coppice.methods.record.architecture import ArchitectureError, import_factory
 from coppice.methods.selection import Learned
 from coppice.methods.selection.amount import Amount
-from coppice.orchestrator.config.models import AdaptationSpec, Campaign, Named, SearchSpec, TaskSpec, TrainingSpec
+from coppice.orchestrator.config.models import AdaptationSpec, Campaign, Named, TaskSpec, TrainingSpec
 from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.placement.runner import load_body
+from coppice.orchestrator.planning.metrics import check_metrics, reported
 from coppice.orchestrator.planning.problems import Faults, Place, fault_of
 from coppice.orchestrator.tasks.catalog import DATASETS
 from coppice.orchestrator.tasks.losses import LOSSES
@@ -27,8 +27,6 @@ from coppice.orchestrator.trial.optimizers import OPTIMIZERS, optimizer_argument
 from coppice.references import resolve
 from coppice.scheduler.triggers import build_trigger
 
-METRICS = ("loss", "accuracy", "r2", "rmse")
-COSTS = ("parameters", "flops", "compute", "seconds", "train_loss")
 OUR_BODY = Campaign.model_fields["body"].default
 """What runs as a trial unless the campaign names a body of its own."""
 REMOVALS = {"immediate": (), "absorb": (), "merge": (), "shrink": ("steps",)}
@@ -40,7 +38,7 @@ def check_search(spec: Campaign) -> Faults:
     yield from fault_of(("search", "sampler"), lambda: make_sampler(search, 0))
     yield from fault_of(("search", "scheduler"), lambda: _build_trial_scheduler(spec))
     if spec.body == OUR_BODY:
-        yield from check_metrics(search, {*COSTS, *(f"val_{m}" for m in METRICS)})
+        yield from check_metrics(search, reported())
     yield from fault_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
     yield from fault_of(("body",), lambda: _check_body(spec.body))
 
@@ -50,13 +48,6 @@ def _build_trial_scheduler(spec: Campaign) -> None:
     from coppice.orchestrator.campaign.decisions import trial_scheduler
 
     trial_scheduler(spec)
-
-
-def check_metrics(search: SearchSpec, reported: Collection[str]) -> Faults:
-    """Whether what the search goes by is among what a trial reports."""
-    for place, metric in [(("search", "metric"), search.metric), *((("search", "and", m), m) for m in search.also)]:
-        if metric not in reported:
-            yield place, f"must be one of {sorted(reported)}, but is {metric!r}"
 
 
 def _check_body(reference: str) -> None:

@@ -14,61 +14,66 @@ from coppice.orchestrator.planning.checks import check_search
 from coppice.orchestrator.planning.problems import CampaignError, Faults, Problem
 from coppice.orchestrator.planning.rehearsal import rehearse
 from coppice.orchestrator.planning.schema import validate
-from coppice.orchestrator.planning.source import Lines, parse, path_of
+from coppice.orchestrator.planning.sense import check_sense
+from coppice.orchestrator.planning.source import parse, parse_with_lines, path_of, read_text, syntax_problem
 
 At = Callable[[Campaign], Campaign]
 """Fills in where a campaign is to run, before that is checked."""
 
 
-def load_campaign(path: Path | str, at: At = lambda spec: spec) -> Campaign:
+def load_campaign(path: Path | str, at: At = lambda spec: spec, begun: bool = False) -> Campaign:
     """Read and check a campaign file.
+
+    Args:
+        path: of the file.
+        at: fills in where the campaign is to run.
+        begun: see `check_campaign`.
 
     Raises:
         CampaignError: everything that is wrong with it, with line numbers.
     """
-    try:
-        text = Path(path).read_text()
-    except OSError as error:
-        raise CampaignError(str(path), [Problem(0, "", f"the file must be readable, but {error.strerror}")]) from None
-    problems = check(text, at)
+    text = read_text(Path(path))
+    problems = check(text, at, begun)
     if problems:
         raise CampaignError(str(path), problems)
     return at(Campaign.model_validate(parse(text)))
 
 
-def check(text: str, at: At = lambda spec: spec) -> list[Problem]:
+def check(text: str, at: At = lambda spec: spec, begun: bool = False) -> list[Problem]:
     """Everything that is wrong with the text of a campaign file, by line."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = parse(text)
+        tree, lines = parse_with_lines(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        return [Problem(mark.line + 1 if mark else 1, "", f"not valid YAML: {getattr(error, 'problem', error)}")]
-    if not isinstance(tree, dict) or root is None:
+        return [syntax_problem(text, error)]
+    if not isinstance(tree, dict) or lines is None:
         return [Problem(1, "", "a campaign file must be a mapping with name, task, training and search")]
-    lines = Lines(root)
-    return sorted({*lines.duplicates, *(lines.problem(fault) for fault in _check_tree(tree, at))})
+    return sorted({*lines.duplicates, *(lines.problem(fault) for fault in _check_tree(tree, at, begun))})
 
 
-def check_campaign(spec: Campaign) -> None:
+def check_campaign(spec: Campaign, begun: bool = False) -> None:
     """Check a campaign that was made in Python, or that stands in a folder, as its file would be.
+
+    Args:
+        spec: the campaign.
+        begun: whether it has begun: it may go on with what makes no sense (`sense`), but not with what cannot run.
 
     Raises:
         CampaignError: everything that is wrong with it.
     """
-    faults = _check_tree(spec.model_dump(mode="json", by_alias=True), lambda same: same)
+    faults = _check_tree(spec.model_dump(mode="json", by_alias=True), lambda same: same, begun)
     problems = sorted({Problem(0, path_of(place), message) for place, message in faults})
     if problems:
         raise CampaignError(f"campaign {spec.name!r}", problems)
 
 
-def _check_tree(tree: dict[str, Any], at: At) -> Faults:
+def _check_tree(tree: dict[str, Any], at: At, begun: bool = False) -> Faults:
     """Names and arguments first; the campaign is rehearsed only where they are fine."""
     faults, spec = validate(Campaign, tree)
     faults += check_distributions(tree)
     if isinstance(spec, Campaign):  # a placement that is wrong was left out, and must not be filled in with another one
         spec = spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec)
         faults += check_search(spec)
+        faults += () if begun else check_sense(spec)
     faults += check_branches(tree)
     yield from faults
     if isinstance(spec, Campaign) and not faults:

@@ -10,7 +10,8 @@ import torch
 from coppice.methods.network import LossFunction, Network
 from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.placement.ray_bundles import ranks_of
-from coppice.orchestrator.planning.checks import COSTS, check_factory, check_metrics
+from coppice.orchestrator.planning.checks import check_factory
+from coppice.orchestrator.planning.metrics import COSTS, check_metrics
 from coppice.orchestrator.planning.problems import Fault, Faults, Place, fault_of
 from coppice.orchestrator.tasks.batches import num_batches
 from coppice.orchestrator.tasks.dataset import Dataset

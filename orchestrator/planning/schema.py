@@ -49,6 +49,8 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Faults:
             yield place, f"unknown key{hint}"
         elif one["type"] == "missing":
             yield place, "is missing"
+        elif one["type"] == "mode":  # the model can only say so of the whole
+            yield (*place, "mode"), one["msg"]
         elif one["type"] == "value_error":  # of our own models, which say themselves what was given
             yield place, one["msg"].removeprefix("Value error, ")
         else:

@@ -34,7 +34,7 @@ def run(
         ValueError: the resumed campaign is another one, or a trial needs more than the placement has.
         BlockingIOError: another process runs the campaign.
     """
-    check_campaign(spec)
+    check_campaign(spec, begun=resume)
     return run_checked(spec, resume=resume, on_progress=on_progress, wait_s=wait_s)
 
 

@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 from coppice.orchestrator.folder.trials import compared_with
 from coppice.orchestrator.operations.status import TrialStatus, status
 from coppice.orchestrator.report.data import Change, ReportData, TrialData
+from coppice.scheduler.metrics import mode_of
 
 
 def gather(folder: Path) -> ReportData:
@@ -31,7 +32,7 @@ def gather(folder: Path) -> ReportData:
     params = {t.name: read_json(t.params) for t in campaign.trials()}
     trials = tuple(read_trial(campaign.trial(s.id), params[s.id], s) for s in status(folder))
     metric = search.get("metric", "val_accuracy")
-    mode: Literal["max", "min"] = "min" if search.get("mode") == "min" else "max"
+    mode = mode_of(metric, search.get("mode"))
     began = [e["time"] for t in campaign.trials() for e in read_events(t.events)[:1] if "time" in e]
     created = time.strftime("%d %B %Y, %H:%M", time.localtime(min(began))) if began else ""
     return ReportData(spec.get("name", folder.name), str(folder), metric, mode, created, _facts(spec, lock, trials), trials)

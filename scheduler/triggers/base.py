@@ -101,8 +101,8 @@ class Trigger(ABC):
 
     start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
     end: float = setting(1.0, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
-    cooldown: int = setting(0, "epochs of rest after an act", low=0, high=100)
-    refractory: int = setting(0, "epochs of rest after a change by any adaptation, also in the same epoch", low=0, high=100)
+    cooldown: int = setting(0, "epochs of rest after an act", low=0)
+    refractory: int = setting(0, "epochs of rest after a change by any adaptation, also in the same epoch", low=0)
 
     def fires(self, progress: Progress) -> bool:
         """Whether the adaptation acts now. A pure function of `progress`."""

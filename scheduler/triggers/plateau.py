@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coppice.scheduler.metrics import mode_of
 from coppice.scheduler.triggers.base import Progress, Trigger, setting
 
 
@@ -23,9 +24,13 @@ class Plateau(Trigger):
     paper = "Wen et al. 2019, AutoGrow (arXiv 1906.02909)"
 
     metric: str = setting("val_loss", "metric that is watched")
-    mode: str = setting("min", "whether it should fall or rise", choices=("min", "max"))
-    patience: int = setting(3, "epochs without improvement", low=1, high=50)
+    mode: str | None = setting(None, "whether it should fall or rise; null: as the name says", choices=(None, "min", "max"))
+    patience: int = setting(3, "epochs without improvement", low=1)
     threshold: float = setting(1e-3, "smallest relative improvement that counts", low=0.0, high=0.5)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where nothing says which end of the metric is good."""
+        mode_of(self.metric, self.mode)
 
     def decides(self, progress: Progress) -> bool:
         """Whether the last `patience` epochs brought no improvement."""
@@ -33,7 +38,7 @@ class Plateau(Trigger):
         values = [progress.metric("plateau", self.metric, at) for at in range(since, len(progress.history))]
         if len(values) <= self.patience:
             return False
-        sign = 1.0 if self.mode == "min" else -1.0
+        sign = 1.0 if mode_of(self.metric, self.mode) == "min" else -1.0
         best, best_at = float("inf"), 0
         for at, value in enumerate(values):
             if best == float("inf") or sign * value < best - self.threshold * abs(best):

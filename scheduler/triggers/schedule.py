@@ -39,7 +39,7 @@ class Periodic(Trigger):
     why = "nothing to measure and nothing to tune but one interval"
     paper = "Evci et al. 2022, GradMax (arXiv 2201.05125): 12 acts between 13 % and 48 % of training; AutoGrow: every 3 epochs"
 
-    every: int = setting(1, "epochs between two acts", low=1, high=50)
+    every: int = setting(1, "epochs between two acts", low=1)
 
     def decides(self, progress: Progress) -> bool:
         """Whether a whole number of intervals has passed since the span began."""

@@ -30,7 +30,7 @@ class Cubic(Trigger):
     kinds = ("prune",)
 
     end: float = setting(0.75, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
-    every: int = setting(1, "epochs between two acts", low=1, high=50)
+    every: int = setting(1, "epochs between two acts", low=1)
     initial: float = setting(0.0, "sparsity s_i at the start of the span", low=0.0, high=0.99)
     power: float = setting(3.0, "3 is the paper's cube, 1 a straight line", low=1.0, high=5.0)
 
@@ -75,7 +75,7 @@ class Cosine(Trigger):
     paper = "Evci et al. 2020, RigL (arXiv 1911.11134); Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)"
 
     end: float = setting(0.75, "acts until before this epoch (or fraction of the trial, at most 1)", low=0.0)
-    every: int = setting(1, "epochs between two acts", low=1, high=50)
+    every: int = setting(1, "epochs between two acts", low=1)
 
     def refuses(self, amount: float, of: str) -> str | None:
         """See `Trigger.refuses`."""

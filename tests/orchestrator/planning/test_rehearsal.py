@@ -63,7 +63,7 @@ def network(name: str, arguments: str = "{}", **others: str) -> dict[str, str]:
     ({"optimizer": "{sgd: {lr: fast}}"}, "optimizer", "sgd: "),
     ({"optimizer": "{sgd: {lr: -0.1}}"}, "optimizer", "Invalid learning rate: -0.1"),
     ({"optimizer": "{adam: {betas: 0.9}}"}, "optimizer", "adam: "),
-    ({"optimizer": "{sgd: {lr: .inf}}"}, "optimizer", "must stay finite"),
+    ({"optimizer": "{sgd: {lr: .inf}}"}, "optimizer", "must be finite"),
     ({"lr_schedule": "{cosine: {final: -1}}"}, "lr_schedule", "at least 0"),
     ({"lr_schedule": "{step: {at: now}}"}, "lr_schedule", "step: "),
     ({"lr_schedule": "{constant: {x: 1}}"}, "lr_schedule", "takes no arguments"),

@@ -40,7 +40,7 @@ class TestPlateau(TriggerContract):
 
     def test_a_metric_that_is_not_reported_is_an_error(self) -> None:
         with pytest.raises(KeyError, match="val_accurcy"):
-            self.fires([1.0, 1.0, 1.0, 1.0], metric="val_accurcy")
+            self.fires([1.0, 1.0, 1.0, 1.0], metric="val_accurcy", mode="max")
 
 
 class TestScore(TriggerContract):
