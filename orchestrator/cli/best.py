@@ -10,7 +10,7 @@ import typer
 from torch import Tensor
 
 from coppice.orchestrator.cli.options import Folder, Json
-from coppice.orchestrator.cli.output import command, print_json, say
+from coppice.orchestrator.cli.output import command, print_json, say, write
 from coppice.orchestrator.config.models import TrialSpec
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.report.data import ReportData, TrialData
@@ -43,8 +43,8 @@ def best(
     if as_json:
         print_json({**vars(exported), "folder": exported.folder.resolve()})
     else:
-        typer.echo(f"{exported.trial}: {exported.summary}")
-        typer.echo(f"{exported.folder}: {', '.join(exported.files)}")
+        write(f"{exported.trial}: {exported.summary}")
+        write(f"{exported.folder}: {', '.join(exported.files)}")
 
 
 def export_best(

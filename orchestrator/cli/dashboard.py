@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coppice.orchestrator.cli.options import Folder, Json
-from coppice.orchestrator.cli.output import command, print_json, say
+from coppice.orchestrator.cli.output import command, print_json, say, write
 from coppice.orchestrator.folder.dashboard_address import Address, read_address
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
@@ -48,7 +48,7 @@ def dashboard(
         return
     _show(address, way, secret or _where_secret(address), HOW.format(name=spec.placement.name))
     if written:
-        typer.echo(f"Prometheus and Grafana: {written[0]} tells how.")
+        write(f"Prometheus and Grafana: {written[0]} tells how.")
     if not campaign.running():
         say("No process of this machine runs the campaign; if none does elsewhere either, these addresses are out of date.")
 
@@ -65,12 +65,12 @@ def _where_secret(address: Address) -> str:
 
 def _show(address: Address, way: Tunnel, secret: str, how: str) -> None:
     where = f"{address.host}{f', Slurm job {address.job}' if address.job else ''}"
-    typer.echo(f"The campaign runs on {where}. On the machine with your browser:")
-    typer.echo(f"    {way.command}")
+    write(f"The campaign runs on {where}. On the machine with your browser:")
+    write(f"    {way.command}")
     if way.url:
-        typer.echo(f"Dashboard: {way.url}")
-        typer.echo(f"It asks for a token: {secret}")
+        write(f"Dashboard: {way.url}")
+        write(f"It asks for a token: {secret}")
     else:
-        typer.echo(f"There is no dashboard; ask for one with {how}.")
+        write(f"There is no dashboard; ask for one with {how}.")
     if way.metrics:
-        typer.echo(f"Metrics:   {way.metrics}")
+        write(f"Metrics:   {way.metrics}")

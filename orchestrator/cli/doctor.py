@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from coppice.orchestrator.cli.options import Account, Json
-from coppice.orchestrator.cli.output import console, print_json, say
+from coppice.orchestrator.cli.output import console, print_json, say, write
 from coppice.orchestrator.config.models import Campaign, ResourcesSpec
 from coppice.orchestrator.config.placement import JobPlacement, SlurmPlacement
 from coppice.orchestrator.doctor import cluster, machine, node
@@ -105,9 +105,9 @@ def _show(findings: Sequence[Finding]) -> None:
     width = out.width if out.is_terminal else max(shutil.get_terminal_size().columns, 120)
     checks = max(len(f.check) for f in findings)
     for finding in findings:
-        out.print("\n".join(_lines(finding, checks, max(width, 60))), soft_wrap=True)
+        write("\n".join(_lines(finding, checks, max(width, 60))))
     problems, warnings = (sum(f.level == level for f in findings) for level in ("problem", "warning"))
-    out.print(f"{plural(len(findings), 'check')}: {plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
+    write(f"{plural(len(findings), 'check')}: {plural(problems, 'problem')}, {plural(warnings, 'warning')}.")
     if any(f.check == "slurm" and f.level == "ok" for f in findings) and not any(f.check.startswith("node") for f in findings):
         say("No compute node was looked at; --on-node does, with a tiny job.")
 

@@ -17,7 +17,7 @@ from coppice.methods.networks.catalog import network_reference
 from coppice.methods.probe import probe as verified
 from coppice.methods.record.architecture import build
 from coppice.orchestrator.cli.options import Json
-from coppice.orchestrator.cli.output import console, plain_table, print_json, say, show
+from coppice.orchestrator.cli.output import plain_table, print_json, say, show, write
 
 LEVELS = ("weight", "channel", "head", "group", "layer", "block", "insertion")
 DTYPES = ("float", "double", "half", "bfloat16", "long", "int", "bool")
@@ -109,7 +109,7 @@ def _show(network: Network, elements: Sequence[Element], probed: bool) -> None:
     permissible = ", ".join(f"{count} {level}" for level, count in counts.items()) or "nothing"
     frozen = sum(not e.permissible for e in elements)
     line = f"{network.num_parameters():,} parameters. May change: {permissible}. May not: {frozen}."
-    console().print(line, soft_wrap=True)
+    write(line)
     if not counts:
         say("Nothing in this network may change; the notes say why.")
 

@@ -14,6 +14,7 @@ from coppice.orchestrator.cli.output import messages
 from coppice.orchestrator.cli.tables import status_table, summary
 from coppice.orchestrator.folder.events import FINAL
 from coppice.orchestrator.operations.status import TrialStatus
+from coppice.orchestrator.plain_text import plain_line
 from coppice.orchestrator.report.numbers import metric_value, plural, whole
 
 LEAST_S = 0.5
@@ -60,7 +61,7 @@ class Progress:
         if lines:
             self._shown_at = now
             for line in lines:
-                self._screen.print(Text(line), soft_wrap=True)
+                self._screen.print(Text(plain_line(line)), soft_wrap=True)
 
     def _summary(self) -> str:
         return summary(self.statuses, self._metric, self._mode)

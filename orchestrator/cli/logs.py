@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from coppice.orchestrator.cli.options import Folder
-from coppice.orchestrator.cli.output import console, print_json_text
+from coppice.orchestrator.cli.output import print_json_text, write
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.job_logs import Piece, TrialLog
 from coppice.orchestrator.report.numbers import metric_value, short, whole
@@ -44,10 +44,9 @@ def logs(
 
 
 def _show(pieces: Iterable[Piece], as_json: bool) -> None:
-    out = console()
     for piece in pieces:
         if not as_json:
-            out.print(_line(piece), soft_wrap=True)
+            write(_line(piece))
         elif piece.kind == "event":
             print_json_text(json.dumps(piece.content))
 

@@ -8,7 +8,7 @@ import typer
 
 from coppice.orchestrator.cli.method_tables import entries, find
 from coppice.orchestrator.cli.options import Json
-from coppice.orchestrator.cli.output import console, plain_table, print_json, say, show
+from coppice.orchestrator.cli.output import plain_table, print_json, say, show, write
 
 
 def methods(
@@ -22,7 +22,7 @@ def methods(
         print_json([e.to_json() for e in shown])
     elif full or name is not None:
         for entry in shown:
-            console().print(entry.in_full(), soft_wrap=True)
+            write(entry.in_full())
     else:
         heads = ("name", "kind", "level", "function", "usual when / where", "why")
         show(plain_table(heads, [e.cells() for e in shown]))

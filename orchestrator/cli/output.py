@@ -8,15 +8,17 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from coppice.orchestrator.plain_text import plain, plain_line
 from coppice.user_code import frames_text, users_frames, what_went_wrong
 
 OK, TRIALS_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3
@@ -28,19 +30,33 @@ _RESULTS: list[TextIO] = []
 """Where results go, once `keep_results_apart` was called."""
 
 
+class PlainConsole(Console):
+    """Shows texts whoever wrote them: what is in them never steers the terminal; only Rich's own colours and layout do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The segments of `renderable`, with plain texts."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
 def console() -> Console:
     """Standard output: results, which scripts may read. Text is text: no markup, no names of emoji."""
-    return Console(soft_wrap=False, highlight=False, markup=False, emoji=False)
+    return PlainConsole(soft_wrap=False, highlight=False, markup=False, emoji=False)
 
 
 def messages() -> Console:
     """Standard error: progress, hints, errors. Text is text, as on standard output."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return PlainConsole(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def write(text: object = "") -> None:
+    """Lines of results on standard output, not wrapped."""
+    console().print(plain(str(text)), soft_wrap=True)
 
 
 def say(message: str) -> None:
     """A hint on standard error; it is not wrapped, so that paths can be copied."""
-    messages().print(message, soft_wrap=True)
+    messages().print(plain(message), soft_wrap=True)
 
 
 def write_what_can_be_written() -> None:
@@ -91,9 +107,9 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Se
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for head in heads:
         right = head in numbers
-        table.add_column(Text(head), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        table.add_column(Text(plain_line(head)), justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(plain_line(cell)) for cell in row))
     return table
 
 
@@ -104,7 +120,7 @@ def fitting_table(
     out, columns = console(), list(range(len(heads)))
 
     def width() -> int:
-        return sum(max(cell_len(cells[i]) for cells in (heads, *rows)) + 2 for i in columns) - 2
+        return sum(max(cell_len(plain_line(cells[i])) for cells in (heads, *rows)) + 2 for i in columns) - 2
 
     for name in optional:
         if out.is_terminal and width() > out.width and name in heads:

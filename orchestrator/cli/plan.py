@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from coppice.orchestrator.cli.options import Account, File, Hours, Json
-from coppice.orchestrator.cli.output import command, plain_table, print_json, show
+from coppice.orchestrator.cli.output import command, plain_table, print_json, show, write
 from coppice.orchestrator.cli.submit import at_site, driver_request
 from coppice.orchestrator.planning.forecast import as_text, forecast
 from coppice.orchestrator.planning.load import load_campaign
@@ -36,14 +36,14 @@ def plan(
         print_json({"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": samples_json, **jobs})
         return
     _show(sampled)
-    typer.echo(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
+    write(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
                f"FLOPs if no network changed its size and none ended early.")
     if site is None:
-        typer.echo(f"Nothing was started. Start it with: {command('run', file)}")
+        write(f"Nothing was started. Start it with: {command('run', file)}")
         return
-    typer.echo(as_text(forecast(spec, site, driver_request(account, hours), sampled)))
+    write(as_text(forecast(spec, site, driver_request(account, hours), sampled)))
     billed = ("--account", account) if account else ()
-    typer.echo(f"Nothing was handed in. Hand it in with: {command('submit', file, '--site', site, *billed)}")
+    write(f"Nothing was handed in. Hand it in with: {command('submit', file, '--site', site, *billed)}")
 
 
 def _show(sampled: Sequence[Preview]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coppice.orchestrator.cli.options import Folder
-from coppice.orchestrator.cli.output import say
+from coppice.orchestrator.cli.output import say, write
 from coppice.orchestrator.report import write_report
 
 
@@ -17,6 +17,6 @@ def report(
 ) -> None:
     """Write report.html, one page that needs no network, and print its path."""
     path = write_report(folder).resolve()
-    typer.echo(str(path))
+    write(str(path))
     if open_page and not webbrowser.open(path.as_uri()):
         say("There is no web browser to show it in.")

@@ -12,7 +12,7 @@ from coppice.orchestrator.campaign import run as run_campaign
 from coppice.orchestrator.cli.best import export_best
 from coppice.orchestrator.cli.live import Progress
 from coppice.orchestrator.cli.options import File, ResultsAsJson
-from coppice.orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, command, print_json, say, show
+from coppice.orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, command, print_json, say, show, write
 from coppice.orchestrator.cli.tables import status_json, status_table, summary
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.planning.load import load_campaign
@@ -68,7 +68,7 @@ def _show(spec: Campaign, outcome: Outcome, as_json: bool) -> None:
         print_json({"folder": folder, "metric": metric, "mode": mode, "report": page, "best": best, "trials": trials})
         return
     show(status_table(statuses, metric))
-    typer.echo(f"{summary(statuses, metric, mode)}.")
-    typer.echo(f"Report:       {page}")
+    write(f"{summary(statuses, metric, mode)}.")
+    write(f"Report:       {page}")
     if exported is not None:
-        typer.echo(f"Best network: {exported.folder}")
+        write(f"Best network: {exported.folder}")

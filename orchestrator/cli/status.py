@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.cli.options import Folder, Json
-from coppice.orchestrator.cli.output import console, plain_table, print_json, show
+from coppice.orchestrator.cli.output import plain_table, print_json, show, write
 from coppice.orchestrator.cli.tables import grouped, hours_text, jobs_table, status_json, status_table, summary
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.overview import Overview, TrialStanding, has_jobs, overview
@@ -40,7 +40,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
         show(status_table(statuses, metric))
     else:
         _show_jobs(view, metric)
-    _print(f"{summary(statuses, metric, mode)}.")
+    write(f"{summary(statuses, metric, mode)}.")
 
 
 def _from_folder(folder: Path) -> list[TrialStatus]:
@@ -48,23 +48,19 @@ def _from_folder(folder: Path) -> list[TrialStatus]:
     return sorted(read_status(folder), key=lambda s: (s.label is not None, s.id))
 
 
-def _print(line: str) -> None:
-    console().print(line, soft_wrap=True)
-
-
 def _show_jobs(view: Overview, metric: str) -> None:
     show(jobs_table(view.trials, metric))
     others = [j for j in view.queue.others if j.state not in (*ENDED, "gone")]
     if others:
-        _print("")
+        write("")
         _show_others(view, others)
     lines = grouped([(s.trial.id, s.why) for s in view.trials])
     lines += grouped([(j.trial, explained(j.reason or "None")) for j in others if j.state == "PENDING"])
     for line in ["", *lines] if lines else []:
-        _print(line)
-    _print("")
+        write(line)
+    write("")
     for note in (*view.notes, view.driver, _cost(view)):
-        _print(note)
+        write(note)
 
 
 def _show_others(view: Overview, others: Sequence[TrialJobs]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from coppice.orchestrator.cli.options import Folder, Json
-from coppice.orchestrator.cli.output import console, fitting_table, print_json, show
+from coppice.orchestrator.cli.output import fitting_table, print_json, show, write
 from coppice.orchestrator.cli.tables import hours_text
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
@@ -81,7 +81,7 @@ def _show(usage: CampaignUsage, most: int) -> None:
     rows = [[row[i] for i in columns] for row in map(_cells, _rows(usage, most))]
     show(fitting_table(heads, rows, numbers, OPTIONAL))
     for note in (*_unmeasured(usage), *usage.notes):
-        console().print(note, soft_wrap=True)
+        write(note)
 
 
 def _rows(usage: CampaignUsage, most: int) -> list[Usage]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,8 @@ from typing import Any, Literal
 
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
 from coppice.orchestrator.folder.layout import EVENTS, CampaignFolder
+from coppice.orchestrator.plain_text import plain
 from coppice.slurm.broker.journal import Attempt, Journal
-
-ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f]")
-"""What moves the cursor or changes colours: output of jobs is text here."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class TrialLog:
             rank = f"[{path.name.split('_')[-2]}] " if len(paths) > 1 else ""
             text = content[:end].decode(errors="replace").removesuffix("\n")
             for line in text.split("\n") if end else ():
-                yield Piece("output", rank + ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
+                yield Piece("output", rank + plain(line.rstrip("\r").rpartition("\r")[2]))
 
 
 def _mark(event: Mapping[str, Any]) -> tuple[Any, ...]:

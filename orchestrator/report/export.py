@@ -16,6 +16,7 @@ from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.folder.checkpoint import Checkpoint
 from coppice.orchestrator.folder.files import write_atomic
 from coppice.orchestrator.folder.layout import CHECKPOINTS
+from coppice.orchestrator.plain_text import plain
 from coppice.orchestrator.report.checksums import SUMS, write_sums
 from coppice.orchestrator.report.program import write_program
 
@@ -136,7 +137,7 @@ def export(
     data = {} if scales is None else {"data": _as_json(scales)}
     write_atomic(target / checkpoints.ARCHITECTURE, json.dumps({**architecture, **data}, indent=1).encode())
     write_atomic(target / checkpoints.MODEL, save(tensors))
-    write_atomic(target / README, _readme(source, summary, scales, input_shape is not None).encode())
+    write_atomic(target / README, plain(_readme(source, summary, scales, input_shape is not None)).encode())
     write_sums(target, files)
     return Exported(source.trial, summary, target, (*files, README, SUMS), source.damaged)
 

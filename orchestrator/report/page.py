@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
+from coppice.orchestrator.plain_text import plain
 from coppice.orchestrator.report.charts import curves, scatter
 from coppice.orchestrator.report.data import ReportData, TrialData, options
 from coppice.orchestrator.report.numbers import duration, metric_difference, metric_name, metric_value, plural, short, whole
@@ -25,7 +26,7 @@ def render(data: ReportData) -> str:
     sections = (header(data), headline(data), compared(data), sizes(data), best_trial(data), learning(data), choices(data),
                 everything(data), failures(data), footer(data))
     body = tag("main", *(s for s in sections if s)) + f"<script>{read.joinpath('page.js').read_text()}</script>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    return plain(f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n')
 
 
 def _section(title: str, intro: str, *content: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +49,8 @@ def reserved(width: int, start: int, first: int = FIRST, last: int = LAST) -> It
 @contextlib.contextmanager
 def _lock(block: range) -> Iterator[bool]:
     """Whether nobody else of this user holds any of these ports; held by locks that end with this process, however it ends."""
-    folder = Path(tempfile.gettempdir()) / f".coppice-ports-{os.geteuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():  # somebody else's: whether ports are free is then all that can be known
+    folder = _own_folder()
+    if folder is None:  # whether ports are free is then all that can be known
         yield True
         return
     with contextlib.ExitStack() as held:
@@ -66,6 +66,27 @@ def _lock(block: range) -> Iterator[bool]:
         yield True
 
 
+def _own_folder() -> Path | None:
+    """The folder of this machine's with this user's locks; None where others have taken every name for it.
+
+    Anyone may make anything in the temporary folder: what somebody else has made there, or may change, is left alone and the next
+    name taken, which all processes of this user come to in the same way.
+    """
+    for number in range(PLACES):
+        folder = Path(tempfile.gettempdir()) / f".coppice-ports-{os.geteuid()}{f'-{number}' if number else ''}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700)
+        try:
+            found = folder.lstat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+            return folder
+    return None
+
+
+PLACES = 100
+"""Names that are tried for the folder with the locks."""
 CELL = 40
 """Ports under one lock, so that blocks of different widths cannot overlap unseen."""
 
