@@ -76,7 +76,7 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
             f"delete {folder.drivers} and start again: coppice drive {folder.path} in a job of your own."
         )
     try:
-        outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S)
+        outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S, say=_say)
     except (JobsKeepDying, DriverReplaced):
         successor.done()  # the next driver would fare no better, or is there already
         raise
@@ -91,6 +91,11 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
         return 0
     successor.hand_over()
     return NOT_DONE
+
+
+def _say(sentence: str) -> None:
+    """Into the driver's log."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _driven(folder: CampaignFolder, client: Client) -> bool:

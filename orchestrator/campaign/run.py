@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.report.results import best_trial, write_results
@@ -19,6 +22,13 @@ from coppice.orchestrator.report.results import best_trial, write_results
 if TYPE_CHECKING:  # it imports Ray
     from coppice.orchestrator.campaign.progress import Progress
 
+Say = Callable[[str], None]
+"""Is given a sentence for whoever runs the campaign."""
+
+
+def warn(sentence: str) -> None:
+    """A warning of Python's: what programs get that do not say where sentences go."""
+    warnings.warn(sentence, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Outcome:
 
 
 def run(
-    spec: Campaign, *, resume: bool = False, on_progress: Progress | None = None, wait_s: float = 0.0
+    spec: Campaign, *, resume: bool = False, on_progress: Progress | None = None, wait_s: float = 0.0, say: Say = warn
 ) -> Outcome:
     """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGUSR1).
 
@@ -55,6 +65,7 @@ def run(
         resume: go on with the campaign in its folder: what has ended stays, what has not goes on from its own checkpoint.
         on_progress: called about twice a second with the status of all trials.
         wait_s: how long to wait for another process that runs the campaign to end.
+        say: called with what is remarkable: folders that are no trials, trials that are gone.
 
     Raises:
         FileExistsError: there is a campaign of that name, and `resume` is False.
@@ -67,6 +78,8 @@ def run(
     with exclusive(folder.in_use, wait_s):
         folder.in_use.write_text(_this_process())
         folder.cancelled.unlink(missing_ok=True)
+        for sentence in TrialRecords(folder).remarks():
+            say(sentence)
         signal = _run_trials(spec, folder, on_progress)
         board = StatusBoard(folder.path).read(running=False)
         write_results(folder.path)

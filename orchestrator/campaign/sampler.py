@@ -33,10 +33,14 @@ class Sampler:
         self._study = optuna.create_study(directions=["maximize" if m == "max" else "minimize" for m in modes])
 
     def restore(self, entries: Sequence[TrialRecord]) -> None:
-        """Remember the trials of an interrupted campaign; those that have not ended are running again."""
+        """Remember the trials of an interrupted campaign; those that have not ended are running again.
+
+        In the place of trials whose folders are gone stands one that nothing is known of, so that numbers stay as they were.
+        """
         for entry in entries:
             if entry.number is None:
                 continue
+            self._fill(entry.number)
             self._study.add_trial(
                 optuna.trial.create_trial(
                     state=TrialState.RUNNING,
@@ -48,8 +52,13 @@ class Sampler:
             if entry.ended:
                 self.tell(entry.number, entry.state, entry.reports)
 
+    def _fill(self, number: int) -> None:
+        while len(self._study.get_trials(deepcopy=False)) < number:
+            self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+
     def ask(self, number: int) -> Sample | None:
         """What to try as trial `number`; None when the sampler is `grid` and all points have been asked."""
+        self._fill(number)
         if self._search.sampler.name == "grid":
             point = next(itertools.islice(grid(self._space), number, None), None)
             if point is None:

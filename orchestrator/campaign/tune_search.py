@@ -14,7 +14,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from coppice.orchestrator.campaign.decisions import why_stopped
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import Campaign, TrialSpec
-from coppice.orchestrator.folder.trials import Sample, TrialRecord, TrialRecords
+from coppice.orchestrator.folder.trials import Sample, TrialRecord, TrialRecords, trial_name
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 
 Comparisons = Callable[[], list[tuple[str, TrialSpec]]]
@@ -44,7 +44,7 @@ class TuneSearch(SearchAlgorithm):
         self._numbers = {e.id: e.number for e in entries}
         self._reports = {e.id: list(e.reports) for e in entries if not e.ended}
         self._known = {e.id for e in entries}
-        self._next = 1 + max((e.number for e in entries if e.number is not None), default=-1)
+        self._next = ledger.next_number()
         self._live: set[str] = set()
         self.limit = 1
         self._exhausted = self._compared = self._stopped = False
@@ -94,7 +94,7 @@ class TuneSearch(SearchAlgorithm):
         return self._tune_trial(name, label)
 
     def _ask(self) -> None:
-        number, name = self._next, f"t{self._next:04d}"
+        number, name = self._next, trial_name(self._next)
         sample = self._sampler.ask(number)
         if sample is None:
             self._exhausted = True

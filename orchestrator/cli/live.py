@@ -63,6 +63,10 @@ class Progress:
             for line in lines:
                 self._screen.print(Text(plain_line(line)), soft_wrap=True)
 
+    def say(self, sentence: str) -> None:
+        """A sentence above the table, or between the lines."""
+        self._screen.print(Text(sentence), soft_wrap=True)
+
     def _summary(self) -> str:
         return summary(self.statuses, self._metric, self._mode)
 

@@ -45,7 +45,7 @@ def run_and_show(spec: Campaign, *, resume: bool, as_json: bool) -> int:
     folder = spec.root / spec.name
     say(f"{'Resuming' if resume else 'Running'} {spec.name} in {folder}. Ctrl-C stops it, and it can be resumed.")
     with Progress(spec.search.metric, spec.search.mode) as progress:
-        outcome = run_campaign(spec, resume=resume, on_progress=progress)
+        outcome = run_campaign(spec, resume=resume, on_progress=progress, say=progress.say)
     if outcome.state == "interrupted":
         say(f"Interrupted{f' by {outcome.signal}' if outcome.signal else ''}. Go on with: {command('resume', folder)}")
         return INTERRUPTED

@@ -11,6 +11,7 @@ from coppice.orchestrator.cli.options import Folder, Json
 from coppice.orchestrator.cli.output import plain_table, print_json, show, write
 from coppice.orchestrator.cli.tables import grouped, hours_text, jobs_table, status_json, status_table, summary
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.overview import Overview, TrialStanding, has_jobs, overview
 from coppice.orchestrator.operations.queue import TrialJobs
 from coppice.orchestrator.operations.status import TrialStatus
@@ -41,6 +42,8 @@ def status(folder: Folder, as_json: Json = False) -> None:
     else:
         _show_jobs(view, metric)
     write(f"{summary(statuses, metric, mode)}.")
+    for remark in TrialRecords(campaign).remarks():
+        write(remark)
 
 
 def _from_folder(folder: Path) -> list[TrialStatus]:

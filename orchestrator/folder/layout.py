@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ EVENTS, CHECKPOINTS = "events.jsonl", "checkpoints"
 """In a trial's folder; names for those who only read and must not make the folder."""
 DEEPEST = Path("trials") / "t0000" / CHECKPOINTS / ".000000.0000000.tmp" / "optimizer.safetensors"
 """The longest path in a campaign's folder."""
+TRIAL_NAME = re.compile(r"t\d{4,}|(static|big)(-\d+)?")
+"""Names of trials: those of the search by their number, then what they are compared with."""
 
 
 class TrialFolder:
@@ -203,11 +206,22 @@ class CampaignFolder:
         except BlockingIOError:
             return True
 
+    @property
+    def next_number(self) -> Path:
+        """The number that the search's next trial gets: numbers of trials whose folders were deleted are not given again."""
+        return self.trials_path / ".next"
+
     def trials(self) -> list[TrialFolder]:
         """All trial folders, by name."""
-        if not self.trials_path.is_dir():
-            return []
-        return [TrialFolder(p) for p in sorted(self.trials_path.iterdir()) if p.is_dir()]
+        return [TrialFolder(p) for p in self._in_trials() if TRIAL_NAME.fullmatch(p.name)]
+
+    def strangers(self) -> list[str]:
+        """Names of folders beside those of the trials that are no trials: copies, backups."""
+        return [p.name for p in self._in_trials() if not TRIAL_NAME.fullmatch(p.name) and not p.name.startswith(".")]
+
+    def _in_trials(self) -> list[Path]:
+        return sorted(p for p in self.trials_path.iterdir() if p.is_dir()) if self.trials_path.is_dir() else []
+
 
 def cancelled(folder: CampaignFolder) -> bool:
     """Whether the whole campaign was cancelled: its driver ends, and none goes on, until the campaign is resumed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import FINAL, numbers, read_events, state_of, status_event
 from coppice.orchestrator.folder.files import read_json, write_json
-from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,20 @@ def compared_with(spec: Mapping[str, Any]) -> tuple[str | None, int | None]:
     of_path = checkpoint.parts[-3] if checkpoint is not None and len(checkpoint.parts) > 2 else None
     epoch = int(checkpoint.name) if checkpoint is not None and checkpoint.name.isdigit() else None
     return spec.get("compared_with") or of_path, epoch
+
+
+def trial_name(number: int) -> str:
+    """Id of a trial of the search."""
+    return f"t{number:04d}"
+
+
+def _number(name: str) -> int | None:
+    """Place in the search of the trial with this id; None for a trial outside it."""
+    return int(name[1:]) if name[:1] == "t" else None
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @dataclass(frozen=True)
@@ -77,18 +91,62 @@ class TrialRecords:
 
     def _entry(self, name: str) -> TrialRecord:
         trial = self.folder.trial(name)
-        params = read_json(trial.params)
+        params = self._params(trial)
         events = read_events(trial.events)
         metrics = [e for e in events if e["type"] == "metrics"]
         reports, times = tuple(map(numbers, metrics)), tuple(float(e["time"]) for e in metrics)
         state = state_of(events)
         return TrialRecord(name, params["number"], params["spec"], params["params"], params["sampling"], state, reports, times)
 
+    def _params(self, trial: TrialFolder) -> dict[str, Any]:
+        params: dict[str, Any] = read_json(trial.params)
+        number = params.get("number", _number(trial.name))
+        if number != _number(trial.name):
+            held = "one outside the search" if number is None else trial_name(number)
+            raise ValueError(
+                f"{trial.path} must hold the trial that it is named after, but holds {held}; "
+                f"give the folder its name back, or move it out of {self.folder.trials_path}."
+            )
+        return params
+
     def add(self, name: str, spec: Mapping[str, Any], number: int | None = None, sample: Sample | None = None) -> None:
         """Write down a new trial before anything of it runs."""
         sample = sample or Sample({}, {}, {})
         content = {"spec": spec, "params": sample.params, "number": number, "sampling": sample.sampling}
         write_json(self.folder.trial(name).params, content)
+        if number is not None:
+            write_json(self.folder.next_number, number + 1)
+
+    def next_number(self) -> int:
+        """The number of the search's next trial: one that no trial has had, also none whose folder was deleted."""
+        numbers = [_number(trial.name) for trial in self.folder.trials() if trial.params.exists()]
+        return max([self._written_number(), *(n + 1 for n in numbers if n is not None)])
+
+    def _written_number(self) -> int:
+        """0 where none was written (by an earlier version), or the file is damaged: the folders tell nearly all."""
+        try:
+            return int(read_json(self.folder.next_number))
+        except (OSError, ValueError, TypeError):
+            return 0
+
+    def remarks(self) -> list[str]:
+        """What was found in the folder of the trials that no campaign puts there, in sentences.
+
+        Raises:
+            ValueError: a trial stands under the name of another one.
+        """
+        strangers = self.folder.strangers()
+        known = {trial.name for trial in self.folder.trials() if trial.params.exists() and self._params(trial)}
+        gone = [name for number in range(self.next_number()) if (name := trial_name(number)) not in known]
+        said = []
+        if strangers:
+            said.append(f"No trials of this campaign, and left alone: {_few(strangers)} in {self.folder.trials_path}.")
+        if gone:
+            said.append(
+                f"Trials whose folder or params.json was deleted, and which are not run again: {_few(gone)}; for others in their "
+                "place raise search.trials and resume."
+            )
+        return said
 
     def mark(self, name: str, status: str, result: Mapping[str, Any] | None = None, **content: Any) -> None:
         """Add a status event. Only for a trial that no worker runs now: a file has one writer at a time.

@@ -79,7 +79,7 @@ def campaign_folder(root: Path, trials: int = 12, epochs: int = 12, compare: boo
     (folder / "campaign.lock.json").write_text(json.dumps(lock))
     draw = random.Random(seed)
     for number in range(trials):
-        _searched(folder / "trials" / f"{number:05d}", draw, epochs, number, trials)
+        _searched(folder / "trials" / f"t{number:04d}", draw, epochs, number, trials)
     for label, scale, quality in (("static", 2, 0.955), ("big", 4, 0.985)) if compare else ():
         writer = Writer(folder / "trials" / label, draw, epochs)
         writer.widths = {name: scale * size for name, size in writer.widths.items()}

@@ -93,7 +93,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 
 def test_a_broken_pipe_is_no_traceback(tmp_path: Path) -> None:
     folder = campaign_folder(tmp_path)
-    command = f"{sys.executable} -m coppice logs {folder} 00000 | head -1"
+    command = f"{sys.executable} -m coppice logs {folder} t0000 | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "started" in done.stdout
     assert "Traceback" not in done.stderr

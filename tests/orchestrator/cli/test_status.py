@@ -30,10 +30,10 @@ def test_status_is_a_table_with_one_line_a_trial(folder: Path) -> None:
         "trial", "state", "epoch", "val_accuracy", "best so far", "parameters", "FLOPs", "last event", "reason"]
     rows = {line.split()[0]: line for line in lines[1:15]}
     assert len(rows) == 14
-    assert re.search(r"00000 +finished +12/12 +9\d\.\d\d % +9\d\.\d\d % +[\d,]+ +[\d.]+M", rows["00000"])
-    assert re.search(r"00003 +failed +3/12 .*NonFiniteLoss", rows["00003"])
-    assert "interrupted" in rows["00011"]
-    assert lines[-1].startswith("14 trials: 12 finished, 1 interrupted, 1 failed; best 0000")
+    assert re.search(r"t0000 +finished +12/12 +9\d\.\d\d % +9\d\.\d\d % +[\d,]+ +[\d.]+M", rows["t0000"])
+    assert re.search(r"t0003 +failed +3/12 .*NonFiniteLoss", rows["t0003"])
+    assert "interrupted" in rows["t0011"]
+    assert lines[-1].startswith("14 trials: 12 finished, 1 interrupted, 1 failed; best t000")
     assert re.search(r"val_accuracy 9\d\.\d\d %, [\d,]+ parameters\.$", lines[-1])
 
 
@@ -46,28 +46,28 @@ def test_status_as_json(folder: Path) -> None:
 
 
 def test_logs_tell_what_happened(folder: Path) -> None:
-    text = output("logs", folder, "00000")
+    text = output("logs", folder, "t0000")
     assert "epoch  12  " in text
     lines = text.splitlines()
     assert lines[0].endswith("started")
     assert lines[-1].endswith("finished")
     assert re.search(r"epoch +2  grow layers\.\d\.conv1\.weight:0 \d+ -> \d+, [\d,]+ parameters, output changed by", text)
     assert re.search(r"epoch +12  train_loss .* val_accuracy 9\d\.\d\d %  test_accuracy .* parameters", text)
-    assert "did nothing: nothing to grow" in output("logs", folder, "00001")
-    assert "& <lower> the learning rate" in output("logs", folder, "00003")
+    assert "did nothing: nothing to grow" in output("logs", folder, "t0001")
+    assert "& <lower> the learning rate" in output("logs", folder, "t0003")
 
 
 def test_logs_as_json_are_the_events(folder: Path) -> None:
-    events = [json.loads(line) for line in output("logs", folder, "00000", "--json").splitlines()]
-    assert events == [json.loads(line) for line in (folder / "trials" / "00000" / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in output("logs", folder, "t0000", "--json").splitlines()]
+    assert events == [json.loads(line) for line in (folder / "trials" / "t0000" / "events.jsonl").read_text().splitlines()]
 
 
 def test_following_ends_with_the_trial(folder: Path) -> None:
-    assert output("logs", folder, "00000", "--follow") == output("logs", folder, "00000")
+    assert output("logs", folder, "t0000", "--follow") == output("logs", folder, "t0000")
 
 
 def test_an_unknown_trial_names_the_known_ones(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"TRIAL must be a trial in .*, but got '7'; there are: 00000, 00001"):
+    with pytest.raises(ValueError, match=r"TRIAL must be a trial in .*, but got '7'; there are: big, static, t0000"):
         RUNNER.invoke(app, ["logs", str(folder), "7"], catch_exceptions=False)
 
 

@@ -25,10 +25,11 @@ def test_a_folder_is_read_whole(tmp_path: Path) -> None:
     assert len(data.searched) == 12
     assert {t.label for t in data.trials} == {None, "static", "big"}
     assert [t.state for t in data.searched].count("finished") == 10
-    failed = data.trials[3]
+    by_name = {t.name: t for t in data.trials}
+    failed = by_name["t0003"]
     assert (failed.state, len(failed.epochs)) == ("failed", 3)
     assert "NonFiniteLoss" in failed.reason
-    assert data.trials[11].state == "interrupted", "no process runs the campaign"
+    assert by_name["t0011"].state == "interrupted", "no process runs the campaign"
     best = data.best
     assert best is not None
     assert best.last("val_accuracy") == max(t.last("val_accuracy") or 0 for t in data.searched if t.state == "finished")
@@ -43,17 +44,17 @@ def test_an_empty_campaign_and_no_campaign(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="must be the folder of a campaign"):
         gather(tmp_path)
     folder = campaign_folder(tmp_path, trials=1, epochs=0, compare=False)
-    (folder / "trials" / "00000" / "events.jsonl").unlink()
+    (folder / "trials" / "t0000" / "events.jsonl").unlink()
     data = gather(folder)
     assert (data.best, data.front, [t.state for t in data.trials]) == (None, (), ["waiting"])
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     folder = campaign_folder(tmp_path, trials=2, compare=False)
-    (folder / "trials" / "00000" / "params.json").write_text("{")
-    with pytest.raises(ValueError, match=r"00000/params\.json must be JSON"):
+    (folder / "trials" / "t0000" / "params.json").write_text("{")
+    with pytest.raises(ValueError, match=r"t0000/params\.json must be JSON"):
         gather(folder)
-    (folder / "trials" / "00000" / "params.json").write_text(json.dumps([1]))
+    (folder / "trials" / "t0000" / "params.json").write_text(json.dumps([1]))
     with pytest.raises(ValueError, match="must hold a JSON object"):
         gather(folder)
 
