@@ -12,6 +12,7 @@ from typing import Any
 from coppice.orchestrator.folder.dashboard_address import announced
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.ray_token import use_token
+from coppice.slurm.ray.private_folder import private_folder
 
 LOOPBACK = "127.0.0.1"
 RAY_SETTINGS = {
@@ -45,8 +46,12 @@ def prepare_environment() -> None:
 
 
 @contextlib.contextmanager
-def ray_session(folder: CampaignFolder | None = None, **arguments: Any) -> Iterator[None]:
-    """A Ray of our own for as long as the campaign in `folder` runs, or the one that is up in this process."""
+def ray_session(folder: CampaignFolder | None = None, *, dashboard: bool = False, **arguments: Any) -> Iterator[None]:
+    """A Ray of our own for as long as the campaign in `folder` runs, or the one that is up in this process.
+
+    Nobody else on this machine can enter it: it asks for the campaign's secret, its sockets are in a folder of this user's alone,
+    and metrics, for which Ray asks no secret, are there only with a dashboard.
+    """
     prepare_environment()
     import ray
 
@@ -54,20 +59,25 @@ def ray_session(folder: CampaignFolder | None = None, **arguments: Any) -> Itera
         yield
         return
     token = use_token(folder)
-    with _on_loopback():
-        context = ray.init(
-            address="local",
-            _node_ip_address=LOOPBACK,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            job_config=job_config(),
-            **arguments,
-        )
-    try:
-        with announced(folder, context.address_info, token) if folder else contextlib.nullcontext():
-            yield
-    finally:
-        ray.shutdown()
+    with contextlib.ExitStack() as held:
+        temporary = held.enter_context(private_folder(os.environ.get("RAY_TMPDIR")))
+        with _on_loopback():
+            context = ray.init(
+                address="local",
+                include_dashboard=dashboard,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(temporary / "r"),
+                _system_config={"enable_metrics_collection": dashboard},
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                job_config=job_config(),
+                **arguments,
+            )
+        held.callback(ray.shutdown)
+        if folder is not None:
+            listening = {**context.address_info, **({} if dashboard else {"metrics_export_port": None})}
+            held.enter_context(announced(folder, listening, token))
+        yield
 
 
 def job_config() -> Any:

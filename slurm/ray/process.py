@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from coppice.slurm.ray.ports import reserved
+from coppice.slurm.ray.private_folder import private_folder
 
 TRIES = 3
 READY_S = 120.0
@@ -26,8 +25,6 @@ STARTED = "Ray runtime started"
 """What Ray's command prints once everything runs."""
 STOP_S = 20.0
 """How long a Ray may take to end before it is killed."""
-LONGEST_FOLDER = 40
-"""Characters: Ray makes sockets below it, and their paths end at 107."""
 OBJECT_STORE = 100 * 2**20
 """Bytes. Trials keep what they have in their folders and hand nothing over."""
 EVERY_NODE = ("object-manager-port", "node-manager-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
@@ -139,7 +136,7 @@ def running(start: Start, wanted: Callable[[], bool] = lambda: True) -> Iterator
     for number in range(TRIES):
         with contextlib.ExitStack() as held:
             ports = held.enter_context(reserved(start.width, start.seed + number))
-            folder = held.enter_context(_private(start.folder))
+            folder = held.enter_context(private_folder(start.folder))
             ray = _spawn(start, ports, folder)
             held.callback(ray.stop)
             problem = _problem(ray, wanted)
@@ -147,18 +144,6 @@ def running(start: Start, wanted: Callable[[], bool] = lambda: True) -> Iterator
                 yield ray if wanted() else None
                 return
     raise RayFailed(f"Ray must start, but did not in {TRIES} tries; the last one {problem}")
-
-
-@contextlib.contextmanager
-def _private(where: str | None) -> Iterator[Path]:
-    """A folder of this machine's that only its owner may enter, with a short path."""
-    base = where if where and os.path.isdir(where) and len(where) <= LONGEST_FOLDER else None
-    base = base or (tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST_FOLDER else "/tmp")
-    folder = Path(tempfile.mkdtemp(prefix="coppice-", dir=base))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spawn(start: Start, ports: range, folder: Path) -> RayProcess:
