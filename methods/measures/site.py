@@ -30,6 +30,8 @@ class Site:
         taps: columns of the consumer for each unit, kernel positions left aside (more than 1 behind a flatten).
         size: number of units.
         batch_norm: name of the BatchNorm between them, or None.
+        tokens: whether both are linear layers over the last of three or more dimensions, as in the feed-forward part of a
+            Transformer, [n, tokens, ..., features]: each token counts as a sample.
     """
 
     producer: str
@@ -37,6 +39,11 @@ class Site:
     taps: int
     size: int
     batch_norm: str | None
+    tokens: bool = False
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """What goes through the site, samples first: tokens as samples, [n * tokens, features]."""
+        return tensor.flatten(0, -2) if self.tokens else tensor
 
     @property
     def entry(self) -> str:
@@ -88,7 +95,24 @@ def site_of(network: Network, element: Element) -> Site:
     taps = _taps(used[0])
     if made[0].expr != Atom(info.name, info.size) or taps is None:
         raise NoSite("its units are a part of a concatenation or of a product")
-    return Site(names[0], names[1], taps, info.size, _norm_between(network, info, names))
+    norm, tokens = _norm_between(network, info, names), _tokens(network, names)
+    if tokens and (norm is not None or taps != 1):
+        raise NoSite(f"{names[0]} and {names[1]} work on each token, and what lies between mixes them")
+    return Site(names[0], names[1], taps, info.size, norm, tokens)
+
+
+def _tokens(network: Network, names: Sequence[str]) -> bool:
+    """Whether both layers work on each token of a sequence.
+
+    Raises:
+        NoSite: they work on different positions.
+    """
+    between = [network.graph().modules[n].inputs[1:-1] for n in names if type(network.module.get_submodule(n)) is nn.Linear]
+    if not any(between):
+        return False
+    if len(between) < 2 or between[0] != between[1]:
+        raise NoSite(f"{names[0]} and {names[1]} work on different positions")
+    return True
 
 
 def _norm_between(network: Network, info: AtomInfo, names: Sequence[str]) -> str | None:
@@ -114,7 +138,7 @@ def _unfit(network: Network, name: str) -> str | None:
     if call is None or call.calls != 1:
         return f"{name} is called {0 if call is None else call.calls} times"
     if type(module) is nn.Linear:
-        return None if len(call.inputs) == 2 else f"{name} has inputs of {len(call.inputs)} dimensions"
+        return None if len(call.inputs) >= 2 else f"{name} has inputs without a dimension of samples"
     if type(module) is not nn.Conv2d:
         return f"{name} is a {type(module).__name__}, not a Linear or Conv2d"
     if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):

@@ -50,7 +50,7 @@ def effective_ranks(context: Context, sites: Mapping[str, Site], num_batches: in
 
     def use(seen: dict[str, Seen], inputs: Tensor) -> None:
         for name, site in sites.items():
-            h = unit_samples(site, seen[site.consumer].input).double()
+            h = unit_samples(site, site.rows(seen[site.consumer].input)).double()
             sums[name] = sums.get(name, 0) + h.T @ h
             counts[name] = counts.get(name, 0) + len(h)
 

@@ -17,7 +17,7 @@ from coppice.methods.measures.statistics import frozen_modes
 from coppice.methods.network import Network
 
 Run = Callable[[Tensor], Tensor]
-"""Output of a site's entry, [n, units, ...] -> input of its consumer; differentiable."""
+"""Output of a site's entry, [n, units, ...] -> input of its consumer; differentiable. Tokens are samples."""
 
 
 class _Slot(int):
@@ -134,9 +134,13 @@ class Paths(TorchFunctionMode):
     def of(self, name: str, inputs: Tensor) -> tuple[torch.Size, Run]:
         """Shape of the entry's output at the last forward, and the path of the site called `name`."""
         tape, site = self._tapes[name], self._sites[name]
-        if tape.complete:
-            return tape.shape, lambda z: _run(tape, z)
-        return tape.shape, lambda z: through(self._network, site, inputs, z)
+
+        def run(z: Tensor) -> Tensor:
+            with torch.set_grad_enabled(z.requires_grad):
+                z = z.view(tape.shape) if site.tokens else z
+                return site.rows(_run(tape, z) if tape.complete else through(self._network, site, inputs, z))
+
+        return site.rows(torch.empty(tape.shape, device="meta")).shape, run
 
     def _starter(self, name: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Tensor) -> None:

@@ -26,7 +26,7 @@ Drawn = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class View:
-    """Some samples at one site, in the dtype of the weights.
+    """Some samples at one site, in the dtype of the weights. Where the layers work on tokens, each token is a sample.
 
     Attributes:
         site: which.
@@ -38,6 +38,7 @@ class View:
         shape: of the entry's output.
         run: the path from there to the consumer's input.
         drawn: what random points are drawn for; None: these samples.
+        each: rows of every sample: its tokens, or 1.
     """
 
     site: Site
@@ -49,6 +50,7 @@ class View:
     shape: torch.Size
     run: Run
     drawn: Drawn
+    each: int = 1
 
 
 def layers_of(network: Network, site: Site) -> tuple[nn.Linear | nn.Conv2d, nn.Linear | nn.Conv2d]:
@@ -85,8 +87,10 @@ def _view(network: Network, site: Site, seen: Mapping[str, Seen], shape: torch.S
     producer, consumer = layers_of(network, site)
     dtype, gradient = consumer.weight.dtype, seen[site.consumer].gradient
     assert gradient is not None, "the loss depends on the consumer"
-    before, behind = (seen[n].input.to(dtype) for n in (site.producer, site.consumer))
-    return View(site, producer, consumer, before, behind, gradient.to(dtype), shape, run, drawn)
+    before, behind = (site.rows(seen[n].input.to(dtype)) for n in (site.producer, site.consumer))
+    each = shape[0] // len(gradient)
+    drawn = drawn and (drawn[0] * each, drawn[1] * each)
+    return View(site, producer, consumer, before, behind, site.rows(gradient.to(dtype)), shape, run, drawn, each)
 
 
 class Pieces:

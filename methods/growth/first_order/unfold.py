@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 def unfolded(module: nn.Module, inputs: Tensor) -> Tensor:
-    """What a layer multiplies its rows with: [entries of a row, n, positions of the output]."""
+    """What a layer multiplies its rows with: [entries of a row, n, positions of the output]; tokens are positions."""
     if isinstance(module, nn.Linear):
-        return inputs.T.unsqueeze(2)
+        return inputs.movedim(-1, 0).flatten(2) if inputs.dim() > 2 else inputs.T.unsqueeze(2)
     (kh, kw), (sh, sw), (ph, pw), (dh, dw) = _geometry(module)
     padded = nn.functional.pad(inputs.transpose(0, 1), (pw, pw, ph, ph))
     height, width = ((padded.shape[2 + i] - (k - 1) * d - 1) // s + 1 for i, k, d, s in ((0, kh, dh, sh), (1, kw, dw, sw)))

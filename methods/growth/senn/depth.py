@@ -98,7 +98,7 @@ def best_layers(context: Context, places: Sequence[str], proposals: int, setting
 
         def curve(seen: dict[str, Seen], inputs: Tensor, curved: Mapping[str, LayerSums] = curved) -> None:
             for at, batch in seen.items():
-                curved[at].add_curvature(batch.gradient)
+                curved[at].add_curvature(layers[at], batch.gradient)
 
         draws = observe_curvature(context, group, curve, settings.draws, settings.num_batches)
         context.ranks.sum(*(s.outputs for s in curved.values()))

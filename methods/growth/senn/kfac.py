@@ -67,9 +67,11 @@ def layer_inputs(module: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([entries, torch.ones_like(entries[:1])]) if module.bias is not None else entries
 
 
-def layer_gradients(gradient: Tensor) -> Tensor:
-    """At the layer's output: [out, n, positions]."""
-    return gradient.flatten(2).transpose(0, 1) if gradient.dim() > 2 else gradient.T.unsqueeze(2)
+def layer_gradients(module: nn.Module, gradient: Tensor) -> Tensor:
+    """At the layer's output: [out, n, positions]; tokens are positions."""
+    if gradient.dim() == 2:
+        return gradient.T.unsqueeze(2)
+    return gradient.movedim(-1 if isinstance(module, nn.Linear) else 1, 0).flatten(2)
 
 
 def _weight(module: nn.Module) -> Tensor:
@@ -110,7 +112,7 @@ def _score(context: Context, names: Sequence[str], settings: Settings) -> dict[s
 
     def curve(seen: dict[str, Seen], inputs: Tensor) -> None:
         for name, batch in seen.items():
-            sums[name].add_curvature(batch.gradient)
+            sums[name].add_curvature(layers[name], batch.gradient)
 
     samples = observe(context, names, use, settings.num_batches)
     draws = observe_curvature(context, names, curve, settings.draws, settings.num_batches)
@@ -144,12 +146,12 @@ class LayerSums:
             x = layer_inputs(module, inputs[part]).flatten(1)
             self.inputs += (x @ x.T).to(self.inputs)
             if gradient is not None:
-                self.gradient += (layer_gradients(gradient[part].to(x)).flatten(1) @ x.T).to(self.gradient)
+                self.gradient += (layer_gradients(module, gradient[part].to(x)).flatten(1) @ x.T).to(self.gradient)
 
-    def add_curvature(self, gradient: Tensor | None) -> None:
+    def add_curvature(self, module: nn.Module, gradient: Tensor | None) -> None:
         """A batch of gradients from `observe_curvature`."""
         if gradient is not None:
-            g = layer_gradients(gradient.to(self.outputs))
+            g = layer_gradients(module, gradient.to(self.outputs))
             self.outputs += g.flatten(1) @ g.flatten(1).T
             self.positions = g.shape[2]
 

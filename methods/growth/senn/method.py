@@ -14,7 +14,7 @@ from coppice.methods.growth.first_order.exact import Exact
 from coppice.methods.growth.first_order.gradients import sites_of
 from coppice.methods.growth.first_order.sweep import layers_of
 from coppice.methods.growth.senn.kfac import Settings, score_layers, total
-from coppice.methods.growth.senn.output_curvature import reachable
+from coppice.methods.growth.senn.output_curvature import reachable, why_no_curvature
 from coppice.methods.growth.senn.search import choose, draw, improve, moments
 from coppice.methods.measures.site import site_of
 from coppice.methods.measures.statistics import require_finite
@@ -40,6 +40,10 @@ class ExpansionScore(Method):
     draws: int = parameter(1, "random gradients per sample for the curvature; 0: all, exactly", low=0, high=64)
     damping: float = parameter(0.1, "added to S, relative to its mean diagonal", low=0.0, high=10.0)
     ridge: float = parameter(1e-3, "added to A, relative to its mean diagonal", low=1e-12, high=1.0, log=True)
+
+    def accepts(self, context: Context, element: Element) -> str | None:
+        """See `Method.accepts`."""
+        return super().accepts(context, element) or why_no_curvature(context)
 
     def settings(self) -> Settings:
         """How curvature is measured."""
@@ -77,12 +81,12 @@ def additions(largest: float, least: float, threshold: float) -> int:
 
 
 def scored_layers(network: Network) -> Iterable[str]:
-    """Layers that the network's score is summed over: Linear on vectors and plain Conv2d, called once."""
+    """Layers that the network's score is summed over: Linear and plain Conv2d, called once."""
     for name, call in network.graph().modules.items():
         module = network.module.get_submodule(name)
         if call.calls != 1 or not call.inputs:
             continue
-        plain = type(module) is nn.Linear and len(call.inputs) == 2
+        plain = type(module) is nn.Linear and len(call.inputs) >= 2
         if type(module) is nn.Conv2d:
             plain = module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
         if plain:

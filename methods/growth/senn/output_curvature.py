@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from coppice.methods.measures.statistics import Seen, observe, require_finite
+from coppice.methods.measures.statistics import Seen, frozen_modes, observe, require_finite
 from coppice.methods.method import Context
 from coppice.methods.network import LossFunction
 from coppice.methods.ranks import ALONE, Ranks
@@ -58,6 +58,16 @@ class OutputCurvature:
         _, curvature = derivatives(self._loss, output, target, self._ranks)
         values, vectors = torch.linalg.eigh(curvature)
         return vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+
+
+@torch.no_grad()
+def why_no_curvature(context: Context) -> str | None:
+    """Why the curvature of the loss at the outputs cannot be formed; None when it can."""
+    inputs = next(iter(context.batches(1)))[0]
+    with frozen_modes(context.network.module):
+        output = context.network.module(inputs[:1])
+    size = math.prod(output.shape[1:])
+    return f"the network returns {size:,} numbers per sample, and at most {MOST_OUTPUTS} can be" if size > MOST_OUTPUTS else None
 
 
 def derivatives(loss: LossFunction, output: Tensor, target: Tensor, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ def _columns(view: View, rows: Tensor) -> Iterator[tuple[Tensor, slice]]:
 
 def _residual(view: View, score: LayerScore, part: slice) -> Tensor:
     """The part of the gradient that the consumer cannot follow with the inputs that it has: [out, samples * positions]."""
-    gradient = layer_gradients(view.gradient[part]).flatten(1)
+    gradient = layer_gradients(view.consumer, view.gradient[part]).flatten(1)
     return gradient - score.regression.to(gradient) @ layer_inputs(view.consumer, view.behind[part]).flatten(1)
 
 
@@ -145,7 +145,7 @@ def _climb(view: View, rows: Tensor, score: LayerScore, steps: int) -> Tensor:
         point = rows.detach().requires_grad_()
         columns, part = next(_columns(view, point))
         columns = columns.unflatten(0, (len(rows), -1))
-        samples = len(view.gradient[part])
+        samples = len(view.gradient[part]) / view.each
         gradient = _residual(view, score, part).detach() @ columns.transpose(1, 2) / samples
         gains = _gains(gradient, columns @ columns.transpose(1, 2) / samples, score)
         better = (gains > highest).detach()

@@ -135,8 +135,8 @@ class SplittingMatrices:
         def see(seen: dict[str, Seen], inputs: Tensor) -> None:
             gradient = seen[site.consumer].gradient
             assert gradient is not None, "the loss depends on the consumer"
-            second = second_derivatives(network, site, inputs, seen[site.entry].output, gradient)
-            use(seen[site.producer].input, second * squared.view(-1, *[1] * (second.dim() - 2)))
+            second = site.rows(second_derivatives(network, site, inputs, seen[site.entry].output, gradient))
+            use(site.rows(seen[site.producer].input), second * squared.view(-1, *[1] * (second.dim() - 2)))
 
         with torch.autocast(network.device().type, enabled=False):
             return observe(self.context, list(dict.fromkeys((site.producer, site.entry, site.consumer))), see, self.num_batches)

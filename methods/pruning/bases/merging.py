@@ -135,7 +135,8 @@ def path_kind(context: Context, site: Site) -> Path | None:
     with torch.autocast(inputs.device.type, enabled=False):
         like = entry_output(network, site, inputs)
         z = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
-        tried = torch.cat([z, 2 * z, 0.5 * z, -z, z.roll(1, 1)])
+        units = -1 if site.tokens else 1
+        tried = torch.cat([z, 2 * z, 0.5 * z, -z, z.roll(1, units)])
         behind = through(network, site, torch.cat([inputs] * 5), tried).double()
     if len(behind) % 5:
         return None
@@ -145,7 +146,8 @@ def path_kind(context: Context, site: Site) -> Path | None:
     def same(a: Tensor, b: Tensor) -> bool:
         return float((a - b).norm()) <= EXACT * size
 
-    if size == 0 or not same(at[0].unflatten(1, (site.size, -1)).roll(1, 1).flatten(1, 2), at[4]):
+    taps = behind.shape[units] // site.size
+    if size == 0 or not same(at[0].roll(taps, units), at[4]):
         return None
     homogeneous = same(at[1] / 2, at[0]) and same(at[2] * 2, at[0])
     odd = same(-at[3], at[0])
