@@ -33,6 +33,8 @@ def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | N
     """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended."""
     ledger = TrialRecords(folder)
     jobs = spec.placement.name != "local"
+    for problem in ledger.restore(under_way=not jobs):
+        print(problem, file=sys.stderr)
     if not jobs:
         ledger.interrupt()
     scheduler = trial_scheduler(spec)

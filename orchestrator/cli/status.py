@@ -41,6 +41,8 @@ def status(folder: Folder, as_json: Json = False) -> None:
         show(status_table(statuses, metric))
     else:
         _show_jobs(view, metric)
+    for problem in (s.damage for s in statuses if s.damage):
+        write(problem)
     write(f"{summary(statuses, metric, mode)}.")
     for remark in TrialRecords(campaign).remarks():
         write(remark)

@@ -1,9 +1,9 @@
 """Checkpoints: what the network is, its tensors, its optimizer and the trial's state; atomic, verified, no pickle.
 
 A checkpoint is a folder `checkpoints/<epoch>/` with `architecture.json`, `model.safetensors`, `optimizer.safetensors`,
-`state.json` and, written last, `MANIFEST.json` with the size and CRC-32 of each: enough to tell a file that was truncated,
-edited or damaged, and cheap beside writing it (a cryptographic hash takes as long as the disk). The folder is filled under a
-temporary name, synced and renamed; without a valid manifest it does not exist.
+`state.json`, a copy of the trial's `events.jsonl` and, written last, `MANIFEST.json` with the size and CRC-32 of each: enough to
+tell a file that was truncated, edited or damaged, and cheap beside writing it (a cryptographic hash takes as long as the disk).
+The folder is filled under a temporary name, synced and renamed; without a valid manifest it does not exist.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-ARCHITECTURE, MODEL, OPTIMIZER, STATE, MANIFEST = (
-    "architecture.json", "model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json")
-FORMAT = "coppice-checkpoint/1"
+from coppice.orchestrator.folder.events import EVENTS
+from coppice.orchestrator.folder.manifest import FORMAT, MANIFEST, STATE, CheckpointError, available, manifest, verified
+
+__all__ = ["MANIFEST", "Checkpoint", "CheckpointError", "available", "keep_newest", "latest", "read", "write"]
+
+ARCHITECTURE, MODEL, OPTIMIZER = "architecture.json", "model.safetensors", "optimizer.safetensors"
 AVERAGE, COMPANION, DATA = "ema|", "companion|", "data|"
 """Prefixes of tensors that are not the network's own: its moving average, what methods keep beside it, how its data is scaled."""
 KEPT_CHECKPOINTS = 2
 """A trial keeps so many, so that it can go on where the newest is damaged."""
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged or cannot be written; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,14 @@ class Checkpoint:
         tensors: the network's tensors by name.
         optimizer: the optimizer's tensors by `state.name`.
         state: JSON-able rest: epoch, step, compute, history, schedules, the optimizer's scalars.
+        events: the trial's file of events as it was, from which that file is restored; empty where its writer keeps none.
     """
 
     architecture: dict[str, Any]
     tensors: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     state: dict[str, Any]
+    events: bytes = b""
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,13 +98,19 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         ARCHITECTURE: lambda path: _write_json(path, checkpoint.architecture),
         STATE: lambda path: _write_json(path, checkpoint.state),
     }
+    if checkpoint.events:
+        writers[EVENTS] = lambda path: _write_bytes(path, checkpoint.events)
     entries = {name: _write_file(folder / name, write) for name, write in writers.items()}
     _write_file(folder / MANIFEST, lambda path: _write_json(path, {"format": FORMAT, "files": entries}))
     _sync_folder(folder)
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_bytes(json.dumps(value, separators=(",", ":")).encode())
+    _write_bytes(path, json.dumps(value, separators=(",", ":")).encode())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _write_file(path: Path, write: Callable[[Path], None]) -> dict[str, Any]:
@@ -133,50 +140,18 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, truncated or was edited; the message names it.
     """
-    files = _manifest(path)
-    content = {name: _verified(path / name, entry) for name, entry in files.items()}
+    files = manifest(path)
+    content = {name: verified(path / name, entry) for name, entry in files.items()}
     for name in (ARCHITECTURE, MODEL, OPTIMIZER, STATE):
         if name not in content:
             raise CheckpointError(f"{path / MANIFEST} must list {name}, but it does not; use an earlier checkpoint.")
     try:
         return Checkpoint(
-            json.loads(content[ARCHITECTURE]), load(content[MODEL]), load(content[OPTIMIZER]), json.loads(content[STATE])
+            json.loads(content[ARCHITECTURE]), load(content[MODEL]), load(content[OPTIMIZER]), json.loads(content[STATE]),
+            content.get(EVENTS, b""),
         )
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"the files of checkpoint {path} must be readable, but: {error}; use an earlier one.") from error
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_bytes())
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(f"{file} must have format {FORMAT!r}, but has {manifest['format']!r}.")
-        files: dict[str, Any] = manifest["files"]
-        return files
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} must exist, but does not: the checkpoint is not finished; use an earlier one.") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{file} must be a JSON manifest, but is damaged; use an earlier checkpoint.") from None
-
-
-def _verified(file: Path, entry: Mapping[str, Any]) -> bytes:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{file} must be readable, but {error.strerror}; use an earlier checkpoint.") from error
-    if len(content) != entry["bytes"]:
-        raise CheckpointError(f"{file} must have {entry['bytes']} bytes, but has {len(content)}; use an earlier checkpoint.")
-    if zlib.crc32(content) != entry["crc32"]:
-        raise CheckpointError(f"{file} was changed after it was written (CRC-32 differs); use an earlier checkpoint.")
-    return content
-
-
-def available(folder: Path) -> list[Path]:
-    """Finished checkpoint folders in `folder`, oldest first (not verified)."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
 
 
 def latest(folder: Path) -> tuple[Path, Checkpoint, list[str]] | None:

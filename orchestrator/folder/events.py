@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+EVENTS = "events.jsonl"
+"""Name of the file in a trial's folder."""
 FINAL = ("finished", "stopped", "failed")
 """States that a trial never leaves."""
 
@@ -39,34 +44,110 @@ TRANSIENT = ("metrics", "structural", "skipped", "checkpoint")
 """Event types that a resumed trial writes again for the epochs it repeats."""
 
 
+SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"}$')
+SEAL_BYTES = 18
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file of events.
+
+    Attributes:
+        number: from 1.
+        event: what it says; None where it is no JSON object.
+        whole: whether its checksum is right; None where it has none, as lines of earlier versions.
+    """
+
+    number: int
+    event: dict[str, Any] | None
+    whole: bool | None
+
+
+def sealed(event: Mapping[str, Any], before: bytes) -> bytes:
+    """The line of an event in a file, with the checksum of itself and of the checksum of the line `before` it."""
+    content = json.dumps(event, separators=(",", ":")).encode()
+    return content[:-1] + b',"crc":"%08x"}' % zlib.crc32(content, _seal(before)) + b"\n"
+
+
+def _seal(line: bytes) -> int:
+    found = SEAL.match(line[-SEAL_BYTES:])
+    return int(found[1], 16) if found else 0
+
+
+def parsed(content: bytes) -> list[Line]:
+    """The lines of a file of events; a torn last one (its writer was killed) and empty ones are left out."""
+    raw, lines, before = content.split(b"\n"), [], b""
+    for number, line in enumerate(raw, 1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            event = None
+        if event is None and number == len(raw):
+            continue
+        seal, whole = SEAL.match(line[-SEAL_BYTES:]), None
+        if seal:
+            whole = zlib.crc32(line[:-SEAL_BYTES] + b"}", _seal(before)) == int(seal[1], 16)
+            if event:
+                event.pop("crc")
+        lines.append(Line(number, event, whole))
+        before = line
+    return lines
+
+
 def append_event(path: Path, event: Mapping[str, Any]) -> None:
     """Add one event to a file that has no other writer now; what a killed writer left of its last line is cut off first."""
+    append_line(path, event)
+
+
+def append_line(path: Path, event: Mapping[str, Any], sync: bool = False) -> bytes:
+    """`append_event`, and more.
+
+    Args:
+        path: the file.
+        event: JSON-able.
+        sync: whether the event must survive a power cut from now on.
+
+    Returns:
+        The line that was written.
+    """
     with open(path, "ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+        before = _last_line(file)
+        line = sealed(event, before)
+        file.write(line)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    return line
+
+
+def _last_line(file: BinaryIO) -> bytes:
+    """The last whole line; what follows it is cut off."""
+    size, step, tail = file.seek(0, os.SEEK_END), 4096, b""
+    start = size
+    while start > 0 and tail.count(b"\n") < 2:
+        step, start = step * 4, max(0, start - step)
+        file.seek(start)
+        tail = file.read(size - start)
+    end = tail.rfind(b"\n") + 1
+    if end < len(tail):
+        file.truncate(start + end)
+    return tail[:end].rstrip(b"\n").rpartition(b"\n")[2]
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a trial, oldest first; a torn last line (its writer was killed) is left out.
+    """The events of a trial, oldest first, as they stand in the file; a torn last line (its writer was killed) is left out.
+
+    Whoever shows or uses their numbers asks `coppice.orchestrator.folder.history`, which knows when they are damaged.
 
     Raises:
         ValueError: a line before the last is damaged; the message names file and line.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    events = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}, must be a JSON object, but is damaged; delete that line.") from None
-    return events
+    lines = parsed(path.read_bytes()) if path.exists() else []
+    for line in lines:
+        if line.event is None:
+            raise ValueError(f"{path}, line {line.number}, must be a JSON object, but is damaged; delete that line.")
+    return [line.event for line in lines if line.event is not None]

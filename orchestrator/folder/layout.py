@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.folder import attempts
-from coppice.orchestrator.folder.events import TRANSIENT, append_event, read_events
-from coppice.orchestrator.folder.files import exclusive, write_atomic
+from coppice.orchestrator.folder.events import EVENTS, append_line
+from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.history import rewrite
+from coppice.orchestrator.folder.manifest import CHECKPOINTS
 from coppice.slurm.broker.journal import JOURNAL
 
-EVENTS, CHECKPOINTS = "events.jsonl", "checkpoints"
-"""In a trial's folder; names for those who only read and must not make the folder."""
+__all__ = ["CHECKPOINTS", "EVENTS", "CampaignFolder", "TrialFolder", "cancelled"]
+
 DEEPEST = Path("trials") / "t0000" / CHECKPOINTS / ".000000.0000000.tmp" / "optimizer.safetensors"
 """The longest path in a campaign's folder."""
 TRIAL_NAME = re.compile(r"t\d{4,}|(static|big)(-\d+)?")
@@ -75,21 +76,24 @@ class TrialFolder:
         """What the trial's next job asks for, where an earlier one had too little."""
         return self.path / "request.json"
 
-    def append_event(self, event: Mapping[str, Any]) -> None:
-        """Add one event, unless a newer attempt runs the trial.
+    def append_event(self, event: Mapping[str, Any]) -> bytes:
+        """Add one event, unless a newer attempt runs the trial; returns the line. What it says of the trial's state is synced.
 
         Raises:
             Superseded: it does; see `coppice.orchestrator.folder.attempts`.
         """
         attempts.check(self.path)
-        append_event(self.events, event)
+        return append_line(self.events, event, sync=event.get("type") == "status")
 
-    def truncate_events(self, epoch: int) -> None:
-        """Forget what happened after `epoch`, because the trial goes on from there and will do it again."""
-        events = read_events(self.events)
-        kept = [e for e in events if e["type"] not in TRANSIENT or e["epoch"] <= epoch]
-        if len(kept) != len(events) or not self.events.exists() or not self.events.read_bytes().endswith(b"\n"):
-            write_atomic(self.events, b"".join(json.dumps(e, separators=(",", ":")).encode() + b"\n" for e in kept))
+    def truncate_events(self, epoch: int) -> str:
+        """Forget what happened after `epoch`, because the trial goes on from there and will do it again.
+
+        What is missing in the file of events up to there, or was changed in it, is written back from the checkpoints.
+
+        Returns:
+            What was wrong with the file; empty where nothing was.
+        """
+        return rewrite(self.path, epoch)
 
 
 class CampaignFolder:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.folder import attempts
-from coppice.orchestrator.folder.events import FINAL, numbers, read_events, state_of, status_event
+from coppice.orchestrator.folder.events import FINAL, numbers, state_of, status_event
 from coppice.orchestrator.folder.files import read_json, write_json
+from coppice.orchestrator.folder.history import read_history, rewrite
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 
 
@@ -92,7 +93,7 @@ class TrialRecords:
     def _entry(self, name: str) -> TrialRecord:
         trial = self.folder.trial(name)
         params = self._params(trial)
-        events = read_events(trial.events)
+        events = read_history(trial.path).events
         metrics = [e for e in events if e["type"] == "metrics"]
         reports, times = tuple(map(numbers, metrics)), tuple(float(e["time"]) for e in metrics)
         state = state_of(events)
@@ -158,6 +159,14 @@ class TrialRecords:
             attempts.close(self.folder.trial(name).path)
             self.folder.trial(name).truncate_events(epoch)
         self.folder.trial(name).append_event(status_event(name, status, epoch, 0, **content))
+
+    def restore(self, under_way: bool) -> list[str]:
+        """Write back what is damaged in the events of trials that have ended, and with `under_way` of all others: of trials that
+        no process runs now. Returns what was wrong, also where it could not be restored.
+        """
+        trials = [t for t in self.folder.trials() if t.params.exists()]
+        ended = [t for t in trials if under_way or state_of(read_history(t.path).events) in FINAL]
+        return [problem for t in ended if (problem := rewrite(t.path))]
 
     def interrupt(self) -> None:
         """Mark every trial that was running as interrupted."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coppice.orchestrator.folder.events import numbers, read_events, state_of
+from coppice.orchestrator.folder.events import numbers, state_of
 from coppice.orchestrator.folder.files import read_json
+from coppice.orchestrator.folder.history import read_history
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 from coppice.orchestrator.folder.trials import compared_with
 from coppice.scheduler.metrics import mode_of
@@ -35,6 +36,7 @@ class TrialStatus:
         traceback: of a failed trial; empty otherwise.
         seconds: time spent in its epochs.
         changes: how many changes were accepted, by kind (grow, prune, ...).
+        damage: what is wrong with the file of its events, and what counts instead; empty where nothing is.
     """
 
     id: str
@@ -51,6 +53,7 @@ class TrialStatus:
     seconds: float
     changes: Mapping[str, int] = field(default_factory=dict)
     compared_with: str | None = None
+    damage: str = ""
 
     @property
     def parameters(self) -> float | None:
@@ -96,7 +99,8 @@ class StatusBoard:
 
     def _read(self, folder: TrialFolder) -> TrialStatus:
         params = read_json(folder.params)
-        events = read_events(folder.events)
+        history = read_history(folder.path)
+        events = history.events
         reports = [numbers(e) for e in events if e["type"] == "metrics"]
         values = [r[self._metric] for r in reports if math.isfinite(r.get(self._metric, math.nan))]
         last: Mapping[str, Any] = next((e for e in reversed(events) if e["type"] == "status"), {})
@@ -117,6 +121,7 @@ class StatusBoard:
             seconds=sum(r.get("seconds", 0.0) for r in reports),
             changes=dict(changes),
             compared_with=compared_with(params["spec"])[0],
+            damage=history.problem,
         )
 
 

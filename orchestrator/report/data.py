@@ -48,6 +48,8 @@ class TrialData:
         skipped: why adaptations did nothing, with their epoch.
         planned_epochs: how many epochs it was to train; 0 where that is not known.
         compared_with: the trial of the search that a labelled one belongs to; None where that is not known.
+        began: seconds since 1970 of its first event; 0 where it has none.
+        damage: what is wrong with the file of its events; empty where nothing is.
         compared_epoch: after which of that trial's epochs its architecture was taken; None where it was not.
     """
 
@@ -63,6 +65,8 @@ class TrialData:
     planned_epochs: int = 0
     compared_with: str | None = None
     compared_epoch: int | None = None
+    began: float = 0.0
+    damage: str = ""
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.folder.history import read_history
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
 from coppice.orchestrator.folder.trials import compared_with
 from coppice.orchestrator.operations.status import TrialStatus, status
@@ -33,7 +33,7 @@ def gather(folder: Path) -> ReportData:
     trials = tuple(read_trial(campaign.trial(s.id), params[s.id], s) for s in status(folder))
     metric = search.get("metric", "val_accuracy")
     mode = mode_of(metric, search.get("mode"))
-    began = [e["time"] for t in campaign.trials() for e in read_events(t.events)[:1] if "time" in e]
+    began = [t.began for t in trials if t.began]
     created = time.strftime("%d %B %Y, %H:%M", time.localtime(min(began))) if began else ""
     return ReportData(spec.get("name", folder.name), str(folder), metric, mode, created, _facts(spec, lock, trials), trials)
 
@@ -82,7 +82,7 @@ def _plain(value: Any) -> str:
 
 def read_trial(folder: TrialFolder, params: Mapping[str, Any], known: TrialStatus) -> TrialData:
     """One trial from its `params.json` (content given), its `events.jsonl` and what is known of its state."""
-    events = read_events(folder.events)
+    events = read_history(folder.path).events
     metrics = [e for e in events if e["type"] == "metrics"]
     return TrialData(
         id=folder.name,
@@ -95,6 +95,8 @@ def read_trial(folder: TrialFolder, params: Mapping[str, Any], known: TrialStatu
         changes=tuple(_change(e) for e in events if e["type"] == "structural"),
         skipped=tuple((int(e.get("epoch", 0)), str(e.get("reason", ""))) for e in events if e["type"] == "skipped"),
         planned_epochs=known.epochs,
+        began=next((float(e["time"]) for e in events if "time" in e), 0.0),
+        damage=known.damage,
         compared_with=known.compared_with,
         compared_epoch=compared_with(params.get("spec", {}))[1],
     )

@@ -175,7 +175,9 @@ def failures(data: ReportData) -> str:
             lines = trial.reason.strip().splitlines()
             summary = tag("summary", tag("b", escape(trial.id)), escape(f" {trial.state}: {lines[-1]}"))
             entries.append(tag("details", summary, tag("pre", escape(trial.reason))))
-    return _section("What went wrong", "", _card(*entries) if entries else "")
+    damaged = [tag("li", escape(trial.damage)) for trial in data.trials if trial.damage]
+    listed = tag("h3", "Damaged files") + tag("ul", *damaged) if damaged else ""
+    return _section("What went wrong", "", _card(listed, *entries) if entries or damaged else "")
 
 
 def footer(data: ReportData) -> str:

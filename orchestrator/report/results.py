@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.files import write_atomic
+from coppice.orchestrator.folder.history import read_history
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 
@@ -35,7 +35,7 @@ def results(folder: Path | str) -> dict[str, pa.Table]:
     trials: Rows = []
     for status in board:
         trial = CampaignFolder(Path(folder)).trial(status.id)
-        events = read_events(trial.events)
+        events = read_history(trial.path).events
         reports += [_flat({k: v for k, v in e.items() if k != "type"}) for e in events if e["type"] == "metrics"]
         changes += [_flat({k: v for k, v in e.items() if k != "type"}) for e in events if e["type"] == "structural"]
         trials.append(_trial_row(status, json.loads(trial.params.read_bytes())))
@@ -84,6 +84,7 @@ def _trial_row(status: TrialStatus, params: Mapping[str, Any]) -> dict[str, Any]
         "num_structural": status.num_structural,
         "wall_s": status.seconds,
         "error": status.reason if status.state == "failed" else None,
+        "damage": status.damage or None,
         **{f"params/{name}": value for name, value in params["params"].items()},
     }
 

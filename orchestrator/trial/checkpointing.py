@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,13 @@ class CheckpointWriter:
             Superseded: a newer attempt runs the trial.
         """
         self.settle()
-        content = snapshot(trainer, state, companions, self._staging)
+        content = replace(snapshot(trainer, state, companions, self._staging), events=self._events.so_far())
         attempts.check(self._folder.path)
-        self._writing = self._thread.submit(checkpoint.write, self._folder.checkpoints, epoch, content)
+        self._writing = self._thread.submit(self._write, epoch, content)
+
+    def _write(self, epoch: int, content: Checkpoint) -> Path:
+        self._events.sync()
+        return checkpoint.write(self._folder.checkpoints, epoch, content)
 
     def settle(self) -> None:
         """Wait for the checkpoint that is being written, if any; delete those too many, and write the event.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class EventWriter:
         self.num_steps = 0
         self._folder = folder
         self._silent = ranks.rank != 0
+        self._lines: list[bytes] = []
 
     def write(self, type: str, **content: Any) -> None:
         """Append one event; `content` may name another epoch than the last.
@@ -34,15 +36,27 @@ class EventWriter:
         """
         if not self._silent:
             head = {"trial": self._folder.name, "time": self.clock(), "epoch": self.epoch, "step": self.num_steps}
-            self._folder.append_event({"type": type, **head, **content})
+            self._lines.append(self._folder.append_event({"type": type, **head, **content}))
 
     def write_status(self, status: str, **content: Any) -> None:
         """Append the event that the trial's status is `status` from now on; errors as those of `write`."""
         if not self._silent:
             event = status_event(self._folder.name, status, self.epoch, self.num_steps, at=self.clock(), **content)
-            self._folder.append_event(event)
+            self._lines.append(self._folder.append_event(event))
 
-    def forget_after(self, epoch: int) -> None:
-        """Delete events of later epochs: they will be done again."""
-        if not self._silent:
-            self._folder.truncate_events(epoch)
+    def forget_after(self, epoch: int) -> str:
+        """Delete events of later epochs: they will be done again; returns what was wrong with the file and is restored."""
+        if self._silent:
+            return ""
+        problem = self._folder.truncate_events(epoch)
+        self._lines = [self._folder.events.read_bytes()]
+        return problem
+
+    def so_far(self) -> bytes:
+        """The file as it must be now, for a checkpoint."""
+        return b"".join(self._lines)
+
+    def sync(self) -> None:
+        """From now on all events so far survive a power cut."""
+        with open(self._folder.events, "rb") as file:
+            os.fsync(file.fileno())

@@ -88,8 +88,9 @@ class Trial:
         self._events.epoch, self._events.num_steps, self.compute = state["epoch"], state["step"], state["compute"]
         self.history = list(state["history"])
         self.adaptations.load(state, newest.content.tensors)
-        self._events.forget_after(self.epoch)
-        self._events.write_status("resumed", checkpoint=newest.path.name, damaged=newest.damaged)
+        problem = self._events.forget_after(self.epoch)
+        restored = {"restored": problem} if problem else {}
+        self._events.write_status("resumed", checkpoint=newest.path.name, damaged=newest.damaged, **restored)
 
     @property
     def network(self) -> Network:
