@@ -7,10 +7,13 @@ PIP    := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-
 # Of what pip says: what takes long.
 SHOW   := awk '/Downloading .*[0-9] [MG]B\)/ {print "  " $$0} /^Installing/ {print "  Installing"} {fflush()}'
 
+# Tests of rooms that start no Ray, no Slurm and no page: they run side by side.
+SIDE_BY_SIDE := tests/methods tests/scheduler tests/testing
+
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -ec
 
-.PHONY: run test check docs bench setup setup-test slurm clean
+.PHONY: run test test-long check docs bench setup setup-test slurm clean
 
 run: setup            ## run the quickstart campaign
 	@echo "Running campaigns/quickstart.yaml: about 1 minute on two cores."
@@ -18,7 +21,11 @@ run: setup            ## run the quickstart campaign
 
 test: setup-test slurm check ## every check and test
 	@echo "Running the tests: about 30 minutes on two cores."
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
+
+test-long: setup-test slurm ## the tests that take minutes each
+	$(BIN)/python -m pytest -m long
 
 check: setup-test
 	@echo "Checking style, types and imports: about 1 minute."

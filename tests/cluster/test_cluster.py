@@ -37,6 +37,7 @@ def test_accounting_knows_what_ended(slurm: Cluster, tmp_path: Path) -> None:
     wait_for("the end of the job in the accounts", lambda: slurm.command(*account).strip() == "FAILED|3:0", 20)
 
 
+@pytest.mark.long
 def test_a_job_whose_node_loses_power_is_requeued_elsewhere(machines: Cluster, tmp_path: Path) -> None:
     text = 'echo "$SLURMD_NODENAME ${SLURM_RESTART_COUNT:-0}" >> ran; [ -n "$SLURM_RESTART_COUNT" ] || sleep 600'
     submit(machines, tmp_path, text)
@@ -47,6 +48,7 @@ def test_a_job_whose_node_loses_power_is_requeued_elsewhere(machines: Cluster, t
     assert again[1] == "1" and again[0] != node
 
 
+@pytest.mark.long
 def test_a_cut_cable_leaves_the_old_attempt_running(machines: Cluster, tmp_path: Path) -> None:
     """Split brain: two attempts of one job at the same time, which whoever writes results must expect."""
     job = submit(machines, tmp_path, 'while :; do echo >> "beat.${SLURM_RESTART_COUNT:-0}"; sleep 0.2; done')
@@ -58,6 +60,7 @@ def test_a_cut_cable_leaves_the_old_attempt_running(machines: Cluster, tmp_path:
     wait_for("the first attempt to go on", lambda: (tmp_path / "beat.0").stat().st_size > before, 10)
 
 
+@pytest.mark.long
 def test_a_preempted_job_is_signalled_and_comes_back(slurm: Cluster, tmp_path: Path) -> None:
     text = "trap 'echo signal >> seen' USR2; echo start >> seen; while :; do sleep 0.1; done"
     job = submit(slurm, tmp_path, text, "-p", "preempt", "-N3", "--exclusive", "--signal=B:USR2@30", "--requeue")
@@ -67,6 +70,7 @@ def test_a_preempted_job_is_signalled_and_comes_back(slurm: Cluster, tmp_path: P
     assert (tmp_path / "seen").read_text().split()[:2] == ["start", "signal"] and state_of(slurm, job) == "RUNNING"
 
 
+@pytest.mark.long
 def test_jobs_outlive_the_controller(slurm: Cluster, tmp_path: Path) -> None:
     job = submit(slurm, tmp_path, "until [ -e go ]; do sleep 0.2; done; touch done")
     wait_for("the job to run", lambda: state_of(slurm, job) == "RUNNING", 20)
@@ -133,6 +137,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.long
 def test_a_killed_test_run_leaves_no_process(tmp_path_factory: pytest.TempPathFactory) -> None:
     state = f"/tmp/slurm-left-{os.getpid()}"
     process = subprocess.Popen([sys.executable, "-c", LEFT, state], stdout=subprocess.PIPE)
@@ -154,6 +159,7 @@ def _with(word: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_where_nodes_cannot_be_machines_they_are_processes(slurm: Cluster, tmp_path: Path) -> None:
     plain = Cluster(Path(f"/tmp/slurm-plain-{os.getpid()}"), nodes=2)
     plain.settings.namespaces = False

@@ -14,7 +14,7 @@ from tests.docs.pages import ROOT, commands
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.long]
 CAMPAIGN = """
 name: cluster
 root: {root}

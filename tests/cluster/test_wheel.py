@@ -90,6 +90,7 @@ def test_the_quickstart_runs(installed: Path, local: Path) -> None:
 
 
 @pytest.mark.slurm
+@pytest.mark.long
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_same_as_jobs_and_in_a_pool(placement: str, installed: Path, local: Path, slurm: Cluster, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(short_quickstart(PLACEMENTS[placement]))
