@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.space import largest
 from coppice.orchestrator.folder.checkpoint import available
-from coppice.orchestrator.folder.events import append_event
+from coppice.orchestrator.folder.events import append_event, parsed
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import TrialRecord, TrialRecords
 from coppice.scheduler.trials import DecidedOnce, Decision, build_trial_scheduler, replay
@@ -18,14 +17,9 @@ from coppice.scheduler.trials import DecidedOnce, Decision, build_trial_schedule
 
 def read_decisions(path: Path) -> list[Decision]:
     """The decisions in a file. A damaged line is left out: its report is judged again, in its turn."""
-    decisions = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            content = json.loads(line)
-            decisions.append(Decision(str(content["trial"]), int(content["epoch"]), str(content["decision"])))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return decisions
+    lines = parsed(path.read_bytes()) if path.exists() else []
+    events = [line.event for line in lines if line.event is not None and line.whole]
+    return [Decision(str(e["trial"]), int(e["epoch"]), str(e["decision"])) for e in events]
 
 
 def why_stopped(stop_at: Mapping[str, float], name: str, report: Mapping[str, float]) -> str:
