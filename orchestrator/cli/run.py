@@ -17,6 +17,7 @@ from coppice.orchestrator.cli.tables import status_json, status_table, summary
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.planning.load import load_campaign
 from coppice.orchestrator.report import write_report
+from coppice.orchestrator.report.export import Exported, NoNetwork
 
 
 def run(
@@ -61,7 +62,7 @@ def _show(spec: Campaign, outcome: Outcome, as_json: bool) -> None:
     sign = -1 if mode == "max" else 1
     statuses = sorted(outcome.trials, key=lambda s: (s.best is None, sign * s.metrics.get(metric, 0.0), s.id))
     page = write_report(folder)
-    exported = export_best(folder) if outcome.best is not None else None
+    exported, why_not = _exported(folder) if outcome.best is not None else (None, "")
     if as_json:
         best = None if exported is None else exported.folder
         trials = [status_json(s) for s in statuses]
@@ -70,5 +71,13 @@ def _show(spec: Campaign, outcome: Outcome, as_json: bool) -> None:
     show(status_table(statuses, metric))
     write(f"{summary(statuses, metric, mode)}.")
     write(f"Report:       {page}")
-    if exported is not None:
-        write(f"Best network: {exported.folder}")
+    if exported is not None or why_not:
+        write(f"Best network: {exported.folder if exported else why_not}")
+
+
+def _exported(folder: Path) -> tuple[Exported | None, str]:
+    """The best network, copied out; else why there is none to copy, as where a body of one's own keeps no checkpoints of ours."""
+    try:
+        return export_best(folder), ""
+    except NoNetwork as error:
+        return None, f"none was copied out. {error}"

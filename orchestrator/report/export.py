@@ -90,16 +90,20 @@ class Exported:
     damaged: tuple[str, ...] = ()
 
 
+class NoNetwork(ValueError):
+    """A trial keeps no checkpoint of ours: it has written none yet, or its body keeps what it trains in its own way."""
+
+
 def source_of(trial: Path) -> Source:
     """What would be copied of the trial in a folder.
 
     Raises:
-        ValueError: the trial has no checkpoint.
+        NoNetwork: the trial has no checkpoint.
         CheckpointError: its checkpoints are damaged.
     """
     newest = checkpoints.latest(trial / CHECKPOINTS)
     if newest is None:
-        raise ValueError(f"{trial} must have a checkpoint to copy the network from, but has none yet.")
+        raise NoNetwork(f"{trial} must have a checkpoint to copy the network from, but has none yet.")
     return Source(trial.name, newest[0], newest[1], tuple(newest[2]))
 
 

@@ -111,3 +111,14 @@ def test_failed_trials_are_exit_code_1_and_keep_their_reason(tmp_path: Path) -> 
     assert "failed" in out and "the training loss must stay finite" in out
     assert "Best network" not in out
     assert "What went wrong" in (tmp_path / "runs" / "small" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_body_that_keeps_its_own_checkpoints_ends_well_and_says_that_no_network_was_copied(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        'name: own\ntask: {dataset: digits, network: "tests.support.chained:anything", network_args: {x: {uniform: [0, 1]}}}\n'
+        "training: {epochs: 2}\nbody: tests.support.chained:Chained\nsearch: {trials: 1}\n"
+    )
+    code, out, err = coppice(tmp_path, "run", "own.yaml")
+    assert code == 0, err
+    assert "1 trial: 1 finished" in out and "Best network: none was copied out" in out
