@@ -14,7 +14,8 @@ from coppice.orchestrator.campaign.run import run
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.files import write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
-from coppice.orchestrator.folder.lock import create, load_spec
+from coppice.orchestrator.folder.lock import load_spec
+from coppice.orchestrator.folder.opening import made
 from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.orchestrator.placement.supervisor import DriverReplaced
@@ -46,15 +47,17 @@ def submit(spec: Campaign, site: Site, request: Request, client: Client) -> tupl
     """Make the campaign's folder and hand in its driver; returns the folder and the driver's job.
 
     Raises:
-        FileExistsError: there is a campaign of that name.
-        SlurmError: Slurm refused; the folder is there, and `coppice drive` in a job of one's own would run it.
+        FileExistsError: there is a campaign of that name, or a folder with something in it.
+        SlurmError: Slurm refused, or there is none; nothing is left behind.
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
     text = script_text(spec, folder, site, request)
-    create(folder, spec)
-    folder.jobs.mkdir(exist_ok=True)
-    write_atomic(folder.driver_script, text.encode())
-    return folder, client.run("sbatch", "--parsable", str(folder.driver_script)).strip().split(";")[0]
+    with made(folder, spec) as opened:
+        folder.jobs.mkdir()
+        write_atomic(folder.driver_script, text.encode())
+        job = client.run("sbatch", "--parsable", str(folder.driver_script)).strip().split(";")[0]
+        opened.begin()
+    return folder, job
 
 
 def drive(path: Path, client: Client, on_progress: Progress | None = None) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.folder import lock
-from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.opening import made, reopened
 from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
 from coppice.orchestrator.placement.ray_session import prepare_environment
@@ -60,6 +57,8 @@ def run(
 ) -> Outcome:
     """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGUSR1).
 
+    What ends it before its placement is up leaves nothing behind, and a resumed campaign as it was.
+
     Args:
         spec: the campaign.
         resume: go on with the campaign in its folder: what has ended stays, what has not goes on from its own checkpoint.
@@ -68,19 +67,17 @@ def run(
         say: called with what is remarkable: folders that are no trials, trials that are gone.
 
     Raises:
-        FileExistsError: there is a campaign of that name, and `resume` is False.
+        FileExistsError: there is a campaign of that name, or a folder with something in it, and `resume` is False.
         FileNotFoundError: there is none, and `resume` is True.
         ValueError: the resumed campaign is another one, or a trial needs more than the placement has.
         BlockingIOError: another process runs the campaign.
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
-    (lock.reopen if resume else lock.create)(folder, spec)
-    with exclusive(folder.in_use, wait_s):
-        folder.in_use.write_text(_this_process())
-        folder.cancelled.unlink(missing_ok=True)
+    with reopened(folder, spec, wait_s) if resume else made(folder, spec) as opened:
         for sentence in TrialRecords(folder).remarks():
             say(sentence)
-        signal = _run_trials(spec, folder, on_progress)
+        signal = _run_trials(spec, folder, on_progress, opened.begin)
+        opened.begin()
         board = StatusBoard(folder.path).read(running=False)
         write_results(folder.path)
     ended = all(t.state in ("finished", "stopped", "failed") for t in board) and signal is None
@@ -88,14 +85,10 @@ def run(
     return Outcome(folder.path, "finished" if ended else "interrupted", tuple(board), best.id if best else None, signal)
 
 
-def _this_process() -> str:
-    """For whoever wonders what holds the campaign."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    return f"process {os.getpid()} on {socket.gethostname()}{f', job {job}' if job else ''}"
-
-
-def _run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
+def _run_trials(
+    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, begin: Callable[[], None]
+) -> str | None:
     prepare_environment()  # Ray reads it when it is imported, which takes seconds and is left to those that run campaigns
     from coppice.orchestrator.campaign.tune_run import run_trials
 
-    return run_trials(spec, folder, on_progress)
+    return run_trials(spec, folder, on_progress, begin)

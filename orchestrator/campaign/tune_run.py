@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ray import tune
@@ -29,8 +30,17 @@ GAUGES_EVERY_S = 5.0
 """Time between two looks at all trials where nobody wants to see their progress: Ray hands metrics on every ten seconds."""
 
 
-def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> str | None:
-    """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended."""
+def run_trials(
+    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, begin: Callable[[], None]
+) -> str | None:
+    """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended.
+
+    Args:
+        spec: the campaign.
+        folder: its folder.
+        on_progress: called now and then with the status of all trials.
+        begin: called once everything is up, before the first trial starts.
+    """
     ledger = TrialRecords(folder)
     jobs = spec.placement.name != "local"
     for problem in ledger.restore(under_way=not jobs):
@@ -45,6 +55,7 @@ def run_trials(spec: Campaign, folder: CampaignFolder, on_progress: Progress | N
     interrupt = Interrupt(lambda: cancelled(folder))
     if not search.complete:
         with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
+            begin()
             search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
             _TuneRun(search, scheduler, interrupt, _callback(spec, folder, on_progress)).start(folder, place)
     if not search.complete:

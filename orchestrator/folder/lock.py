@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.folder.files import write_atomic, write_json
+from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.references import moved
 
@@ -22,36 +20,11 @@ FORMAT = "coppice-campaign/2"
 PACKAGES = ("coppice-nn", "torch", "ray", "optuna", "numpy", "pyarrow", "pydantic", "safetensors")
 
 
-def create(folder: CampaignFolder, spec: Campaign) -> None:
-    """Make the folder of a new campaign.
-
-    Raises:
-        FileExistsError: there is a campaign in it.
-    """
-    if folder.lock.exists():
-        raise FileExistsError(
-            f"a campaign called {spec.name!r} must not exist yet, but {folder.path} holds one; "
-            f"go on with it (`coppice resume {folder.path}`, or resume=True) or choose another name."
-        )
-    folder.trials_path.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder.spec, yaml.safe_dump(_dump(spec), sort_keys=False).encode())
-    _write(folder, spec)
-
-
-def reopen(folder: CampaignFolder, spec: Campaign) -> None:
-    """Check that `spec` is the campaign that is in the folder, where only its place, the number of trials, how many run at
-    a time, the comparisons, the resources and the placement may have changed, and write it down.
-
-    Raises:
-        FileNotFoundError: there is no campaign in the folder.
-        ValueError: something else has changed; the message names it.
-    """
-    old = load_spec(folder)
+def require_same(old: Campaign, spec: Campaign) -> None:
+    """Raise ValueError where `spec` is not the campaign `old` that it is to go on with; the message names what has changed."""
     changed = [key for key, value in _fixed(spec).items() if value != _fixed(old)[key]]
     if changed:
         raise ValueError(f"a resumed campaign must be as it was, but {', '.join(changed)} changed; give it another name.")
-    if spec != old:
-        _write(folder, spec)
 
 
 def load_spec(folder: CampaignFolder) -> Campaign:
@@ -72,7 +45,7 @@ def load_spec(folder: CampaignFolder) -> Campaign:
 
 
 def _fixed(spec: Campaign) -> dict[str, Any]:
-    content = _dump(spec)
+    content = dump(spec)
     for key in ("name", "root", "resources", "placement", "compare"):
         content.pop(key)
     search = {**content.pop("search"), "mode": spec.search.mode}
@@ -81,16 +54,18 @@ def _fixed(spec: Campaign) -> dict[str, Any]:
     return {**content, **{f"search.{key}": value for key, value in search.items()}}
 
 
-def _dump(spec: Campaign) -> dict[str, Any]:
+def dump(spec: Campaign) -> dict[str, Any]:
+    """A campaign as its file would say it, everything written out."""
     return spec.model_dump(mode="json", by_alias=True)
 
 
-def _write(folder: CampaignFolder, spec: Campaign) -> None:
+def write_lock(folder: CampaignFolder, spec: Campaign) -> None:
+    """Write down what exactly is run in the folder, with what versions."""
     write_json(
         folder.lock,
         {
             "format": FORMAT,
-            "campaign": _dump(spec),
+            "campaign": dump(spec),
             "seed": spec.seed,
             "commit": _commit(),
             "versions": {name: version for name in PACKAGES if (version := _version(name))},

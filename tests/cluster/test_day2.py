@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.queue import cancel
 from coppice.slurm.broker.journal import Attempt, Journal
@@ -25,6 +24,7 @@ from tests.cluster.test_job_placement import entries, in_jobs, job_of, wait_for_
 from tests.orchestrator.cli.test_elements import output
 from tests.slurm.test_client import submit
 from tests.support.campaigns import campaign, driving
+from tests.support.folders import create
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
 
@@ -106,7 +106,7 @@ def without_controller(slurm: Cluster, folder: CampaignFolder) -> None:
 def test_nodes_of_a_pool_have_their_own_rows(slurm: Cluster, tmp_path: Path) -> None:
     spec, client = campaign(tmp_path), Client()
     folder = CampaignFolder(tmp_path / "c")
-    lock.create(folder, spec)
+    create(folder, spec)
     jobs = [submit(client, tmp_path, "sleep 600", "-c", "3"), submit(client, tmp_path, "sleep 600", "--hold")]
     (folder.jobs / "pool" / "1").mkdir(parents=True)
     Journal(folder.jobs / "pool" / "1" / "journal.jsonl").add(

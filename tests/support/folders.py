@@ -6,6 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from coppice.orchestrator.config.models import Campaign
+from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.opening import made
+
 ELEMENTS = ("stem.0.weight:0", *(f"layers.{i}.conv1.weight:0" for i in range(6)))
 START = 1_780_000_000.0
 TRACEBACK = """Traceback (most recent call last):
@@ -18,6 +22,12 @@ SPEC: dict[str, Any] = {
     "training": {"epochs": 12, "batch_size": 64, "optimizer": {"sgd": {"lr": {"loguniform": [0.01, 0.2]}}}},
     "search": {"sampler": "tpe", "trials": 12, "metric": "val_accuracy", "mode": "max", "and": {"parameters": "min"}},
 }
+
+
+def create(folder: CampaignFolder, spec: Campaign) -> None:
+    """Make the folder of a new campaign, and leave it as it is before its first trial."""
+    with made(folder, spec) as opened:
+        opened.begin()
 
 
 class Writer:

@@ -10,10 +10,10 @@ from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.campaign.tune_search import TuneSearch
 from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.lock import create
 from coppice.orchestrator.folder.trials import Sample, TrialRecords
 from coppice.orchestrator.report.gather import gather
 from coppice.orchestrator.report.page import render
+from tests.support.folders import create
 
 NO_SAMPLE = Sample({}, {}, {"distributions": {}, "attributes": {}})
 

@@ -9,11 +9,11 @@ from coppice.orchestrator.campaign.driver import IDLE_DRIVERS, SOON_S, drive
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.run import Outcome
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.lock import create
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.slurm.client import Job
 from coppice.slurm.job.successor import NOT_DONE
 from tests.support.campaigns import campaign
+from tests.support.folders import create
 from tests.support.slurm.stand_ins import FakeClient
 
 

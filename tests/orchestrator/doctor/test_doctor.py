@@ -14,10 +14,10 @@ from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.doctor import machine
 from coppice.orchestrator.doctor.cluster import minutes
 from coppice.orchestrator.doctor.folder import check_folder, paths, quotas
-from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.slurm.site import Scratch
 from tests.support.campaigns import campaign
+from tests.support.folders import create
 
 QUOTAS = """Disk quotas for user ada (uid 1000):
      Filesystem  blocks   quota   limit   grace   files   quota   limit   grace
@@ -100,7 +100,7 @@ def test_a_node_with_another_environment_is_a_problem() -> None:
 
 def test_a_campaign_of_another_environment_is_told(tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "c")
-    lock.create(folder, campaign(tmp_path))
+    create(folder, campaign(tmp_path))
     code, found = doctor(str(folder.path))
     assert code == 0 and found["versions"]["level"] == "ok"
     content = json.loads(folder.lock.read_text())

@@ -21,6 +21,7 @@ from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.tunnel import tunnel
 from tests.orchestrator.cli.test_elements import output
 from tests.support.campaigns import campaign, driving
+from tests.support.folders import create
 from tests.support.slurm.processes import descendants, wait_for
 
 NAMES = ("coppice_metric", "coppice_parameters", "coppice_flops", "coppice_compute_flops", "coppice_epochs", "coppice_trials")
@@ -151,9 +152,7 @@ def test_what_others_wrote_does_not_reach_a_shell() -> None:
 
 
 def test_a_campaign_that_does_not_run_says_so(tmp_path: Path) -> None:
-    from coppice.orchestrator.folder import lock
-
     spec = campaign(tmp_path)
-    lock.create(CampaignFolder(tmp_path / "c"), spec)
+    create(CampaignFolder(tmp_path / "c"), spec)
     with pytest.raises(ValueError, match="must be running to be watched"):
         output("dashboard", str(tmp_path / "c"))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from coppice.orchestrator.cli.tables import grouped, hours_text
-from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.overview import _under_way, overview
 from coppice.orchestrator.operations.queue import TrialJobs
 from coppice.slurm.client import Client
 from tests.orchestrator.cli.test_live import status
 from tests.support.campaigns import campaign
+from tests.support.folders import create
 
 JOBS = {
     "runs": TrialJobs("t", "7", "RUNNING", "", "n1", 1),
@@ -52,7 +52,7 @@ def test_reasons_are_told_once() -> None:
 def test_status_warns_before_scratch_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     folder = CampaignFolder(tmp_path / "c")
-    lock.create(folder, campaign(tmp_path, placement={"job": {"site": "lichtenberg2", "account": "p"}}))
+    create(folder, campaign(tmp_path, placement={"job": {"site": "lichtenberg2", "account": "p"}}))
     folder.jobs.mkdir()
     assert not [n for n in overview(folder, Client()).notes if "expire" in n]
     then = time.time() - 50 * 86400

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from coppice.orchestrator.config.models import ResourcesSpec
-from coppice.orchestrator.folder import lock
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.job_logs import TrialLog
 from coppice.orchestrator.operations.usage import _usage, runs_from_events, usage_of
@@ -19,6 +18,7 @@ from coppice.slurm.broker.journal import Attempt, Journal
 from coppice.slurm.client import Client
 from tests.orchestrator.cli.test_elements import output
 from tests.support.campaigns import campaign
+from tests.support.folders import create
 
 
 def events(*rows: tuple[float, str, Any]) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def test_a_run_without_an_epoch_that_counts_is_lost() -> None:
 def test_top_of_a_campaign_without_slurm(tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "c")
     spec = campaign(tmp_path, resources={"cpus": 3})
-    lock.create(folder, spec)
+    create(folder, spec)
     for event in STORY:
         folder.trial("t0000").append_event(event)
     folder.trial("t0001")
@@ -76,7 +76,7 @@ def test_without_accounts_hours_are_estimated_and_that_is_said(tmp_path: Path, m
     monkeypatch.setenv("PATH", str(tmp_path))
     folder = CampaignFolder(tmp_path / "c")
     spec = campaign(tmp_path, placement={"job": {"site": "generic"}})
-    lock.create(folder, spec)
+    create(folder, spec)
     folder.trial("t0000").append_event(STORY[0])
     folder.trial("t0000").append_event(STORY[1])
     folder.trial("t0000").params.write_text('{"spec": {}}')

@@ -10,10 +10,10 @@ import pytest
 from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.lock import create
 from coppice.orchestrator.folder.trials import Sample, TrialRecords
 from coppice.orchestrator.operations.status import StatusBoard, status
 from coppice.orchestrator.report.results import best_trial, results, write_results
+from tests.support.folders import create
 
 METRICS = {"val_loss": 0.5, "flops": 20.0, "seconds": 2.0}
 
