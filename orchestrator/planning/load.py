@@ -77,4 +77,4 @@ def _check_tree(tree: dict[str, Any], at: At, begun: bool = False) -> Faults:
     faults += check_branches(tree)
     yield from faults
     if isinstance(spec, Campaign) and not faults:
-        yield from rehearse(spec)
+        yield from rehearse(spec, begun)

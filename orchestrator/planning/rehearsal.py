@@ -48,15 +48,20 @@ class Branch:
         return (origin(place, self.places) if self.places else place), message
 
 
-def rehearse(spec: Campaign) -> Faults:
-    """What goes wrong when the campaign's parts are used; the campaign is one in which `checks` finds nothing wrong."""
+def rehearse(spec: Campaign, begun: bool = False) -> Faults:
+    """What goes wrong when the campaign's parts are used; the campaign is one in which `checks` finds nothing wrong.
+
+    Args:
+        spec: the campaign.
+        begun: whether it has begun: then it goes on where some of its trials can.
+    """
     faults = list(_try_sampler(spec))
     yield from faults
     if faults or spec.body != OUR_BODY:
         return
     try:
         with torch.random.fork_rng(devices=[]):
-            yield from _try_trials(spec)
+            yield from _try_trials(spec, begun)
     finally:
         forget_datasets()
 
@@ -102,19 +107,22 @@ def on_cpu(trial: TrialSpec) -> TrialSpec:
     return trial.model_copy(update={"training": trial.training.model_copy(update={"device": "cpu", "compile": False})})
 
 
-def _try_trials(spec: Campaign) -> Faults:
+def _try_trials(spec: Campaign, begun: bool) -> Faults:
     """Build the different networks, and let a batch go through the smallest and the largest of each kind."""
     different: dict[str, Branch] = {}
     faults = list(fault_of((), lambda: [different.setdefault(key_of(b.spec), b) for b in branches(spec)]))
-    yield from faults
     kinds: dict[str, list[tuple[Branch, RehearsedTrial]]] = {}
     for branch in list(different.values())[:MOST_NETWORKS]:
-        trial = RehearsedTrial(branch.spec, spec)
-        faults = [branch.origin(f) for f in trial.build()]
-        yield from faults
-        if not faults:
+        trial = RehearsedTrial(branch.spec, spec, begun)
+        wrong = [branch.origin(f) for f in trial.build()]
+        faults += wrong
+        if not wrong:
             kinds.setdefault(trial.kind, []).append((branch, trial))
+    some_run = False
     for trials in kinds.values():
         smallest, largest = (choose(trials, key=lambda entry: entry[1].parameters) for choose in (min, max))
         for branch, trial in (smallest, largest) if smallest is not largest else (smallest,):
-            yield from (branch.origin(f) for f in trial.train())
+            wrong = [branch.origin(f) for f in trial.train()]
+            faults += wrong
+            some_run |= not wrong
+    yield from () if begun and some_run else faults

@@ -43,8 +43,9 @@ class RehearsedTrial:
         parameters: of the network.
     """
 
-    def __init__(self, spec: TrialSpec, campaign: Campaign) -> None:
+    def __init__(self, spec: TrialSpec, campaign: Campaign, begun: bool = False) -> None:
         self.spec = spec
+        self._begun = begun
         self.parameters = 0
         self._campaign = campaign
         task = spec.task.model_dump(mode="json")
@@ -105,7 +106,7 @@ class RehearsedTrial:
     def _fits(self) -> None:
         """Raise where the training data makes no batch of this size."""
         size, samples, resources = self.spec.training.batch_size, len(self._dataset().train), self._campaign.resources
-        if size > samples and "batch_size" in self.spec.training.model_fields_set:
+        if size > samples and not self._begun and "batch_size" in self.spec.training.model_fields_set:
             raise ValueError(f"must be at most the number of training samples, which is {samples}, but is {size}.")
         num_batches(samples, size, ranks_of(resources))
 

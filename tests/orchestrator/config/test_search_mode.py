@@ -13,6 +13,7 @@ from coppice.orchestrator.planning.load import check
 from coppice.scheduler.metrics import known_mode, mode_of
 from coppice.scheduler.triggers import build_trigger
 from coppice.scheduler.triggers.base import Progress
+from tests.support.folders import create
 
 FILE = "name: x\ntask: {dataset: digits, network: mlp}\ntraining: {epochs: 3}\n"
 
@@ -60,14 +61,14 @@ def test_a_body_of_ones_own_may_report_what_it_likes() -> None:
 
 def test_records_of_contradictory_pairs_stay_as_they_are(tmp_path: Path) -> None:
     folder = CampaignFolder(tmp_path / "x")
-    lock.create(folder, Campaign.model_validate(
+    create(folder, Campaign.model_validate(
         {"name": "x", "task": {}, "training": {}, "search": {"metric": "val_loss", "mode": "max"}}))
     spec = lock.load_spec(folder)
     assert spec.search.mode == "max"
-    lock.reopen(folder, spec)
+    lock.require_same(lock.load_spec(folder), spec)
     other = spec.model_copy(update={"search": SearchSpec(metric="val_loss")})
     with pytest.raises(ValueError, match=r"search\.mode changed"):
-        lock.reopen(folder, other)
+        lock.require_same(lock.load_spec(folder), other)
 
 
 def test_a_plateau_of_an_accuracy_is_where_it_no_longer_rises() -> None:

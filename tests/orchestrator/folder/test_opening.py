@@ -152,6 +152,7 @@ def test_a_resume_that_begins_is_written_down(tmp_path: Path) -> None:
     with reopened(folder, changed(tmp_path)):
         assert json.loads(folder.lock.read_bytes())["campaign"]["search"]["trials"] == 4
     assert load_spec(folder).search.trials == 9 and not folder.cancelled.exists()
-    with pytest.raises(FileNotFoundError, match="must hold a campaign"), reopened(CampaignFolder(tmp_path / "d"), changed(tmp_path)):
+    other = CampaignFolder(tmp_path / "d")
+    with pytest.raises(FileNotFoundError, match="must hold a campaign"), reopened(other, changed(tmp_path)):
         raise AssertionError("it must not get here")
     assert not (tmp_path / "d").exists()

@@ -120,3 +120,10 @@ def test_from_python_too(start: Callable[[Campaign], object], tmp_path: Path, mo
     with pytest.raises(CampaignError, match=r"campaign 'r' has 1 problem; nothing was started:\n  search.metric: must be one of"):
         start(unsound(metric="val_r2"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_campaign_that_has_begun_goes_on_where_some_of_its_trials_can() -> None:
+    widths = changed(**network("fails_when_wide", "{width: {choice: [4, 16]}}"))
+    assert check(widths) and check(widths, begun=True) == []
+    assert check(changed(batch_size="5000"), begun=True) == []
+    assert "IndexError" in str(check(changed(**network("broken")), begun=True))

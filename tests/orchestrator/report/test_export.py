@@ -22,13 +22,13 @@ from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.folder.checkpoint import Checkpoint
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.lock import create
 from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.report.export import export, source_of
 from coppice.orchestrator.report.networks import load_network
 from coppice.orchestrator.tasks.catalog import DATASETS, load_dataset
 from coppice.orchestrator.tasks.dataset import Dataset, Split, scales
 from coppice.orchestrator.trial.trial import Trial
+from tests.support.folders import create
 from tests.support.zoo import flatnet
 
 INPUT = (3, 32, 32)
