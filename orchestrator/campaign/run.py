@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.opening import made, reopened
@@ -37,7 +38,7 @@ class Outcome:
         state: `finished` when every trial has ended, else `interrupted`.
         trials: all trials.
         best: id of the best trial of the search; None where no trial has a value.
-        signal: name of the signal that interrupted it.
+        signal: what interrupted it: the name of a signal, or what has ended that it needs.
     """
 
     folder: Path
@@ -55,7 +56,7 @@ class Outcome:
 def run(
     spec: Campaign, *, resume: bool = False, on_progress: Progress | None = None, wait_s: float = 0.0, say: Say = warn
 ) -> Outcome:
-    """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGUSR1).
+    """Run a campaign to its end, or until it is interrupted (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1).
 
     What ends it before its placement is up leaves nothing behind, and a resumed campaign as it was.
 
@@ -73,10 +74,11 @@ def run(
         BlockingIOError: another process runs the campaign.
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
-    with reopened(folder, spec, wait_s) if resume else made(folder, spec) as opened:
+    interrupt = Interrupt()
+    with interrupt.listening(), reopened(folder, spec, wait_s) if resume else made(folder, spec) as opened:
         for sentence in TrialRecords(folder).remarks():
             say(sentence)
-        signal = _run_trials(spec, folder, on_progress, opened.begin)
+        signal = _run_trials(spec, folder, on_progress, interrupt, opened.begin)
         opened.begin()
         board = StatusBoard(folder.path).read(running=False)
         write_results(folder.path)
@@ -86,9 +88,9 @@ def run(
 
 
 def _run_trials(
-    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, begin: Callable[[], None]
+    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, interrupt: Interrupt, begin: Callable[[], None]
 ) -> str | None:
     prepare_environment()  # Ray reads it when it is imported, which takes seconds and is left to those that run campaigns
     from coppice.orchestrator.campaign.tune_run import run_trials
 
-    return run_trials(spec, folder, on_progress, begin)
+    return run_trials(spec, folder, on_progress, interrupt, begin)

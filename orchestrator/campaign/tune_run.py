@@ -17,6 +17,7 @@ from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.progress import Progress, ProgressCallback
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.campaign.tune_search import TuneSearch
+from coppice.orchestrator.campaign.tune_stopper import InterruptStopper
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.trials import TrialRecords
@@ -31,14 +32,15 @@ GAUGES_EVERY_S = 5.0
 
 
 def run_trials(
-    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, begin: Callable[[], None]
+    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, interrupt: Interrupt, begin: Callable[[], None]
 ) -> str | None:
-    """Run what has not ended; returns the name of the signal that interrupted it, None where every trial has ended.
+    """Run what has not ended; returns what interrupted it, None where every trial has ended.
 
     Args:
         spec: the campaign.
         folder: its folder.
         on_progress: called now and then with the status of all trials.
+        interrupt: what is to end it before.
         begin: called once everything is up, before the first trial starts.
     """
     ledger = TrialRecords(folder)
@@ -52,16 +54,17 @@ def run_trials(
     sampler = Sampler(spec)
     sampler.restore(entries)
     search = TuneSearch(spec, ledger, entries, sampler, lambda: missing_comparisons(spec, folder), scheduler.stop_at)
-    interrupt = Interrupt(lambda: cancelled(folder))
-    if not search.complete:
-        with placed(spec, folder, lambda: interrupt.signal is not None) as place, interrupt.listening():
+    if not search.complete and interrupt.reason is None:
+        with placed(spec, folder, lambda: interrupt.reason is not None) as place:
             begin()
             search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
-            _TuneRun(search, scheduler, interrupt, _callback(spec, folder, on_progress)).start(folder, place)
+            search.lost = place.lost
+            stopper = InterruptStopper(interrupt, lambda: "cancelled" if cancelled(folder) else "", place.lost)
+            _TuneRun(search, scheduler, stopper, _callback(spec, folder, on_progress)).start(folder, place)
     if not search.complete:
         if not jobs:
             ledger.interrupt()
-        return interrupt.signal or "SIGUSR1"
+        return interrupt.reason or "SIGUSR1"
     return None
 
 
@@ -76,11 +79,11 @@ class _TuneRun:
 
     search: TuneSearch
     trial_scheduler: TrialScheduler
-    interrupt: Interrupt
+    stopper: InterruptStopper
     callback: ProgressCallback
 
     def start(self, folder: CampaignFolder, place: OpenPlacement) -> None:
-        """Run until the search has no more trials, or the interrupt ends it."""
+        """Run until the search has no more trials, or the stopper ends it."""
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         tune.run(
             place.trainable,
@@ -88,7 +91,7 @@ class _TuneRun:
             storage_path=str(folder.tune),
             search_alg=self.search,
             scheduler=self.trial_scheduler,
-            stop=self.interrupt,
+            stop=self.stopper,
             reuse_actors=place.reuse_workers,
             callbacks=[self.callback],
             raise_on_failed_trial=False,

@@ -28,6 +28,7 @@ class TuneSearch(SearchAlgorithm):
 
     Attributes:
         limit: how many trials may be under way; no value is sampled before its trial can start.
+        lost: what has ended that no trial can do without: what becomes of trials then is not their fault.
 
     Args:
         entries: what the ledger holds, as the scheduler knows it. Jobs may write
@@ -47,6 +48,7 @@ class TuneSearch(SearchAlgorithm):
         self._next = ledger.next_number()
         self._live: set[str] = set()
         self.limit = 1
+        self.lost: Callable[[], str] = lambda: ""
         self._exhausted = self._compared = self._stopped = False
         self._experiment: Experiment | None = None
 
@@ -148,7 +150,7 @@ class TuneSearch(SearchAlgorithm):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write down how a trial ended, unless its worker has, and tell the sampler."""
-        if trial_id not in self._live:
+        if trial_id not in self._live or (error and self.lost()):
             return
         self._live.discard(trial_id)
         state = self._ending(trial_id, result or {}, error)

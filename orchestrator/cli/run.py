@@ -15,6 +15,7 @@ from coppice.orchestrator.cli.options import File, ResultsAsJson
 from coppice.orchestrator.cli.output import INTERRUPTED, OK, TRIALS_FAILED, command, print_json, say, show, write
 from coppice.orchestrator.cli.tables import status_json, status_table, summary
 from coppice.orchestrator.config.models import Campaign
+from coppice.orchestrator.end_signals import Interrupted
 from coppice.orchestrator.planning.load import load_campaign
 from coppice.orchestrator.report import write_report
 from coppice.orchestrator.report.export import Exported, NoNetwork
@@ -45,15 +46,23 @@ def run_and_show(spec: Campaign, *, resume: bool, as_json: bool) -> int:
     """Run a campaign to its end, with progress on standard error and the results on standard output; the exit code."""
     folder = spec.root / spec.name
     say(f"{'Resuming' if resume else 'Running'} {spec.name} in {folder}. Ctrl-C stops it, and it can be resumed.")
-    with Progress(spec.search.metric, spec.search.mode) as progress:
-        outcome = run_campaign(spec, resume=resume, on_progress=progress, say=progress.say)
+    try:
+        with Progress(spec.search.metric, spec.search.mode) as progress:
+            outcome = run_campaign(spec, resume=resume, on_progress=progress, say=progress.say)
+    except Interrupted as signal:  # for the second time
+        return _interrupted(str(signal), folder)
     if outcome.state == "interrupted":
-        say(f"Interrupted{f' by {outcome.signal}' if outcome.signal else ''}. Go on with: {command('resume', folder)}")
-        return INTERRUPTED
+        return _interrupted(outcome.signal, folder)
     _show(spec, outcome, as_json)
     if outcome.failed:
         say(f"{len(outcome.failed)} of {len(outcome.trials)} trials failed; why: {command('status', folder)}")
     return TRIALS_FAILED if outcome.failed or outcome.best is None else OK
+
+
+def _interrupted(by: str | None, folder: Path) -> int:
+    ends = f"Go on with: {command('resume', folder)}" if folder.exists() else "Nothing was started."
+    say(f"Interrupted{f' by {by}' if by else ''}. {ends}")
+    return INTERRUPTED
 
 
 def _show(spec: Campaign, outcome: Outcome, as_json: bool) -> None:

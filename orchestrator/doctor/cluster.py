@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import shutil
 from collections.abc import Mapping
 
 from coppice.orchestrator.doctor.finding import Finding, ok, problem, warning
+from coppice.orchestrator.user import user_name
 from coppice.slurm.client import Client, SlurmError
 from coppice.slurm.request import Request, options
 from coppice.slurm.site import Site, SiteError
@@ -71,7 +71,7 @@ def account(client: Client, site: Site, request: Request) -> Finding:
         given = request.account
     if given is None and site.account.required:
         return problem("account", f"site {site.name} wants one, but none is given", "name it: --account, or placement.account")
-    user = getpass.getuser()
+    user = user_name()
     try:
         rows = client.run("sacctmgr", "-n", "-P", "show", "assoc", f"where=user={user}", "format=Account", patience_s=0.0)
     except SlurmError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 from coppice.orchestrator.doctor.finding import Finding, ok, output_of, problem, warning
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import DEEPEST
+from coppice.orchestrator.user import user_name
 from coppice.slurm.site import Scratch
 
 DAY_S = 86400.0
@@ -65,7 +65,7 @@ def space(root: Path) -> list[Finding]:
 
 def quota(root: Path) -> list[Finding]:
     """The user's quota there, where a command knows it (`lfs quota`, `quota`)."""
-    user = getpass.getuser()
+    user = user_name()
     text = output_of("lfs", "quota", "-q", "-u", user, str(root)) or output_of("quota", "-w", "-p")
     findings = []
     for name, used, limit, what in quotas(text):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import socket
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 from coppice.orchestrator.folder.files import read_json, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.user import user_name
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def announced(folder: CampaignFolder, ray_says: Mapping[str, Any], token: Path |
     dashboard, metrics = str(ray_says.get("webui_url") or ""), int(ray_says.get("metrics_export_port") or 0)
     port = int(dashboard.rpartition(":")[2]) if dashboard else None
     address = Address(
-        socket.gethostname(), getpass.getuser(), os.getpid(), job, port, metrics if metrics > 0 else None,
+        socket.gethostname(), user_name(), os.getpid(), job, port, metrics if metrics > 0 else None,
         "" if token is None else str(token), time.time(),
     )  # fmt: skip
     write_json(folder.dashboard, asdict(address))

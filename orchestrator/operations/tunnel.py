@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coppice.orchestrator.folder.dashboard_address import Address
+from coppice.orchestrator.user import user_name
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _own_name() -> str:
 
 
 def _command(address: Address, here: str, login: str, ports: Sequence[int]) -> list[str]:
-    user = address.user or getpass.getuser()
+    user = address.user or user_name()
     forwards = [word for port in ports for word in ("-L", f"{port}:127.0.0.1:{port}")]
     if address.host == here:
         return ["ssh", "-N", *forwards, f"{user}@{login}"]

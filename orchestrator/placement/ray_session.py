@@ -6,15 +6,18 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from coppice.orchestrator.folder.dashboard_address import announced
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.placement.ray_start import own_ray
 from coppice.orchestrator.placement.ray_token import use_token
-from coppice.slurm.ray.private_folder import private_folder
+from coppice.orchestrator.usable import usable_cpus
+from coppice.orchestrator.user import make_up_for_no_home
 
 LOOPBACK = "127.0.0.1"
+Lost = Callable[[], str]
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -39,6 +42,7 @@ def prepare_environment() -> None:
 
     Ray is used with its token authentication; whose token, says `coppice.orchestrator.placement.ray_token`.
     """
+    make_up_for_no_home()
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     if "ray" not in sys.modules:  # an imported Ray has read the mode already; its own default is the same
@@ -46,38 +50,35 @@ def prepare_environment() -> None:
 
 
 @contextlib.contextmanager
-def ray_session(folder: CampaignFolder | None = None, *, dashboard: bool = False, **arguments: Any) -> Iterator[None]:
+def ray_session(folder: CampaignFolder | None = None, *, dashboard: bool = False, **arguments: Any) -> Iterator[Lost]:
     """A Ray of our own for as long as the campaign in `folder` runs, or the one that is up in this process.
 
     Nobody else on this machine can enter it: it asks for the campaign's secret, its sockets are in a folder of this user's alone,
-    and metrics, for which Ray asks no secret, are there only with a dashboard.
+    and metrics, for which Ray asks no secret, are there only with a dashboard. Gives a function that tells what of it has been
+    lost; empty while all is well.
+
+    Raises:
+        RayFailed: it does not start.
     """
     prepare_environment()
     import ray
 
     if ray.is_initialized():
-        yield
+        yield lambda: ""
         return
     token = use_token(folder)
+    if arguments.get("num_cpus") is None:
+        arguments["num_cpus"] = usable_cpus()
+    settings = {
+        "address": "local", "include_dashboard": dashboard, "_node_ip_address": LOOPBACK, "log_to_driver": False,
+        "_system_config": {"enable_metrics_collection": dashboard}, "logging_level": logging.WARNING,
+    }  # fmt: skip
     with contextlib.ExitStack() as held:
-        temporary = held.enter_context(private_folder(os.environ.get("RAY_TMPDIR")))
-        with _on_loopback():
-            context = ray.init(
-                address="local",
-                include_dashboard=dashboard,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=str(temporary / "r"),
-                _system_config={"enable_metrics_collection": dashboard},
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                job_config=job_config(),
-                **arguments,
-            )
-        held.callback(ray.shutdown)
+        own = held.enter_context(own_ray(**settings, job_config=job_config(), **arguments))
         if folder is not None:
-            listening = {**context.address_info, **({} if dashboard else {"metrics_export_port": None})}
+            listening = {**own.address_info, **({} if dashboard else {"metrics_export_port": None})}
             held.enter_context(announced(folder, listening, token))
-        yield
+        yield own.lost
 
 
 def job_config() -> Any:
@@ -85,19 +86,3 @@ def job_config() -> Any:
     from ray.job_config import JobConfig
 
     return JobConfig(_client_job=True)
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Within: a Ray that is given the loopback address takes it, so that nothing of it can be reached from other machines.
-
-    Ray would put an outer address in its place, and then metrics, which ask for no secret, would be open to the network.
-    """
-    from ray._private import services
-
-    before = services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = lambda host: host
-    try:
-        yield
-    finally:
-        services.resolve_ip_for_localhost = before

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from coppice.orchestrator.tasks.dataset import Split
+from coppice.orchestrator.user import home
 
 FORMAT = "1"
 _log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """Where decoded data is kept."""
-    return Path(os.environ.get("COPPICE_CACHE") or Path.home() / ".cache" / "coppice")
+    return Path(os.environ.get("COPPICE_CACHE") or home() / ".cache" / "coppice")
 
 
 def cached(name: str, sources: Sequence[Path], options: str, decode: Callable[[], Split]) -> Split:

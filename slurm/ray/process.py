@@ -30,6 +30,8 @@ OBJECT_STORE = 100 * 2**20
 EVERY_NODE = ("object-manager-port", "node-manager-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
               "runtime-env-agent-port", "metrics-export-port")  # fmt: skip
 HEAD = ("port", "dashboard-port")
+LOGS = ("start.log", "raylet.out", "raylet.err", "gcs_server.out", "dashboard_agent.log")
+"""The first is what `ray start` prints, the others tell why a Ray does not start."""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_START_HOOK": "coppice.slurm.ray.start.without_client_server",
@@ -113,16 +115,20 @@ class RayProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def log_ends(self, lines: int = 12) -> str:
+    def log_ends(self) -> str:
         """The ends of its logs."""
-        logs = [self.folder / "start.log", *sorted(self.folder.glob("r/session_2*/logs/*"))]
-        wanted = [p for p in logs if p.name in ("start.log", "raylet.out", "raylet.err", "gcs_server.out", "dashboard_agent.log")]
-        ends = []
-        for path in wanted:
-            text = path.read_text(errors="replace").strip() if path.is_file() else ""
-            if text:
-                ends.append(f"  {path.name}:\n" + "\n".join("    " + line for line in text.split("\n")[-lines:]))
-        return "\n".join(ends) or "  (its logs are empty)"
+        return log_ends(self.folder)
+
+
+def log_ends(folder: Path, lines: int = 12) -> str:
+    """The ends of the logs of the Ray in a private folder."""
+    logs = [folder / LOGS[0], *sorted(folder.glob("r/session_2*/logs/*"))]
+    ends = []
+    for path in logs:
+        text = path.read_text(errors="replace").strip() if path.name in LOGS and path.is_file() else ""
+        if text:
+            ends.append(f"  {path.name}:\n" + "\n".join("    " + line for line in text.split("\n")[-lines:]))
+    return "\n".join(ends) or "  (its logs are empty)"
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import sys
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.config.models import Campaign
 if __name__ == "__main__":
-    outcome = run(Campaign.model_validate_json(sys.argv[1]))
+    outcome = run(Campaign.model_validate_json(sys.argv[1]), resume="resume" in sys.argv)
     print(outcome.state, outcome.signal)
 """
 
@@ -45,9 +45,9 @@ def campaign(root: Path, arguments: dict[str, Any] | None = None, **changes: Any
     return Campaign.model_validate({**content, **changes})
 
 
-def driver(spec: Campaign) -> subprocess.Popen[bytes]:
+def driver(spec: Campaign, *, resume: bool = False) -> subprocess.Popen[bytes]:
     """The campaign in a process of its own, with a Ray of its own."""
-    command = [sys.executable, "-c", DRIVER, spec.model_dump_json(by_alias=True)]
+    command = [sys.executable, "-c", DRIVER, spec.model_dump_json(by_alias=True), *(["resume"] if resume else [])]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE)
 
 

@@ -38,14 +38,14 @@ def jobs(
         DriverReplaced: likewise.
     """
     job = JobRequest.of(placement, spec.resources)
-    with _the_only_driver(folder), ray_session(folder, num_cpus=1, num_gpus=0, dashboard=placement.dashboard):
+    with _the_only_driver(folder), ray_session(folder, num_cpus=1, num_gpus=0, dashboard=placement.dashboard) as lost:
         journal = Journal(folder.journal)
         broker = Broker(trial_jobs_name(spec, folder), folder.jobs, job.site, journal, placement.parallel)
         most = min(spec.search.max_concurrent or MOST, job.site.limits.submitted or MOST)
         RemoteTrainable.supervisor = supervisor = JobSupervisor(broker, job.request, leaving=leaving)
         try:
             with in_process_trials(most):
-                yield OpenPlacement(RemoteTrainable, most)
+                yield OpenPlacement(RemoteTrainable, most, lost=lost)
         except JobsKeepDying:
             _end(broker, folder, supervisor.keep)
             raise

@@ -27,10 +27,10 @@ def local(
     Raises:
         ValueError: a trial needs more than there is.
     """
-    with ray_session(folder, num_cpus=placement.cpus, num_gpus=placement.gpus, dashboard=placement.dashboard):
+    with ray_session(folder, num_cpus=placement.cpus, num_gpus=placement.gpus, dashboard=placement.dashboard) as lost:
         from coppice.orchestrator.placement.local.trainable import LocalTrainable
 
-        yield OpenPlacement(LocalTrainable, _capacity(resources or ResourcesSpec()), reuse_workers=True)
+        yield OpenPlacement(LocalTrainable, _capacity(resources or ResourcesSpec()), reuse_workers=True, lost=lost)
 
 
 def _capacity(resources: ResourcesSpec) -> int:

@@ -66,7 +66,7 @@ def pool(
         held.callback(supervisor.close)
         RemoteTrainable.supervisor = supervisor
         with in_process_trials(shape.capacity):
-            yield OpenPlacement(RemoteTrainable, shape.capacity)
+            yield OpenPlacement(RemoteTrainable, shape.capacity, lost=ray_head.lost)
 
 
 def _work(key: str, shape: PoolShape, own: Path, environment: dict[str, str]) -> Work:

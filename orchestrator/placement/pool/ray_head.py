@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,12 @@ class Head:
     Attributes:
         address: that nodes join.
         environment: of everything that takes part.
+        lost: what of it has ended; empty while all is well.
     """
 
     address: str
     environment: dict[str, str]
+    lost: Callable[[], str]
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def head(folder: CampaignFolder, ip: str, dashboard: bool) -> Iterator[Head]:
         try:
             listening = {**context.address_info, **({} if dashboard else {"metrics_export_port": None})}
             with announced(folder, listening, token):
-                yield Head(address, environment)
+                yield Head(address, environment, lambda: "" if process.running else "the end of the pool's head")
         finally:
             ray.shutdown()
 

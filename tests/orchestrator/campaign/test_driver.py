@@ -8,6 +8,7 @@ from coppice.orchestrator.campaign import driver
 from coppice.orchestrator.campaign.driver import IDLE_DRIVERS, SOON_S, drive
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.run import Outcome
+from coppice.orchestrator.campaign.tune_stopper import InterruptStopper
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
 from coppice.slurm.client import Job
@@ -111,9 +112,9 @@ def test_drivers_that_bring_nothing_on_end_and_those_that_waited_long_do_not_cou
 
 
 def test_a_signal_that_comes_while_looking_for_a_cancellation_is_not_lost() -> None:
-    def looks() -> bool:
-        interrupt.signal = "SIGUSR1"
-        return False
+    def looks() -> str:
+        interrupt.reason = "SIGUSR1"
+        return ""
 
-    interrupt = Interrupt(looks)
-    assert interrupt.stop_all() and interrupt.signal == "SIGUSR1"
+    interrupt = Interrupt()
+    assert InterruptStopper(interrupt, looks).stop_all() and interrupt.reason == "SIGUSR1"
