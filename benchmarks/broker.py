@@ -100,7 +100,7 @@ def driver(state: Path, count: int) -> tuple[float, float, float, float]:
         "placement": {"job": {"site": "generic", "poll_s": POLL_S}},
     })  # fmt: skip
     process = multiprocessing.get_context("spawn").Process(target=simulate, args=(str(state), str(state / "many")), daemon=True)
-    with ray_session(num_cpus=1, num_gpus=0, include_dashboard=False):
+    with ray_session(num_cpus=1, num_gpus=0):
         before, cpu, began = memory_mb(), resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         peak = Peak()
         process.start()

@@ -32,7 +32,7 @@ def test_all_trials_run_under_our_names(tmp_path: Path) -> None:
     assert best is not None and best.id == outcome.best
     assert best.metrics["val_accuracy"] == max(t.metrics["val_accuracy"] for t in outcome.trials)
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
-        ".in-use", "campaign.lock.json", "campaign.yaml", "results", "trials", "tune"]
+        ".in-use", "campaign.lock.json", "campaign.yaml", "decisions.jsonl", "results", "trials", "tune"]
 
 
 def test_a_name_that_exists_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_no_trial_reports_is_named(tmp_path: Path) -> None:
-    outcome = run(campaign(tmp_path, search={"trials": 1, "metric": "speed"}))
+    outcome = run(campaign(tmp_path, search={"trials": 1, "metric": "speed", "mode": "max"}))
     assert "speed is not in ['compute', 'epoch'" in outcome.failed[0].reason
     assert outcome.best is None
 
