@@ -25,6 +25,7 @@ from coppice.orchestrator.operations.gauges import Gauges
 from coppice.orchestrator.operations.status import StatusBoard
 from coppice.orchestrator.placement.catalog import placed
 from coppice.orchestrator.placement.open_placement import OpenPlacement
+from coppice.orchestrator.placement.runner import LEFTOVER_WAIT_S
 
 PROGRESS_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
@@ -61,6 +62,7 @@ def run_trials(
             search.lost = place.lost
             stopper = InterruptStopper(interrupt, lambda: "cancelled" if cancelled(folder) else "", place.lost)
             _TuneRun(search, scheduler, stopper, _callback(spec, folder, on_progress)).start(folder, place)
+    search.write_stops(LEFTOVER_WAIT_S)
     if not search.complete:
         if not jobs:
             ledger.interrupt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from coppice.orchestrator.campaign.decisions import why_stopped
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import Campaign, TrialSpec
+from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.trials import Sample, TrialRecord, TrialRecords, trial_name
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 
@@ -47,6 +49,7 @@ class TuneSearch(SearchAlgorithm):
         self._known = {e.id for e in entries}
         self._next = ledger.next_number()
         self._live: set[str] = set()
+        self._stops: dict[str, tuple[dict[str, Any], str]] = {}
         self.limit = 1
         self.lost: Callable[[], str] = lambda: ""
         self._exhausted = self._compared = self._stopped = False
@@ -85,6 +88,7 @@ class TuneSearch(SearchAlgorithm):
 
     def next_trial(self) -> TuneTrial | None:
         """The next trial, or None while there is none to start now."""
+        self.write_stops()
         if self.is_finished() or len(self._live) >= self.limit:
             return None
         while not self._waiting:
@@ -168,8 +172,22 @@ class TuneSearch(SearchAlgorithm):
         if result.get("finished"):
             return "finished"
         why = why_stopped(self._stop_at, self._spec.search.trial_scheduler.name, result)
-        self._ledger.mark(trial_id, "stopped", result, reason=why)
+        self._stops[trial_id] = (result, why)
+        self.write_stops()
         return "stopped"
+
+    def write_stops(self, wait_s: float = 0.0) -> None:
+        """Write down that trials were stopped: those of this machine once their workers, which keep what they have reached, have
+        let go of them; each may take `wait_s` seconds for that. A job is shut out instead.
+        """
+        for name, (result, why) in list(self._stops.items()):
+            local = self._spec.placement.name == "local"
+            try:
+                with exclusive(self._ledger.folder.trial(name).in_use, wait_s) if local else contextlib.nullcontext():
+                    self._ledger.mark(name, "stopped", result, reason=why)
+            except BlockingIOError:
+                continue
+            del self._stops[name]
 
 
 def folder_name(trial: TuneTrial) -> str:

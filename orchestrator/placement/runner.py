@@ -67,6 +67,7 @@ class Runner:
         self._held = contextlib.ExitStack()
         self._body: Body | None = None
         self._last: dict[str, float] = {}
+        self._stepping = False
 
     def end(self) -> None:
         """Let go of the trial."""
@@ -76,9 +77,12 @@ class Runner:
         self._ranks = None
 
     def save(self) -> None:
-        """Keep what the trial has reached, where its body knows how: the process must end."""
+        """Keep what the trial has reached, where its body knows how: the process must end, or the trial was stopped.
+
+        Nothing is kept of an epoch that was broken off.
+        """
         keep = getattr(self._body, "save_now", None)
-        if keep is not None:
+        if keep is not None and not self._stepping:
             keep()
 
     def step(self) -> dict[str, Any]:
@@ -92,7 +96,9 @@ class Runner:
         body = self._body or self._open()
         if not body.done:
             self._lead(STEP)
+            self._stepping = True
             self._last = body.step()
+            self._stepping = False
             self._check(self._last)
         if body.done:
             body.close()

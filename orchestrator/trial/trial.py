@@ -114,7 +114,7 @@ class Trial:
             NonFiniteLoss: the loss became NaN or infinite.
             CheckpointError: the checkpoint cannot be written.
         """
-        began, epoch = self._events.clock(), self.epoch + 1
+        began, epoch = time.monotonic(), self.epoch + 1
         context = self._context(epoch)
         metrics = {"epoch": float(epoch), **self._train(epoch, context), **self._evaluate("val")}
         if self._adapt(epoch, context, metrics):
@@ -124,7 +124,7 @@ class Trial:
             self.adaptations.report_unfinished(epoch)
             if self.dataset.test is not None:
                 metrics |= self._evaluate("test")
-        metrics["seconds"] = self._events.clock() - began
+        metrics["seconds"] = time.monotonic() - began
         require_equal(self.ranks, self.network.module, f"after epoch {epoch}")
         metrics = json.loads(self.ranks.agree(json.dumps(metrics).encode()))
         self._events.epoch = epoch

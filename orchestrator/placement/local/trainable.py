@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ class LocalTrainable(tune.Trainable):
         self._runner = Runner(config, self._process.seed, self._others.ranks)
 
     def _end(self) -> None:
+        """Keep what a trial that was stopped or interrupted has reached, and only then let go of it."""
+        try:
+            self._runner.save()
+        except Exception as error:  # a full disk: the trial goes on from the checkpoint before
+            print(f"what a trial had reached could not be kept: {error}", file=sys.stderr)
         self._runner.end()
         self._others.leave()
 
