@@ -35,7 +35,8 @@ def mode_of(metric: str, given: str | None = None) -> Mode:
 
 def mode_is_missing(metric: str) -> str:
     """What to do where a metric's name does not say which end of it is good."""
-    near = difflib.get_close_matches(metric, [split + name for name in (*LARGER, *SMALLER) for split in ("", *SPLITS)], n=1)
+    known = [split + name for name in (*LARGER, *SMALLER) for split in ("", *SPLITS)]
+    near = difflib.get_close_matches(metric, known, n=1, cutoff=0.8)
     meant = f" (or did you mean {near[0]!r}?)" if near else ""
     return f"mode must be given, as it does not follow from the name {metric!r}; write mode: max or mode: min{meant}"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 OF = ("now", "seed", "above", "advised")
+FORM = "an amount is a number, `advised`, or one of now, seed, above or advised with a number, and a multiple"
 
 
 @dataclass(frozen=True)
@@ -15,21 +16,37 @@ class Amount:
     """How many units an act adds or removes.
 
     Attributes:
-        value: a fraction in (0, 1] or a count (an int, a number above 1, or 1 for layers and blocks) where it is `of` now or
-            seed; a score where it is `above`; nothing where it is `advised`.
+        value: where it is `of` now or seed, a number of units (an int) or a fraction (a float: 0.25 is a quarter, 1.5 one and a
+            half times as many; 1.0 of layers and blocks is one); a score where it is `above`; nothing where it is `advised`.
         of: `now`: of the units that there are. `seed`: of the units in the network before any change. `above`: the units whose
             scores are above the value are added, those below it removed. `advised`: as many as the method says.
         multiple: sizes become multiples of this (8 and 64 suit accelerators), as far as elements allow.
+
+    Raises:
+        ValueError: a value that is no finite number, or negative where it counts units; an unknown `of`; a multiple below 1.
     """
 
     value: float
     of: str = "now"
     multiple: int = 1
 
+    def __post_init__(self) -> None:
+        value, multiple = self.value, self.multiple
+        if self.of not in OF:
+            raise ValueError(f"{FORM}; but got {self.of!r}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{FORM}; but got {value!r}.")
+        if not math.isfinite(value):
+            raise ValueError(f"{FORM}, a finite one; but got {value!r}.")
+        if value < 0 and self.of != "above":
+            raise ValueError(f"{FORM}, at least 0; but got {value!r}. An amount says how many, grow or prune says which way.")
+        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+            raise ValueError(f"a multiple is a whole number of at least 1; but got {multiple!r}.")
+
     def scaled(self, value: float) -> Amount:
         """The same with another value, such as a schedule asks for: a number of units stays one, a fraction a fraction."""
-        if self.of in ("now", "seed") and (isinstance(self.value, int) or self.value > 1):
-            value = int(value + 0.5)
+        if self.of in ("now", "seed"):
+            value = int(value + 0.5) if isinstance(self.value, int) else float(value)
         return replace(self, value=value)
 
     @staticmethod
@@ -39,7 +56,6 @@ class Amount:
         Raises:
             ValueError: it is none of these.
         """
-        form = "an amount is a number, `advised`, or one of now, seed, above or advised with a number, and a multiple"
         tree: dict[str, Any] = dict(written) if isinstance(written, Mapping) else {}
         if isinstance(written, str):
             tree = {written: 0}
@@ -47,12 +63,17 @@ class Amount:
             tree = {"now": written}
         multiple = tree.pop("multiple", 1)
         if len(tree) != 1 or next(iter(tree)) not in OF or (isinstance(written, str) and written != "advised"):
-            raise ValueError(f"{form}; but got {written!r}.")
+            raise ValueError(f"{FORM}; but got {written!r}{_instead(written)}.")
         ((of, value),) = tree.items()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (value < 0 and of != "above"):
-            raise ValueError(f"{form}, at least 0; but got {written!r}.")
-        if not math.isfinite(value):
-            raise ValueError(f"{form}, a finite one; but got {written!r}.")
-        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
-            raise ValueError(f"a multiple is a whole number of at least 1; but got {multiple!r}.")
+        if isinstance(value, str):
+            raise ValueError(f"{FORM}; but got {written!r}{_instead(value)}.")
         return Amount(value, of, multiple)
+
+
+def _instead(written: Any) -> str:
+    """What to write instead of a text that holds a number or a percentage."""
+    text = str(written).strip() if isinstance(written, str) else ""
+    try:
+        return f"; write {float(text.removesuffix('%').strip()) / (100 if text.endswith('%') else 1):g}" if text else ""
+    except ValueError:
+        return ""

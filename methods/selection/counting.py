@@ -25,8 +25,8 @@ def base(amount: Amount, candidate: Candidate) -> int:
 
 
 def is_count(amount: Amount, sizes: Sequence[int]) -> bool:
-    """Whether an amount counts units: an int, a number above 1, or 1 where there is one unit each (layers, blocks)."""
-    return isinstance(amount.value, int) or amount.value > 1 or (amount.value == 1 and all(s == 1 for s in sizes))
+    """Whether an amount counts units: an int, or 1.0 where there is one unit each (layers, blocks)."""
+    return isinstance(amount.value, int) or (amount.value == 1 and all(s == 1 for s in sizes))
 
 
 def possible_counts(kind: str, candidate: Candidate, multiple: int = 1) -> range:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from coppice.orchestrator.config.base import Model
+from coppice.orchestrator.config.base import Model, Number, Truth, Whole, like_an_amount, not_empty
 from coppice.orchestrator.config.placement import LocalPlacement, Placement
 from coppice.scheduler.metrics import Mode, known_mode, mode_is_missing
 
@@ -60,38 +60,38 @@ class TaskSpec(Model):
 class TrainingSpec(Model):
     """How the network is trained between its changes."""
 
-    epochs: int = Field(ge=1)
+    epochs: Whole = Field(ge=1)
     """Passes over the training data."""
-    batch_size: int = Field(128, ge=1)
+    batch_size: Whole = Field(128, ge=1)
     """Samples a step, of all GPUs of a trial together."""
     optimizer: Named = Named(name="sgd", arguments={"lr": 0.1, "momentum": 0.9})
     """With the arguments that PyTorch gives it."""
     lr_schedule: Named = Named(name="constant")
     """How the learning rate goes over the epochs."""
-    augment: bool = True
+    augment: Truth = True
     """Whether training batches are changed at random as the data set says."""
-    gradient_clip: float | None = Field(None, gt=0)
+    gradient_clip: Number | None = Field(None, gt=0)
     """Largest norm of the gradient."""
-    ema: float | None = Field(None, gt=0, lt=1)
+    ema: Number | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of the weights; it is what is evaluated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Auto takes a GPU where there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward pass; weights stay float32."""
-    compile: bool = False
+    compile: Truth = False
     """Whether the network is compiled, anew after every change."""
-    checkpoint_every: int = Field(1, ge=1)
+    checkpoint_every: Whole = Field(1, ge=1)
     """Epochs between two checkpoints."""
 
 
 class LimitSpec(Model):
     """How far an adaptation may go: parameters and FLOPs of the whole network, width as a multiple of an element's seed size."""
 
-    parameters: float | None = Field(None, gt=0)
+    parameters: Number | None = Field(None, gt=0)
     """Most parameters of the whole network."""
-    flops: float | None = Field(None, gt=0)
+    flops: Number | None = Field(None, gt=0)
     """Most FLOPs of one forward of one sample."""
-    width: float | None = Field(None, ge=1)
+    width: Number | None = Field(None, ge=1)
     """Most units of an element, as a multiple of those it had at first."""
 
 
@@ -105,7 +105,7 @@ class AdaptationSpec(Model):
     """Where, and how many units each: a selection."""
     how: Named
     """How: a method."""
-    amount: int | float | str | dict[str, Any]
+    amount: Annotated[int | float | str | dict[str, Any], BeforeValidator(like_an_amount)]
     """A fraction of each element's units now (0.25), a number of units (8), `seed`: a fraction or number of the first size,
     `above`: units whose score is above a threshold, `advised`: what the method says; `multiple` rounds."""
     limit: LimitSpec = LimitSpec()
@@ -114,7 +114,7 @@ class AdaptationSpec(Model):
     """Patterns of element names (`stages.*`); all when empty."""
     removal: Named = Named(name="immediate")
     """How pruned units go."""
-    minimum: int = Field(1, ge=1)
+    minimum: Whole = Field(1, ge=1)
     """Units of an element that are always left."""
 
     @model_validator(mode="before")
@@ -141,7 +141,7 @@ class TrialSpec(Model):
     task: TaskSpec
     training: TrainingSpec
     adaptations: tuple[AdaptationSpec, ...] = ()
-    seed: int = 0
+    seed: Whole = 0
     label: str | None = None
     compared_with: str | None = None
     architecture: Path | None = None
@@ -152,7 +152,7 @@ class SearchSpec(Model):
 
     sampler: Named = Named(name="random")
     """How the next trial is drawn."""
-    trials: int = Field(1, ge=1)
+    trials: Whole = Field(1, ge=1)
     """How many are tried."""
     metric: str = "val_accuracy"
     """What is searched by; a trial reports it after each epoch."""
@@ -162,9 +162,9 @@ class SearchSpec(Model):
     """Further objectives, each with its mode."""
     trial_scheduler: Named = Field(Named(name="none"), alias="scheduler")
     """Which trials go on."""
-    max_concurrent: int | None = Field(None, ge=1)
+    max_concurrent: Whole | None = Field(None, ge=1)
     """Trials at a time; by default as many as fit."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the sampler."""
 
     @model_validator(mode="after")
@@ -181,15 +181,15 @@ class SearchSpec(Model):
 class ResourcesSpec(Model):
     """What one trial gets."""
 
-    gpus: int = Field(0, ge=0)
+    gpus: Whole = Field(0, ge=0)
     """GPUs of a trial on each node."""
-    cpus: int = Field(1, ge=1)
+    cpus: Whole = Field(1, ge=1)
     """Cores of a trial without GPUs."""
-    cpus_per_gpu: int = Field(1, ge=1)
+    cpus_per_gpu: Whole = Field(1, ge=1)
     """Cores beside each GPU."""
-    nodes: int = Field(1, ge=1)
+    nodes: Whole = Field(1, ge=1)
     """Nodes of a trial."""
-    hours: float | None = Field(None, gt=0)
+    hours: Number | None = Field(None, gt=0)
     """Time limit of a trial's job; by default a day, or the longest that the site gives."""
 
 
@@ -198,7 +198,7 @@ class CompareSpec(Model):
     task's network with these arguments changed.
     """
 
-    static: bool = False
+    static: Truth = False
     """Train the best network's final architecture from scratch."""
     big: dict[str, Any] | None = None
     """Train the task's network with these arguments changed."""
@@ -209,7 +209,7 @@ class Campaign(Model):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Of its folder below `root`."""
-    root: Path = Path("runs")
+    root: Annotated[Path, BeforeValidator(not_empty)] = Path("runs")
     """Where its folder is made; on a cluster, a file system that the nodes share."""
     task: Tree
     """What is learned, and by what network."""
@@ -227,5 +227,5 @@ class Campaign(Model):
     """Where trials run."""
     body: str = "coppice.orchestrator.trial.trial:Trial"
     """What runs as a trial: a class of your own, as `package.module:Class`."""
-    seed: int = 0
+    seed: Whole = 0
     """Of everything: each trial derives its own from it."""

@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_serializer, model_validator
 
-from coppice.orchestrator.config.base import Model
+from coppice.orchestrator.config.base import Model, Number, Truth, Whole
 from coppice.slurm.site import Site, load_site
 
-Count = Annotated[int, Field(strict=True, ge=0)]
-AtLeastOne = Annotated[int, Field(strict=True, ge=1)]
-Positive = Annotated[float, Field(strict=True, gt=0)]
+Count = Annotated[Whole, Field(ge=0)]
+AtLeastOne = Annotated[Whole, Field(ge=1)]
+Positive = Annotated[Number, Field(gt=0)]
 GENERIC = "generic"
 """The site of campaigns that name none."""
 
@@ -20,7 +20,7 @@ class PlacementSpec(Model):
     """What all placements have. Written as a name, or as a mapping of the name to arguments."""
 
     name: ClassVar[str]
-    dashboard: bool = False
+    dashboard: Truth = False
     """Start Ray's dashboard."""
 
     @model_validator(mode="before")

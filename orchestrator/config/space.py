@@ -41,8 +41,10 @@ def distribution(tree: Any) -> str | None:
 def problem_of(kind: str, content: Any) -> str | None:
     """What is wrong with a distribution's content, or None."""
     if kind == "choice":
-        fine = isinstance(content, list) and content
-        return None if fine else f"choice needs a list of at least one option, but got {content!r}"
+        if not isinstance(content, list) or not content:
+            return f"choice needs a list of at least one option, but got {content!r}"
+        twice = next((option for i, option in enumerate(content) if any(_same(option, o) for o in content[:i])), None)
+        return None if twice is None else f"the options of a choice must differ, but {twice!r} is there twice; delete one"
     sizes = (2, 3) if kind in ("uniform", "int") else (2,)
     if not isinstance(content, list) or len(content) not in sizes:
         return f"{kind} needs [low, high]{' or [low, high, step]' if 3 in sizes else ''}, but got {content!r}"
@@ -55,9 +57,13 @@ def problem_of(kind: str, content: Any) -> str | None:
         return f"low <= high must hold, but got low={low}, high={high}"
     if kind.startswith("log") and low <= 0:
         return f"{kind} needs low > 0, but got low={low}"
-    if len(content) == 3 and content[2] <= 0:
-        return f"step > 0 must hold, but got step={content[2]}"
+    if len(content) == 3 and not 0 < content[2] <= max(high - low, 0):
+        return f"0 < step <= high - low must hold, but got step={content[2]}, low={low}, high={high}"
     return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
 
 
 def labels(options: Sequence[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from coppice.orchestrator.config.models import AdaptationSpec, TaskSpec, TrainingSpec
-from coppice.orchestrator.config.space import Space, distribution, problem_of
+from coppice.orchestrator.config.space import DISTRIBUTIONS, Space, distribution, problem_of
 from coppice.orchestrator.planning.checks import check_adaptation, check_task, check_training
 from coppice.orchestrator.planning.problems import Faults, Place
 from coppice.orchestrator.planning.schema import validate
@@ -24,6 +24,10 @@ def check_distributions(tree: Any, place: Place = ()) -> Faults:
         message = problem_of(kind, tree[kind])
         if message is not None:
             yield (*place, kind), message
+    elif isinstance(tree, dict):
+        for name in (d for d in DISTRIBUTIONS if isinstance(tree.get(d), list)):
+            others = sorted(map(str, set(tree) - {name}))
+            yield (*place, name), f"a distribution must stand alone, but {name} stands beside {', '.join(others)}; delete those"
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in children:
         yield from check_distributions(value, (*place, key))

@@ -18,6 +18,7 @@ from coppice.orchestrator.config.samplers import make_sampler
 from coppice.orchestrator.placement.catalog import check_placement
 from coppice.orchestrator.placement.ray_session import prepare_environment
 from coppice.orchestrator.placement.runner import load_body
+from coppice.orchestrator.planning.machine import check_machine
 from coppice.orchestrator.planning.metrics import check_metrics, reported
 from coppice.orchestrator.planning.problems import Faults, Place, fault_of
 from coppice.orchestrator.tasks.catalog import DATASETS
@@ -40,6 +41,7 @@ def check_search(spec: Campaign) -> Faults:
     if spec.body == OUR_BODY:
         yield from check_metrics(search, reported())
     yield from fault_of(("placement",), lambda: check_placement(spec.placement, spec.resources))
+    yield from check_machine(spec)
     yield from fault_of(("body",), lambda: _check_body(spec.body))
 
 

@@ -11,7 +11,7 @@ import yaml
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.planning.branches import check_branches, check_distributions
 from coppice.orchestrator.planning.checks import check_search
-from coppice.orchestrator.planning.problems import CampaignError, Faults, Problem
+from coppice.orchestrator.planning.problems import CampaignError, Fault, Faults, Place, Problem
 from coppice.orchestrator.planning.rehearsal import rehearse
 from coppice.orchestrator.planning.schema import validate
 from coppice.orchestrator.planning.sense import check_sense
@@ -69,12 +69,26 @@ def check_campaign(spec: Campaign, begun: bool = False) -> None:
 def _check_tree(tree: dict[str, Any], at: At, begun: bool = False) -> Faults:
     """Names and arguments first; the campaign is rehearsed only where they are fine."""
     faults, spec = validate(Campaign, tree)
-    faults += check_distributions(tree)
+    spoilt, senseless = list(check_distributions(tree)), list[Fault]()
     if isinstance(spec, Campaign):  # a placement that is wrong was left out, and must not be filled in with another one
         spec = spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec)
         faults += check_search(spec)
-        faults += () if begun else check_sense(spec)
+        senseless += [] if begun else check_sense(spec)
     faults += check_branches(tree)
+    faults = _once(spoilt, senseless, faults)
     yield from faults
     if isinstance(spec, Campaign) and not faults:
         yield from rehearse(spec, begun)
+
+
+def _once(spoilt: list[Fault], senseless: list[Fault], others: list[Fault]) -> list[Fault]:
+    """All faults without those that follow from another one: of what should be a distribution, and of what holds a bad value."""
+    no_distributions = {place[:-1] for place, _ in spoilt}
+    told = {above for place, _ in senseless for above in _upwards(place)}
+    found = [fault for fault in (*senseless, *others) if not no_distributions & set(_upwards(fault[0]))]
+    return [*spoilt, *(fault for fault in found if fault in senseless or fault[0] not in told)]
+
+
+def _upwards(place: Place) -> list[Place]:
+    """A place and all above it, but the root."""
+    return [place[:length] for length in range(1, len(place) + 1)]

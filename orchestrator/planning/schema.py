@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,14 @@ MODELS: dict[str, type[BaseModel]] = {
     "task": TaskSpec, "training": TrainingSpec, "adaptations": AdaptationSpec, "search": SearchSpec, "limit": LimitSpec,
     **PLACEMENTS}
 """Models of parts that the models of the whole hold as plain trees, by key."""
+
+EXPECTED = {
+    "greater_than": "be above {gt:g}", "greater_than_equal": "be at least {ge:g}", "less_than": "be below {lt:g}",
+    "less_than_equal": "be at most {le:g}", "literal_error": "be {expected}", "string_type": "be text", "path_type": "be a path",
+    "string_pattern_mismatch": "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
+    "dict_type": "be a mapping", "model_type": "be a mapping", "model_attributes_type": "be a mapping", "tuple_type": "be a list",
+}  # fmt: skip
+"""What must hold where Pydantic finds that it does not, by its type of error."""
 
 
 def validate(model: type[BaseModel], tree: Any) -> tuple[list[Fault], BaseModel | None]:
@@ -42,6 +51,8 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Faults:
     """Pydantic's errors in words of a campaign file."""
     for one in error.errors():
         place = tuple(one["loc"])
+        if one["type"] == "default_factory_not_called":  # follows from another one
+            continue
         if one["type"] == "extra_forbidden":
             known = _keys(model, place[:-1])
             near = difflib.get_close_matches(str(place[-1]), known, n=1)
@@ -50,11 +61,25 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Faults:
         elif one["type"] == "missing":
             yield place, "is missing"
         elif one["type"] == "mode":  # the model can only say so of the whole
-            yield (*place, "mode"), one["msg"]
-        elif one["type"] == "value_error":  # of our own models, which say themselves what was given
-            yield place, one["msg"].removeprefix("Value error, ")
+            yield (*place, "metric"), one["msg"]
         else:
-            yield place, f"{one['msg']} (got {one['input']!r})"
+            yield place, _in_words(one["type"], one["msg"], one["input"], one.get("ctx", {}))
+
+
+def _in_words(kind: str, said: str, given: Any, about: Mapping[str, Any]) -> str:
+    """What must hold, what is given, and what to write, for one of Pydantic's errors."""
+    if kind == "value_error":  # of our own models, which say themselves what was given
+        return said.removeprefix("Value error, ")
+    if kind == "of_our_own":
+        return said
+    hint = ""
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(given), [str(w).strip("'") for w in about["expected"].split(" or ")], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+    if kind == "string_type" and isinstance(given, (int, float)):
+        hint = f"; write it in quotes: '{given}'"
+    expected = EXPECTED[kind].format(**about) if kind in EXPECTED else ""
+    return f"must {expected}, but is {given!r}{hint}" if expected else f"{said} (got {given!r})"
 
 
 def _keys(model: type[BaseModel], place: Place) -> list[str]:

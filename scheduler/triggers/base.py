@@ -89,6 +89,7 @@ class Trigger(ABC):
         kinds: kinds of adaptations it is for.
         needs_advice: whether it is for methods only that say themselves how many units to change.
         initially: whether it is asked before the first epoch (as epoch 0), and never again.
+        by_the_clock: whether `decides` looks at epochs only, and at no metric or signal.
     """
 
     why: ClassVar[str] = ""
@@ -98,6 +99,7 @@ class Trigger(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("grow", "prune")
     needs_advice: ClassVar[bool] = False
     initially: ClassVar[bool] = False
+    by_the_clock: ClassVar[bool] = False
 
     start: float = setting(0.0, "acts from this epoch (or fraction of the trial, below 1) on", low=0.0)
     end: float = setting(1.0, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
@@ -115,6 +117,10 @@ class Trigger(ABC):
         if progress.acted and progress.epoch - progress.acted[-1] <= self.cooldown:
             return False
         return not (self.refractory and progress.changed and progress.epoch - progress.changed[-1] <= self.refractory)
+
+    def possible(self, progress: Progress) -> bool:
+        """Whether it may act after this epoch, whatever metrics and signals say; `progress` has none, and no acts."""
+        return self.awake(progress) and (not self.by_the_clock or self.decides(progress))
 
     def amount(self, progress: Progress, amount: float) -> float:
         """What becomes of the campaign's amount (its number) when it fires now; schedules of sparsity override this."""

@@ -32,6 +32,10 @@ class Plateau(Trigger):
         """Raise ValueError where nothing says which end of the metric is good."""
         mode_of(self.metric, self.mode)
 
+    def possible(self, progress: Progress) -> bool:
+        """See `Trigger.possible`: there must have been enough epochs."""
+        return super().possible(progress) and progress.epoch > self.patience
+
     def decides(self, progress: Progress) -> bool:
         """Whether the last `patience` epochs brought no improvement."""
         since = max((*progress.acted, 0))

@@ -38,6 +38,7 @@ class Periodic(Trigger):
 
     why = "nothing to measure and nothing to tune but one interval"
     paper = "Evci et al. 2022, GradMax (arXiv 2201.05125): 12 acts between 13 % and 48 % of training; AutoGrow: every 3 epochs"
+    by_the_clock = True
 
     every: int = setting(1, "epochs between two acts", low=1)
 

@@ -28,6 +28,7 @@ class Cubic(Trigger):
     why = "much is removed while the network is young and learns fast, little when it has settled"
     paper = "Zhu and Gupta 2017, gradual magnitude pruning (arXiv 1710.01878, eq. 1)"
     kinds = ("prune",)
+    by_the_clock = True
 
     end: float = setting(0.75, "acts until this epoch (or fraction of the trial, at most 1)", low=0.0)
     every: int = setting(1, "epochs between two acts", low=1)
@@ -73,6 +74,7 @@ class Cosine(Trigger):
 
     why = "large changes early, none at the end, when the weights should settle"
     paper = "Evci et al. 2020, RigL (arXiv 1911.11134); Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)"
+    by_the_clock = True
 
     end: float = setting(0.75, "acts until before this epoch (or fraction of the trial, at most 1)", low=0.0)
     every: int = setting(1, "epochs between two acts", low=1)

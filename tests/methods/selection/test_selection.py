@@ -46,7 +46,7 @@ def test_counts_and_single_units():
     assert chosen(GlobalRanking().choose("prune", blocks, Amount(1.0), Limit(), 0)) == {"a": (0,)}
     assert chosen(GlobalRanking().choose("prune", blocks, Amount(0.5), Limit(), 0)) == {"a": (0,)}
     assert chosen(All().choose("prune", [candidate("a")], Amount(1), Limit(), 0)) == {"a": (0,)}
-    assert len(All().choose("prune", [candidate("a")], Amount(3.0), Limit(), 0)[0].units) == 3
+    assert len(All().choose("prune", [candidate("a")], Amount(3), Limit(), 0)[0].units) == 3
 
 
 def test_growing_takes_no_more_than_was_offered():

@@ -46,7 +46,7 @@ def test_a_name_that_says_nothing_needs_a_mode() -> None:
     ("{metric: val_loss, and: {parameters: max}}", 4, "search.and.parameters: must be min"),
     ("{metric: val_loss, and: {val_loss: min}}", 4, "search.and.val_loss: must be another metric"),
     ("{metric: val_los}", 4, "did you mean 'val_loss'"),
-    ("{metric: val_wonder}\nbody: tests.support.bodies:Quadratic", 4, "search.mode: mode must be given"),
+    ("{metric: val_wonder}\nbody: tests.support.bodies:Quadratic", 4, "search.metric: mode must be given"),
 ])  # fmt: skip
 def test_contradictions_have_their_line(search: str, line: int, said: str) -> None:
     problems = check(f"{FILE}search: {search}\n")

@@ -88,7 +88,7 @@ def test_variants_reach_every_option_and_both_ends() -> None:
         ("int", [1.5, 2], "whole numbers"),
         ("uniform", [1], "low, high"),
         ("logint", [1, 2, 3], "low, high"),
-        ("int", [1, 5, 0], "step > 0"),
+        ("int", [1, 5, 0], "0 < step"),
         ("uniform", ["a", "b"], "finite numbers"),
         ("uniform", [0, float("inf")], "finite numbers"),
     ],
