@@ -7,17 +7,21 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `path` so that it has either its old content or all of the new one, also after a power cut."""
+def write_atomic(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write `path` so that it has either its old content or all of the new one, also after a power cut.
+
+    Where it is `private`, nobody else may read it, at any time.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_private if private else None) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +33,26 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o600)
+
+
+def read_private(path: Path) -> bytes:
+    """The content of a file whose word counts, such as a secret: nobody else may have written or read it.
+
+    Raises:
+        PermissionError: somebody else owns the file, or may read or write it.
+    """
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise PermissionError(
+                f"{path} must belong to you, with access for you alone (0600), but belongs to user {status.st_uid} with mode "
+                f"{stat.S_IMODE(status.st_mode):04o}; delete it, and choose a root on a file system that keeps owners and modes."
+            )
+        return file.read()
 
 
 def write_json(path: Path, value: Any) -> None:

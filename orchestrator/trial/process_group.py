@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coppice.methods.ranks import ALONE, Ranks
 from coppice.orchestrator.trial.errors import RanksLost
+from coppice.orchestrator.trial.rank_store import RankStore
 from coppice.orchestrator.trial.rendezvous import interface_towards, rendezvous
 
 ANSWER_S = 1800.0
@@ -121,7 +122,7 @@ def joined(place: Path, token: str, rank: int, size: int, address: str = "127.0.
 
     Args:
         place: a file on a file system that all ranks share; rank 0 writes there where it listens.
-        token: the same on all ranks of one start and on no others.
+        token: the same on all ranks of one start and on no others; no secret.
         rank: 0 to size - 1.
         size: number of ranks; a single one needs nobody.
         address: at which the others reach rank 0; only rank 0's counts.
@@ -132,7 +133,11 @@ def joined(place: Path, token: str, rank: int, size: int, address: str = "127.0.
     if size == 1:
         yield None
         return
-    store, address = rendezvous(place, token, rank, size, address)
+    with rendezvous(place, token, rank, size, address) as (store, at):
+        yield from _grouped(store, at, rank, size)
+
+
+def _grouped(store: RankStore, address: str, rank: int, size: int) -> Iterator[ProcessRanks]:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_towards(address))
     limit = timedelta(seconds=ANSWER_S)
     dist.init_process_group(_backend(), store=_within(store), rank=rank, world_size=size, timeout=limit)

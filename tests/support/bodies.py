@@ -163,3 +163,20 @@ class Unhurried(Trial):
     def step(self) -> dict[str, float]:
         time.sleep(float(os.environ.get("UNHURRIED_S", "0")))
         return super().step()
+
+
+class WaitsForTheFile(Trial):
+    """A trial that waits after its first epoch, on every rank, until there is a file `go` in its folder."""
+
+    place: Path
+
+    @classmethod
+    def open(cls, spec: TrialSpec, folder: Path) -> WaitsForTheFile:
+        trial = super().open(spec, folder)
+        trial.place = folder / "go"
+        return trial
+
+    def step(self) -> dict[str, float]:
+        while self.epoch and not self.place.exists():
+            time.sleep(0.05)
+        return super().step()

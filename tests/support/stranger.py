@@ -1,5 +1,6 @@
 """Another user of the machine: what they can reach, read, write and connect to."""
 
+import contextlib
 import json
 import os
 import socket
@@ -52,11 +53,11 @@ def marked(mark: str) -> list[int]:
 def _inodes(pids: Iterable[int]) -> set[str]:
     found = set()
     for pid in pids:
-        try:
-            links = [os.readlink(p) for p in Path(f"/proc/{pid}/fd").iterdir()]
-        except OSError:
-            continue
-        found |= {link[8:-1] for link in links if link.startswith("socket:[")}
+        with contextlib.suppress(OSError):  # the process has ended
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                    found |= {link[8:-1]} if link.startswith("socket:[") else set()
     return found
 
 
@@ -92,7 +93,7 @@ def answers(port: int, host: str = "127.0.0.1", requests: Iterable[bytes] = REQU
             try:
                 client.connect((host, port))
                 client.sendall(request)
-                found.append(client.recv(4096).decode(errors="replace"))
+                found.append(client.recv(4096).decode("latin-1"))
             except OSError:
                 found.append("")
     return found
