@@ -13,6 +13,7 @@ from coppice.orchestrator.cli.output import command, plain_table, print_json, sh
 from coppice.orchestrator.cli.submit import at_site, driver_request
 from coppice.orchestrator.planning.forecast import as_text, forecast
 from coppice.orchestrator.planning.load import load_campaign
+from coppice.orchestrator.planning.outlook import outlook
 from coppice.orchestrator.planning.preview import Preview, previews, total_compute
 from coppice.orchestrator.report.numbers import plural, short, whole
 
@@ -29,13 +30,17 @@ def plan(
     """Check a campaign file, show sampled trials and what they cost; with --site the sbatch scripts too. Starts nothing."""
     spec = load_campaign(file) if site is None else load_campaign(file, at_site(site, account))
     sampled = previews(spec, samples)
-    total = total_compute(spec, sampled)
+    total, expected = total_compute(spec, sampled), outlook(spec, sampled)
     if as_json:
         jobs = {} if site is None else {"jobs": asdict(forecast(spec, site, driver_request(account, hours), sampled))}
         samples_json = [asdict(p) for p in sampled]
-        print_json({"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": samples_json, **jobs})
+        print_json({"name": spec.name, "trials": spec.search.trials, "compute": total, "sampled": samples_json,
+                    "reaches": [asdict(r) for r in expected.reaches], "grid_points": expected.grid_points,
+                    "notes": expected.notes, **jobs})
         return
     _show(sampled)
+    for line in (*expected.reaches, *expected.notes):
+        write(str(line))
     write(f"{file} is fine: {plural(spec.search.trials, 'trial')} in {spec.root / spec.name}, about {short(total)} training "
                f"FLOPs if no network changed its size and none ended early.")
     if site is None:

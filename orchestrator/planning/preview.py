@@ -8,6 +8,7 @@ from typing import Any
 
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import Campaign, TrialSpec
+from coppice.orchestrator.planning.rehearsal import on_cpu
 from coppice.orchestrator.trial.building import build_network, build_task, count_flops
 
 
@@ -19,12 +20,14 @@ class Preview:
         params: the sampled values, by their path in the campaign file.
         parameters: of the seed network.
         flops: of one forward of one sample.
+        epochs: of the trial.
         compute: training FLOPs of all epochs if the network kept its size (3 x forward x samples x epochs).
     """
 
     params: dict[str, Any]
     parameters: int
     flops: float
+    epochs: int
     compute: float
 
 
@@ -40,7 +43,7 @@ def previews(spec: Campaign, count: int = 5) -> list[Preview]:
         sample = sampler.ask(number)
         if sample is None:
             break
-        trial = TrialSpec.model_validate({**sample.tree, "seed": spec.seed + number})
+        trial = on_cpu(TrialSpec.model_validate({**sample.tree, "seed": spec.seed + number}))
         sampled.append(_preview(trial, sample.params))
     return sampled
 
@@ -51,7 +54,7 @@ def _preview(trial: TrialSpec, params: dict[str, Any]) -> Preview:
     network = build_network(trial, dataset)
     flops = count_flops(network)
     compute = 3.0 * flops * len(dataset.train) * trial.training.epochs
-    return Preview(params, network.num_parameters(), flops, compute)
+    return Preview(params, network.num_parameters(), flops, trial.training.epochs, compute)
 
 
 def total_compute(spec: Campaign, sampled: Sequence[Preview]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Scope
+from coppice.methods.adaptation.candidates import Scope, permissible_elements
 from coppice.methods.adaptation.reuse import Measured
 from coppice.methods.adaptation.signals import look
 from coppice.methods.apply import apply
@@ -19,6 +19,7 @@ from coppice.methods.network import Network
 from coppice.methods.plan import Plan, PrunePlan
 from coppice.methods.selection import Limit, Selection
 from coppice.methods.selection.amount import Amount
+from coppice.methods.selection.values import Permissible
 from coppice.methods.surgery.changes import Follower
 from coppice.methods.surgery.shrink import Shrinking, advance
 from coppice.orchestrator.config.models import AdaptationSpec
@@ -136,6 +137,10 @@ class TrialAdaptation:
         act = Adaptation(self.method, self.selection, amount, self._scope(seed_sizes, busy))
         measured, self._measured = self._measured, None
         return adapt(context, act, followers, turn=len(self.acted) - 1, defer=defer, measured=measured)
+
+    def candidates(self, context: Context, seed_sizes: Mapping[str, int]) -> tuple[list[Permissible], list[str]]:
+        """What it may change in the network as it is, and for what it may not, why not."""
+        return permissible_elements(replace(context, companion=self.companion), self.method, self._scope(seed_sizes, ()))
 
     def _scope(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Scope:
         spec = self.spec
