@@ -11,10 +11,10 @@ from coppice.orchestrator.planning.preview import previews
 from coppice.scheduler.triggers import build_trigger
 
 
-def campaign(how: Any = "random", when: Any = "periodic", network: str = "mlp", search: Any = None, **adaptation: Any) -> Campaign:
+def campaign(how: Any = "random", when: Any = "periodic", network: str = "mlp", search: Any = None, **more: Any) -> Campaign:
     return Campaign.model_validate({
         "name": "o", "task": {"dataset": "digits", "network": network}, "training": {"epochs": 12},
-        "adaptations": [{"grow": {"when": when, "how": how, "amount": 0.5, **adaptation}}], "search": search or {}})  # fmt: skip
+        "adaptations": [{"grow": {"when": when, "how": how, "amount": 0.5, **more}}], "search": search or {}})  # fmt: skip
 
 
 def test_of_each_method_is_said_what_it_can_act_on() -> None:
