@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_serializer
 from pydantic_core import PydanticCustomError
 
 from coppice.orchestrator.config.base import Model, Number, Truth, Whole, like_an_amount, not_empty
+from coppice.orchestrator.config.place import Place, with_places
 from coppice.orchestrator.config.placement import LocalPlacement, Placement
 from coppice.scheduler.metrics import Mode, known_mode, mode_is_missing
 
@@ -45,8 +46,8 @@ class TaskSpec(Model):
 
     dataset: str
     """One of our data sets, or `package.module:attribute` of a function that returns a `coppice.Dataset`."""
-    data_dir: Path | None = None
-    """Folder with the data set's files, for those that have any."""
+    data_dir: Place | None = None
+    """Folder with the data set's files, for those that have any; `~` and `$VARIABLES` are replaced."""
     dataset_args: dict[str, Any] = {}
     """Arguments of the data set; `limit_train` and `limit_eval` cut any of them down."""
     network: str
@@ -209,9 +210,9 @@ class Campaign(Model):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Of its folder below `root`."""
-    root: Annotated[Path, BeforeValidator(not_empty)] = Path("runs")
-    """Where its folder is made; on a cluster, a file system that the nodes share."""
-    task: Tree
+    root: Annotated[Place, BeforeValidator(not_empty)] = Path("runs")
+    """Where its folder is made, `~` and `$VARIABLES` replaced; on a cluster, a file system that the nodes share."""
+    task: Annotated[Tree, BeforeValidator(with_places)]
     """What is learned, and by what network."""
     training: Tree
     """How the network is trained between its changes."""
