@@ -28,8 +28,8 @@ def check_machine(spec: Campaign) -> Faults:
             "lower it, or choose another placement")
     if wanted.get("GPU", 0) > gpus:
         yield ("resources", "gpus"), (
-            f"must be at most {gpus}, the GPUs that there are here, but is {spec.resources.gpus}; "
-            "lower it, or choose another placement")
+            f"must be at most {gpus}, but is {spec.resources.gpus}; lower it, or choose another placement\n"
+            f"    (PyTorch sees {gpus} GPUs on this machine)")
     if not torch.cuda.is_available() and any(
         isinstance(tree, dict) and tree.get("device") == "cuda" for tree, _ in Space(spec.training).variants()
     ):

@@ -12,6 +12,7 @@ from coppice.orchestrator.config.models import Campaign, TrialSpec
 from coppice.orchestrator.placement.ray_bundles import ranks_of
 from coppice.orchestrator.planning.checks import check_factory
 from coppice.orchestrator.planning.metrics import COSTS, check_metrics
+from coppice.orchestrator.planning.patterns import check_patterns
 from coppice.orchestrator.planning.problems import Fault, Faults, Place, fault_of
 from coppice.orchestrator.tasks.batches import num_batches
 from coppice.orchestrator.tasks.dataset import Dataset
@@ -53,13 +54,18 @@ class RehearsedTrial:
 
     def build(self) -> list[Fault]:
         """Build data, loss, network, and what methods keep beside it; the first thing that goes wrong."""
-        return _first(
+        faults = _first(
             (("task", "dataset"), self._dataset),
             (("task", "loss"), self._loss),
             (("training", "batch_size"), self._fits),
             (("task", "network"), self._count),
             (("adaptations",), lambda: self._adaptations(self._network())),
         )
+        return faults if faults or self._begun else self._patterns()
+
+    def _patterns(self) -> list[Fault]:
+        network = self._network() if any(a.elements for a in self.spec.adaptations) else None
+        return [] if network is None else list(check_patterns(self._adaptations(network), network))
 
     def train(self) -> list[Fault]:
         """Let one batch through; the first thing that goes wrong."""

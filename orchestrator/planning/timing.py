@@ -14,7 +14,7 @@ def why_it_never_acts(spec: AdaptationSpec, epochs: int) -> str | None:
         trigger = build_trigger(spec.when.name, spec.when.arguments)
     except Exception:  # said elsewhere; a trigger of the user's may raise anything
         return None
-    if isinstance(trigger, Never) or trigger.initially:
+    if epochs == 1 or isinstance(trigger, Never) or trigger.initially:  # one epoch is a trial run, in which nothing acts
         return None
     if trigger.end > max(epochs, 1):
         instead = f"; {trigger.end:g} % are {trigger.end / 100:g}" if trigger.end <= 100 else ""

@@ -161,7 +161,8 @@ ADAPTATIONS = [
     case("adaptation", "limit: {width: .inf}", "finite"), case("adaptation", "limit: {width: 0.5}", "at least 1"),
     case("adaptation", "limit: {parameters: -3}", "above 0"), case("adaptation", "limit: {flops: many}", "'many'"),
     case("adaptation", "limit: {widht: 2}", "did you mean 'width'"), case("adaptation", "limit: 3", "mapping", "3"),
-    case("adaptation", "elements: layer", "list", "'layer'"), case("adaptation", "wher: all", "did you mean"),
+    case("adaptation", "elements: layer", "list", "'layer'"),
+    case("adaptation", "elements: [no_such_layer]", "'no_such_layer'"), case("adaptation", "wher: all", "did you mean"),
 ]  # fmt: skip
 SEARCH = [
     case("metric", "val_r2", "val_accuracy", "'val_r2'"), case("metric", "accuracy", "did you mean 'val_accuracy'"),
@@ -252,6 +253,7 @@ FINE = [
     ("optimizer", "{adam: {betas: [0.8, 0.99]}}"), ("optimizer", "{sgd: {lr: {uniform: [0.1, 0.2, 0.03]}}}"),
     ("optimizer", "adam"),
     ("training", "lr_schedule: {cosine: {warmup: 0.1}}"), ("training", "lr_schedule: {step: {at: [0.3, 0.6]}}"),
+    ("epochs", "1"), ("adaptation", "elements: ['*']"),
     ("when", "never"), ("when", "initial"), ("when", "{periodic: {every: {int: [1, 40]}}}"), ("when", "{periodic: {until: 10}}"),
     ("when", "{choice: [never, {plateau: {patience: 2}}]}"), ("when", "{plateau: {metric: val_accuracy, patience: 2}}"),
     ("amount", "{seed: 1.5}"), ("amount", "8"), ("amount", "1.0"), ("amount", "{uniform: [0, 0.5]}"), ("amount", "{above: -1.5}"),
