@@ -4,4 +4,4 @@ from coppice.orchestrator.placement.ray_session import prepare_environment
 
 prepare_environment()
 
-pytest_plugins = ["tests.support.slurm.fixtures"]
+pytest_plugins = ["tests.support.slurm.fixtures", "tests.support.stranger"]

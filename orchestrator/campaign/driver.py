@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from coppice.orchestrator.campaign.run import run
 from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.folder.files import write_atomic, write_json
+from coppice.orchestrator.folder.files import write_atomic, write_json, written_by_us_alone
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.folder.opening import made
@@ -52,7 +52,7 @@ def submit(spec: Campaign, site: Site, request: Request, client: Client) -> tupl
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
     text = script_text(spec, folder, site, request)
-    with made(folder, spec) as opened:
+    with written_by_us_alone(), made(folder, spec) as opened:
         folder.jobs.mkdir()
         write_atomic(folder.driver_script, text.encode())
         job = client.run("sbatch", "--parsable", str(folder.driver_script)).strip().split(";")[0]

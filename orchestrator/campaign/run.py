@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.config.models import Campaign
+from coppice.orchestrator.folder.files import written_by_us_alone
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.opening import made, reopened
 from coppice.orchestrator.folder.trials import TrialRecords
@@ -75,7 +76,7 @@ def run(
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
     interrupt = Interrupt()
-    with interrupt.listening(), reopened(folder, spec, wait_s) if resume else made(folder, spec) as opened:
+    with interrupt.listening(), written_by_us_alone(), reopened(folder, spec, wait_s) if resume else made(folder, spec) as opened:
         for sentence in TrialRecords(folder).remarks():
             say(sentence)
         signal = _run_trials(spec, folder, on_progress, interrupt, opened.begin)

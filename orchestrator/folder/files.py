@@ -81,7 +81,7 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     Raises:
         BlockingIOError: another process still holds it after `wait_s` seconds.
     """
-    with open(path, "ab") as file:
+    with open(path, "ab", opener=_lockable) as file:
         deadline = time.monotonic() + wait_s
         while not _lock(file.fileno()):
             if time.monotonic() >= deadline:
@@ -93,9 +93,58 @@ def exclusive(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         yield
 
 
-def _lock(descriptor: int) -> bool:
+def _lockable(path: str, flags: int) -> int:
+    """A lock file is its owner's alone: who may open it may hold it, too, and keep the campaign from going on."""
+    descriptor = os.open(path, flags, 0o600)
+    status = os.fstat(descriptor)
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds the lock file `path`: asked without writing, and by whoever may look into its folder."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open(path, "rb") as file:
+            return not _lock(file.fileno(), fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return _held_here(path)
+
+
+def _held_here(path: Path) -> bool:
+    """Whether a process of this machine holds it, as the kernel tells everybody."""
+    status = path.stat()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    return any(place in line.split() and "->" not in line for line in locks)
+
+
+@contextlib.contextmanager
+def written_by_us_alone() -> Iterator[None]:
+    """Within: what this process and its children make can be written by their user alone, whatever the umask lets others do.
+
+    Whoever can change a campaign's files decides what is run. Who may read them stays as the umask says.
+    """
+    before = os.umask(0o077)
+    os.umask(before | OTHERS_WRITE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+OTHERS_WRITE = 0o022
+
+
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False

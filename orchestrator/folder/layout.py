@@ -10,7 +10,7 @@ from typing import Any
 
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import EVENTS, append_line
-from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.files import held
 from coppice.orchestrator.folder.history import rewrite
 from coppice.orchestrator.folder.manifest import CHECKPOINTS
 from coppice.slurm.broker.journal import JOURNAL
@@ -202,13 +202,7 @@ class CampaignFolder:
 
     def running(self) -> bool:
         """Whether a process runs the campaign now (on this machine, or where the file system's locks span machines)."""
-        if not self.in_use.exists():
-            return False
-        try:
-            with exclusive(self.in_use):
-                return False
-        except BlockingIOError:
-            return True
+        return held(self.in_use)
 
     @property
     def next_number(self) -> Path:

@@ -6,7 +6,9 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterable
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,14 @@ NOBODY = 65534
 REQUIRES_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 MARK = "COPPICE_TEST_MARK"
 """Environment variable by which processes of a test are known, whoever their parents are now."""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter and read; pytest's own folders are closed to others, again and again."""
+    with tempfile.TemporaryDirectory(prefix="open", dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 def as_stranger(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -28,13 +38,18 @@ def as_stranger(function: Callable[..., Any], *arguments: Any) -> Any:
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
             os.write(write, json.dumps(function(*arguments)).encode())
+        except BaseException:
+            os.write(write, json.dumps({"error": traceback.format_exc()}).encode())
         finally:
             os._exit(0)
     os.close(write)
     with open(read, "rb") as pipe:
         answer = pipe.read()
     os.waitpid(child, 0)
-    return json.loads(answer)
+    told = json.loads(answer)
+    if isinstance(told, dict) and "error" in told:
+        raise AssertionError(told["error"])
+    return told
 
 
 def marked(mark: str) -> list[int]:

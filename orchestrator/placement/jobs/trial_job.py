@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
+from coppice.orchestrator.folder.files import OTHERS_WRITE
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
 from coppice.orchestrator.placement.runner import Runner, accompany
@@ -34,6 +35,7 @@ class TrialJob:
 
         Where the job has several tasks this is called in each; all but the first accompany that one, and return `accompanied`.
         """
+        os.umask(os.umask(OTHERS_WRITE) | OTHERS_WRITE)  # a site may give jobs another umask than their driver's
         folder = Path(self.task["folder"])
         ended = state_of(read_events(TrialFolder(folder).events))
         if ended in FINAL:  # its node was lost before Slurm heard of the end, and the job was requeued

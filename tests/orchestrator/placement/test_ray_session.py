@@ -62,12 +62,10 @@ def _ray(campaign: Path, machine: Path, mark: str) -> "subprocess.Popen[str]":
 
 
 @REQUIRES_ROOT
-def test_nothing_of_it_answers_or_opens_for_another_user(tmp_path: Path, machine: Path) -> None:
+def test_nothing_of_it_answers_or_opens_for_another_user(open_folder: Path, machine: Path) -> None:
     """With a umask that lets everybody write; it is killed then, and what it leaves is removed by the next one."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
     mark = uuid.uuid4().hex
-    process = _ray(tmp_path / "c", machine, mark)
+    process = _ray(open_folder / "c", machine, mark)
     try:
         pids = marked(mark)
         ports, sockets = listening(pids), unix_sockets(pids)
@@ -79,7 +77,7 @@ def test_nothing_of_it_answers_or_opens_for_another_user(tmp_path: Path, machine
         (private,) = machine.glob("coppice.*")
         assert private.stat().st_mode & 0o777 == 0o700
         assert [p for p in as_stranger(writable, str(machine)) if p != str(machine)] == []
-        assert as_stranger(readable, [str(tmp_path / "c" / ".ray-token"), str(private)]) == []
+        assert as_stranger(readable, [str(open_folder / "c" / ".ray-token"), str(private)]) == []
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -144,10 +144,8 @@ def _disturb(ports: list[int]) -> list[str]:
 
 
 @REQUIRES_ROOT
-def test_another_user_cannot_end_a_trial_on_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    mark, trial = uuid.uuid4().hex, tmp_path / "trial"
+def test_another_user_cannot_end_a_trial_on_two_ranks(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, trial = uuid.uuid4().hex, open_folder / "trial"
     monkeypatch.setenv(MARK, mark)
     long = spec(training={**spec().training.model_dump(), "epochs": 10}, adaptations=[])
     task = {**prepare(long, trial), "body": "tests.support.bodies:WaitsForTheFile"}
