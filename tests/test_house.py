@@ -17,7 +17,7 @@ LATE = {
     "coppice.orchestrator.placement.local": "imports ray",
     "coppice.orchestrator.placement.jobs": "imports ray",
     "coppice.orchestrator.placement.pool": "imports ray",
-    "coppice.orchestrator.campaign.tune_run": "imports ray",
+    "coppice.orchestrator.campaign.pausing": "imports ray",
     "coppice.orchestrator.cli.commands": "the command receives signals before anything that takes long is imported",
     "coppice.orchestrator.cli.output": "likewise",
     "coppice.orchestrator.campaign.decisions": "imports ray",

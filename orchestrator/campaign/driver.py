@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.folder.opening import made
 from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.placement.ended_jobs import JobsKeepDying
+from coppice.orchestrator.placement.job_names import driver_jobs_name
 from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.slurm.client import Client, SlurmError
 from coppice.slurm.job.successor import NOT_DONE, Successor
@@ -39,8 +41,7 @@ PREDECESSOR_S = 600.0
 def script_text(spec: Campaign, folder: CampaignFolder, site: Site, request: Request) -> str:
     """The sbatch script of the driver."""
     command = [sys.executable, "-P", "-m", "coppice", "drive", str(folder.path)]
-    name = f"coppice-driver-{spec.name}-{folder.identity()}"
-    return driver_script(site, options(site, request), name, folder.driver_log, command)
+    return driver_script(site, options(site, request), driver_jobs_name(spec, folder), folder.driver_log, command)
 
 
 def submit(spec: Campaign, site: Site, request: Request, client: Client) -> tuple[CampaignFolder, str]:
@@ -51,10 +52,10 @@ def submit(spec: Campaign, site: Site, request: Request, client: Client) -> tupl
         SlurmError: Slurm refused, or there is none; nothing is left behind.
     """
     folder = CampaignFolder((spec.root / spec.name).absolute())
-    text = script_text(spec, folder, site, request)
+    script_text(spec, folder, site, request)  # raises what the site does not take, before there is a folder
     with written_by_us_alone(), made(folder, spec) as opened:
         folder.jobs.mkdir()
-        write_atomic(folder.driver_script, text.encode())
+        write_atomic(folder.driver_script, script_text(spec, folder, site, request).encode())
         job = client.run("sbatch", "--parsable", str(folder.driver_script)).strip().split(";")[0]
         opened.begin()
     return folder, job
@@ -79,7 +80,7 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
             f"delete {folder.drivers} and start again: coppice drive {folder.path} in a job of your own."
         )
     try:
-        outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S, say=_say)
+        outcome = run(spec, resume=True, on_progress=on_progress, wait_s=PREDECESSOR_S, say=_say, patience_s=math.inf)
     except (JobsKeepDying, DriverReplaced):
         successor.done()  # the next driver would fare no better, or is there already
         raise
@@ -89,7 +90,9 @@ def drive(path: Path, client: Client, on_progress: Progress | None = None) -> in
         print(f"{error} Nothing is left to do for this job.", file=sys.stderr)
         successor.done()
         return 0
-    if outcome.state == "finished" or cancelled(folder):
+    if outcome.alike:
+        _say(outcome.problem)
+    if outcome.state == "finished" or outcome.alike or cancelled(folder):
         successor.done()
         return 0
     successor.hand_over()

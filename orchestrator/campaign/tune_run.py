@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from coppice.orchestrator.campaign.comparisons import missing_comparisons
 from coppice.orchestrator.campaign.decisions import take_up, trial_scheduler
+from coppice.orchestrator.campaign.ending import End
 from coppice.orchestrator.campaign.interrupts import Interrupt
 from coppice.orchestrator.campaign.progress import Progress, ProgressCallback
 from coppice.orchestrator.campaign.sampler import Sampler
@@ -20,6 +21,7 @@ from coppice.orchestrator.campaign.tune_search import TuneSearch
 from coppice.orchestrator.campaign.tune_stopper import InterruptStopper
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
+from coppice.orchestrator.folder.surroundings import trouble_of
 from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.orchestrator.operations.gauges import Gauges
 from coppice.orchestrator.operations.status import StatusBoard
@@ -34,8 +36,8 @@ GAUGES_EVERY_S = 5.0
 
 def run_trials(
     spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, interrupt: Interrupt, begin: Callable[[], None]
-) -> str | None:
-    """Run what has not ended; returns what interrupted it, None where every trial has ended.
+) -> End:
+    """Run what has not ended. A full disk, and whatever else fails around the trials, ends it without an error.
 
     Args:
         spec: the campaign.
@@ -44,6 +46,18 @@ def run_trials(
         interrupt: what is to end it before.
         begin: called once everything is up, before the first trial starts.
     """
+    try:
+        return _run_trials(spec, folder, on_progress, interrupt, begin)
+    except Exception as error:
+        trouble = trouble_of(error, folder.path)
+        if trouble is None:
+            raise
+        return End(trouble=trouble)
+
+
+def _run_trials(
+    spec: Campaign, folder: CampaignFolder, on_progress: Progress | None, interrupt: Interrupt, begin: Callable[[], None]
+) -> End:
     ledger = TrialRecords(folder)
     jobs = spec.placement.name != "local"
     for problem in ledger.restore(under_way=not jobs):
@@ -56,18 +70,21 @@ def run_trials(
     sampler.restore(entries)
     search = TuneSearch(spec, ledger, entries, sampler, lambda: missing_comparisons(spec, folder), scheduler.stop_at)
     if not search.complete and interrupt.reason is None:
-        with placed(spec, folder, lambda: interrupt.reason is not None) as place:
+        with placed(spec, folder, lambda: interrupt.reason is not None or search.trouble is not None) as place:
             begin()
             search.limit = min(place.capacity, spec.search.max_concurrent or sys.maxsize)
             search.lost = place.lost
-            stopper = InterruptStopper(interrupt, lambda: "cancelled" if cancelled(folder) else "", place.lost)
+            asked = (lambda: "cancelled" if cancelled(folder) else "", place.lost)
+            stopper = InterruptStopper(interrupt, *asked, hopeless=lambda: search.hopeless)
             _TuneRun(search, scheduler, stopper, _callback(spec, folder, on_progress)).start(folder, place)
     search.write_stops(LEFTOVER_WAIT_S)
-    if not search.complete:
-        if not jobs:
-            ledger.interrupt()
-        return interrupt.reason or "SIGUSR1"
-    return None
+    if search.complete:
+        return End()
+    if not jobs:
+        ledger.interrupt()
+    if interrupt.reason or search.hopeless or search.interrupted:
+        return End(interrupt.reason, search.trouble, search.alike.reason, tuple(sorted(search.interrupted)))
+    return End("SIGUSR1")
 
 
 def _callback(spec: Campaign, folder: CampaignFolder, on_progress: Progress | None) -> ProgressCallback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,10 +13,13 @@ from ray.tune.experiment import Experiment
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
+from coppice.orchestrator.campaign.alike import AlikeFailures
 from coppice.orchestrator.campaign.decisions import why_stopped
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.config.models import Campaign, TrialSpec
+from coppice.orchestrator.folder.events import BY_ITS_USER
 from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.surroundings import Trouble
 from coppice.orchestrator.folder.trials import Sample, TrialRecord, TrialRecords, trial_name
 from coppice.orchestrator.placement.ray_bundles import bundles_of
 
@@ -31,6 +35,9 @@ class TuneSearch(SearchAlgorithm):
     Attributes:
         limit: how many trials may be under way; no value is sampled before its trial can start.
         lost: what has ended that no trial can do without: what becomes of trials then is not their fault.
+        trouble: what failed around a trial, and would fail the next one; None while all is well.
+        alike: trials that failed in the same way.
+        interrupted: trials that were ended by something that is not their fault, and go on when the campaign is resumed.
 
     Args:
         entries: what the ledger holds, as the scheduler knows it. Jobs may write
@@ -52,13 +59,21 @@ class TuneSearch(SearchAlgorithm):
         self._stops: dict[str, tuple[dict[str, Any], str]] = {}
         self.limit = 1
         self.lost: Callable[[], str] = lambda: ""
+        self.trouble: Trouble | None = None
+        self.alike, self.interrupted = AlikeFailures(), set[str]()
+        self._steps: dict[str, int] = {}
         self._exhausted = self._compared = self._stopped = False
         self._experiment: Experiment | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every trial of the campaign has ended."""
-        return self._all_given() and not self._live
+        return self._all_given() and not self._live and not self.interrupted
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether further trials would fare no better than the last ones."""
+        return self.trouble is not None or bool(self.alike.reason)
 
     def add_configurations(self, experiments: Any) -> None:
         """Take the experiment whose storage and trainable the trials use."""
@@ -70,15 +85,15 @@ class TuneSearch(SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether there are no more trials to give out."""
-        return self._stopped or self._all_given()
+        return self._stopped or self.hopeless or self._all_given()
 
     def _search_given(self) -> bool:
         return not self._waiting and (self._exhausted or self._next >= self._spec.search.trials)
 
     def _all_given(self) -> bool:
-        if self._search_given() and not self._live and not self._compared:
+        if self._search_given() and not self._live and not self._compared and not self.interrupted:
             self._compare()
-        return self._search_given() and self._compared
+        return self._search_given() and (self._compared or bool(self.interrupted and not self._live))
 
     def _compare(self) -> None:
         self._compared = True
@@ -89,10 +104,10 @@ class TuneSearch(SearchAlgorithm):
     def next_trial(self) -> TuneTrial | None:
         """The next trial, or None while there is none to start now."""
         self.write_stops()
-        if self.is_finished() or len(self._live) >= self.limit:
+        if self.is_finished() or len(self._live) >= min(self.limit, self.alike.room or self.limit):
             return None
         while not self._waiting:
-            if self._search_given():
+            if self._search_given() or self.hopeless:
                 return None
             self._ask()
         name, label = self._waiting.pop(0)
@@ -111,8 +126,10 @@ class TuneSearch(SearchAlgorithm):
             spec = TrialSpec.model_validate(tree).model_dump(mode="json")
         except ValidationError as error:
             self._ledger.add(name, tree, number, sample)
-            self._ledger.mark(name, "failed", error=f"the sampled values do not fit together: {error}")
+            reason = f"the sampled values do not fit together: {error}"
+            self._ledger.mark(name, "failed", error=reason)
             self._sampler.tell(number, "failed", ())
+            self.alike.failed(reason, bool(self._live))
             return
         self._add(name, spec, number, sample)
 
@@ -151,6 +168,7 @@ class TuneSearch(SearchAlgorithm):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Remember the metrics of an epoch."""
         self._reports[trial_id].append(result)
+        self._steps[trial_id] = self._steps.get(trial_id, 0) + 1
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write down how a trial ended, unless its worker has, and tell the sampler."""
@@ -159,14 +177,30 @@ class TuneSearch(SearchAlgorithm):
         self._live.discard(trial_id)
         state = self._ending(trial_id, result or {}, error)
         number, reports = self._numbers[trial_id], self._reports.pop(trial_id)
-        if number is not None:
+        self._judge(trial_id, state, result or {})
+        if state == "interrupted":
+            self.interrupted.add(trial_id)
+        elif number is not None:
             self._sampler.tell(number, state, [*reports, result] if result else reports)
+
+    def _judge(self, trial_id: str, state: str, result: dict[str, Any]) -> None:
+        """Whether the others have a chance."""
+        done = self._steps.pop(trial_id, 0)
+        reason = str(result.get("failed", ""))
+        if state in ("finished", "stopped"):
+            self.alike.good()
+        elif state == "failed" and reason != BY_ITS_USER:
+            self.alike.failed(reason, any(self._steps.get(other, 0) > done for other in self._live))
+        if result.get("trouble"):
+            self.trouble = Trouble(int(result["trouble"]), Path(result["path"]))
 
     def _ending(self, trial_id: str, result: dict[str, Any], error: bool) -> str:
         if error:
             reason = f"its worker process died {WORKER_RETRIES + 1} times: out of memory, a crash in native code, or killed"
-            self._ledger.mark(trial_id, "failed", result, error=reason)
-            return "failed"
+            self._ledger.mark(trial_id, "interrupted", result, reason=reason)
+            return "interrupted"
+        if result.get("interrupted"):
+            return "interrupted"
         if result.get("failed"):
             return "failed"
         if result.get("finished"):

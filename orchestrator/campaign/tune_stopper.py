@@ -18,10 +18,12 @@ class InterruptStopper(tune.Stopper):
     Args:
         interrupt: where reasons are noted.
         asked: other reasons, asked for once a second: each returns one, or nothing that is true.
+        hopeless: whether this run of trials had better end, which is no reason to end the campaign.
     """
 
-    def __init__(self, interrupt: Interrupt, *asked: Callable[[], str]) -> None:
+    def __init__(self, interrupt: Interrupt, *asked: Callable[[], str], hopeless: Callable[[], bool] = lambda: False) -> None:
         self._interrupt, self._asked, self._ask_at = interrupt, asked, 0.0
+        self._hopeless = hopeless
 
     def __reduce__(self) -> tuple[type[InterruptStopper], tuple[Interrupt]]:
         """Ray Tune writes it down and nobody reads it again; receivers of signals that were there before cannot be written."""
@@ -38,4 +40,4 @@ class InterruptStopper(tune.Stopper):
             self._interrupt.receive_again()
             reason = next((found for ask in self._asked if (found := ask())), None)
             self._interrupt.reason = self._interrupt.reason or reason
-        return self._interrupt.reason is not None
+        return self._interrupt.reason is not None or self._hopeless()

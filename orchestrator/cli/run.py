@@ -42,21 +42,34 @@ def _free_name(root: Path, name: str) -> str:
     return free
 
 
-def run_and_show(spec: Campaign, *, resume: bool, as_json: bool) -> int:
+def run_and_show(spec: Campaign, *, resume: bool, as_json: bool, same_code: bool = False) -> int:
     """Run a campaign to its end, with progress on standard error and the results on standard output; the exit code."""
     folder = spec.root / spec.name
     say(f"{'Resuming' if resume else 'Running'} {spec.name} in {folder}. Ctrl-C stops it, and it can be resumed.")
     try:
         with Progress(spec.search.metric, spec.search.mode) as progress:
-            outcome = run_campaign(spec, resume=resume, on_progress=progress, say=progress.say)
+            outcome = run_campaign(spec, resume=resume, on_progress=progress, say=progress.say, same_code=same_code)
     except Interrupted as signal:  # for the second time
         return _interrupted(str(signal), folder)
     if outcome.state == "interrupted":
-        return _interrupted(outcome.signal, folder)
+        return _ended_early(outcome, folder)
     _show(spec, outcome, as_json)
     if outcome.failed:
         say(f"{len(outcome.failed)} of {len(outcome.trials)} trials failed; why: {command('status', folder)}")
     return TRIALS_FAILED if outcome.failed or outcome.best is None else OK
+
+
+def _ended_early(outcome: Outcome, folder: Path) -> int:
+    if outcome.signal == "cancelled":
+        say(f"Cancelled. Trials that are to go on after all: {command('retry', folder)}, then {command('resume', folder)}")
+        return INTERRUPTED
+    if outcome.problem:
+        say(outcome.problem)
+    if outcome.alike:
+        say(f"Mend it, then {command('retry', folder)} lets those that failed go on, and the rest starts with:")
+        say(f"  {command('resume', folder)}")
+        return TRIALS_FAILED
+    return _interrupted(outcome.signal, folder)
 
 
 def _interrupted(by: str | None, folder: Path) -> int:

@@ -12,8 +12,8 @@ from coppice.orchestrator.cli.output import plain_table, print_json, show, write
 from coppice.orchestrator.cli.tables import grouped, hours_text, jobs_table, status_json, status_table, summary
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import TrialRecords
-from coppice.orchestrator.operations.overview import Overview, TrialStanding, has_jobs, overview
-from coppice.orchestrator.operations.queue import TrialJobs
+from coppice.orchestrator.operations.overview import Overview, TrialStanding, overview
+from coppice.orchestrator.operations.queue import TrialJobs, has_jobs
 from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.operations.status import status as read_status
 from coppice.orchestrator.report.gather import read_json

@@ -16,6 +16,8 @@ EVENTS = "events.jsonl"
 """Name of the file in a trial's folder."""
 FINAL = ("finished", "stopped", "failed")
 """States that a trial never leaves."""
+BY_ITS_USER = "cancelled by its user"
+"""Why a trial failed that its user has cancelled."""
 
 
 def state_of(events: Sequence[Mapping[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from coppice.orchestrator.folder.events import EVENTS, append_line
 from coppice.orchestrator.folder.files import held
 from coppice.orchestrator.folder.history import rewrite
 from coppice.orchestrator.folder.manifest import CHECKPOINTS
+from coppice.orchestrator.folder.origin import identity
 from coppice.slurm.broker.journal import JOURNAL
 
 __all__ = ["CHECKPOINTS", "EVENTS", "CampaignFolder", "TrialFolder", "cancelled"]
@@ -164,7 +164,7 @@ class CampaignFolder:
 
     def identity(self) -> str:
         """A few letters that tell this campaign from others of its name."""
-        return f"{zlib.crc32(str(self.path.absolute()).encode()):08x}"
+        return identity(self.path, self.lock)
 
     @property
     def tune(self) -> Path:

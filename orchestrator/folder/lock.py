@@ -8,12 +8,14 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.files import write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.origin import EARLIER, ORIGIN, code_changes, origin, read_lock
 from coppice.references import moved
 
 FORMAT = "coppice-campaign/2"
@@ -25,6 +27,12 @@ def require_same(old: Campaign, spec: Campaign) -> None:
     changed = [key for key, value in _fixed(spec).items() if value != _fixed(old)[key]]
     if changed:
         raise ValueError(f"a resumed campaign must be as it was, but {', '.join(changed)} changed; give it another name.")
+
+
+def changed_code(folder: CampaignFolder, spec: Campaign) -> list[str]:
+    """What has changed in the code since the campaign ran last: modules of the user's, ours, versions of packages."""
+    before = read_lock(folder.lock)
+    return code_changes(before, _content(folder, spec, before))
 
 
 def load_spec(folder: CampaignFolder) -> Campaign:
@@ -40,7 +48,7 @@ def load_spec(folder: CampaignFolder) -> Campaign:
     campaign = saved["campaign"]
     if "format" not in saved and "body" in campaign:  # of a version in which our own trial stood elsewhere
         campaign["body"] = moved(campaign["body"])
-    spec = Campaign.model_validate(campaign)
+    spec = Campaign.model_validate({**campaign, "name": "any"})  # folders may have any name
     return spec.model_copy(update={"name": here.name, "root": here.parent})
 
 
@@ -60,20 +68,38 @@ def dump(spec: Campaign) -> dict[str, Any]:
 
 
 def write_lock(folder: CampaignFolder, spec: Campaign) -> None:
-    """Write down what exactly is run in the folder, with what versions."""
-    write_json(
-        folder.lock,
-        {
-            "format": FORMAT,
-            "campaign": dump(spec),
-            "seed": spec.seed,
-            "commit": _commit(),
-            "versions": {name: version for name in PACKAGES if (version := _version(name))},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "written": time.time(),
-        },
-    )
+    """Write down what exactly is run in the folder, with what versions; what ran before with other code is kept."""
+    before = read_lock(folder.lock)
+    content = _content(folder, spec, before)
+    earlier = list(before.get(EARLIER, ()))
+    if before and code_changes(before, content):
+        earlier.append({key: before[key] for key in (*CODE, "written") if key in before})
+    write_json(folder.lock, {**content, EARLIER: earlier})
+
+
+CODE = (ORIGIN, "commit", "versions", "python")
+"""Keys of the lock file that say what code ran."""
+
+
+def _content(folder: CampaignFolder, spec: Campaign, before: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "campaign": dump(spec),
+        "seed": spec.seed,
+        "commit": _commit(),
+        ORIGIN: origin(folder.path, spec.root / spec.name, before, dump(spec)),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "written": time.time(),
+    }
+
+
+def is_written(folder: CampaignFolder, spec: Campaign) -> bool:
+    """Whether the lock file says what is run now."""
+    before = read_lock(folder.lock)
+    now = _content(folder, spec, before)
+    return all(before.get(key) == now[key] for key in ("campaign", ORIGIN, "versions", "python"))
 
 
 def _version(package: str) -> str | None:

@@ -16,7 +16,7 @@ import yaml
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.files import exclusive, write_atomic
 from coppice.orchestrator.folder.layout import CampaignFolder
-from coppice.orchestrator.folder.lock import dump, load_spec, require_same, write_lock
+from coppice.orchestrator.folder.lock import dump, is_written, load_spec, require_same, write_lock
 
 
 @dataclass
@@ -126,7 +126,7 @@ def reopened(folder: CampaignFolder, spec: Campaign, wait_s: float = 0.0) -> Ite
         old = load_spec(folder)
         require_same(old, spec)
         before = {path: path.read_bytes() if path.exists() else None for path in (folder.in_use, folder.cancelled)}
-        opened = Opened(lambda: write_lock(folder, spec) if spec != old else None)
+        opened = Opened(lambda: None if is_written(folder, spec) else write_lock(folder, spec))
         folder.in_use.write_text(_this_process())
         folder.cancelled.unlink(missing_ok=True)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.folder import attempts
-from coppice.orchestrator.folder.events import FINAL, numbers, state_of, status_event
+from coppice.orchestrator.folder.events import BY_ITS_USER, FINAL, numbers, state_of, status_event
 from coppice.orchestrator.folder.files import read_json, write_json
 from coppice.orchestrator.folder.history import read_history, rewrite
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
@@ -169,7 +169,9 @@ class TrialRecords:
         return [problem for t in ended if (problem := rewrite(t.path))]
 
     def interrupt(self) -> None:
-        """Mark every trial that was running as interrupted."""
+        """Mark every trial that was running as interrupted, and those that their user has cancelled as failed."""
         for entry in self.entries():
-            if entry.state == "running":
+            if not entry.ended and self.folder.trial(entry.id).cancelled.exists():
+                self.mark(entry.id, "failed", entry.reports[-1] if entry.reports else None, error=BY_ITS_USER, traceback="")
+            elif entry.state == "running":
                 self.mark(entry.id, "interrupted", entry.reports[-1] if entry.reports else None)

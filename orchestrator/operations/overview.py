@@ -58,11 +58,6 @@ class Overview:
     notes: tuple[str, ...]
 
 
-def has_jobs(folder: CampaignFolder) -> bool:
-    """Whether anything of a campaign was handed in to Slurm."""
-    return folder.jobs.is_dir()
-
-
 def overview(folder: CampaignFolder, client: Client) -> Overview:
     """How the campaign in a folder stands, whether its driver runs or not and whether Slurm answers or not.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
+from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import CampaignFolder
+from coppice.orchestrator.folder.trials import TrialRecords
 from coppice.slurm.broker.journal import JOURNAL, Attempt, Journal
 from coppice.slurm.client import Client, Job, SlurmError, SlurmUnreachable
 
@@ -63,7 +66,7 @@ def queue_of(folder: CampaignFolder, client: Client) -> Queue:
     """The jobs of a campaign; one question to Slurm, and what the campaign's folder knows where Slurm does not answer."""
     problem, live = "", {}
     try:
-        live = client.live() if folder.jobs.is_dir() else {}
+        live = _of_campaign(folder, client.live()) if has_jobs(folder) else {}
     except SlurmError as error:
         problem = str(error)
     attempts = attempts_of(folder)
@@ -84,8 +87,14 @@ def jobs_of(folder: CampaignFolder, client: Client) -> list[TrialJobs]:
         SlurmError: Slurm is not there, or does not answer.
     """
     attempts = Journal(folder.journal).attempts()
-    live = client.live() if attempts else {}
+    live = _of_campaign(folder, client.live()) if attempts else {}
     return [_newest(t.name, attempts.get(t.name, []), live) for t in folder.trials()]
+
+
+def _of_campaign(folder: CampaignFolder, live: Mapping[str, Job]) -> dict[str, Job]:
+    """A journal alone does not tell whose jobs they are: it may have been copied with the folder."""
+    end = f"-{folder.identity()}"
+    return {name: job for name, job in live.items() if job.name.endswith(end)}
 
 
 def _newest(key: str, attempts: Sequence[Attempt], live: Mapping[str, Job] | None) -> TrialJobs:
@@ -111,13 +120,20 @@ def chosen(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
 
 
 def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> list[str]:
-    """Cancel trials for good; returns those that had not ended. Without names the driver's jobs are cancelled first."""
+    """Cancel trials for good; returns those that had not ended. Without names the driver's jobs are cancelled first.
+
+    On this machine their driver sees it; where none runs they are marked here. Slurm is asked where the campaign has jobs only.
+    """
     if not trials:
         folder.cancelled.touch()
+    if not has_jobs(folder):
+        under_way = _mark(folder, trials)
+        with contextlib.suppress(BlockingIOError), exclusive(folder.in_use):
+            TrialRecords(folder).interrupt()
+        return under_way
+    if not trials:
         client.cancel(j.id for j in client.live().values() if _drives(folder, j))
-    under_way = [t for t in chosen(folder, trials) if state_of(read_events(folder.trial(t).events)) not in FINAL]
-    for name in under_way:
-        folder.trial(name).cancelled.touch()
+    under_way = _mark(folder, trials)
     queue = queue_of(folder, client)
     if queue.problem:
         raise SlurmUnreachable(queue.problem)
@@ -126,6 +142,16 @@ def cancel(folder: CampaignFolder, client: Client, trials: Sequence[str]) -> lis
     return under_way
 
 
+def _mark(folder: CampaignFolder, trials: Sequence[str]) -> list[str]:
+    under_way = [t for t in chosen(folder, trials) if state_of(read_events(folder.trial(t).events)) not in FINAL]
+    for name in under_way:
+        folder.trial(name).cancelled.touch()
+    return under_way
+
+
+def has_jobs(folder: CampaignFolder) -> bool:
+    """Whether anything of a campaign was handed in to Slurm."""
+    return folder.jobs.is_dir()
 
 
 def _drives(folder: CampaignFolder, job: Job) -> bool:
@@ -133,7 +159,16 @@ def _drives(folder: CampaignFolder, job: Job) -> bool:
 
 
 def hold(folder: CampaignFolder, client: Client, trials: Sequence[str], release: bool) -> list[str]:
-    """Keep waiting jobs from starting, or let them; returns the trials."""
+    """Keep waiting jobs from starting, or let them; returns the trials.
+
+    Raises:
+        ValueError: the campaign's trials are no jobs.
+    """
+    if not has_jobs(folder):
+        raise ValueError(
+            f"trials must be Slurm jobs to be held or released, but those of {folder.path} run on this machine; "
+            "Ctrl-C (or coppice cancel) ends them, coppice resume goes on."
+        )
     names = set(chosen(folder, trials))
     waiting = [j for j in jobs_of(folder, client) if j.trial in names and j.state == "PENDING"]
     if waiting:

@@ -65,6 +65,12 @@ class RemoteTrainable(tune.Trainable):
             metrics = {"epoch": 0, "compute": 0.0, **self._last, **metrics_of_failed(self.config)}
             self._waiting.append({**metrics, "failed": status.get("error", "failed"), "done": True, "finished": False})
             return
+        if state == "interrupted":
+            status = [e for e in events if e["type"] == "status"][-1]
+            metrics = {"epoch": 0, "compute": 0.0, **metrics_of_failed(self.config), **self._last}
+            why = {"failed": "", "interrupted": status.get("reason", "interrupted"), "done": True, "finished": False}
+            self._waiting.append({**metrics, **why})
+            return
         if not self._waiting:
             reports = [numbers(e) for e in events if e["type"] == "metrics"]
             self._waiting.append({**(reports[-1] if reports else {}), "failed": ""})

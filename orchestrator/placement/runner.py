@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice.orchestrator.config.models import TrialSpec
 from coppice.orchestrator.folder import attempts
-from coppice.orchestrator.folder.events import numbers, read_events, status_event
+from coppice.orchestrator.folder.events import BY_ITS_USER, numbers, read_events, status_event
 from coppice.orchestrator.folder.files import exclusive
 from coppice.orchestrator.folder.layout import TrialFolder
+from coppice.orchestrator.folder.surroundings import Trouble, trouble_of
 from coppice.orchestrator.working_directory import search_working_directory
 from coppice.references import resolve
 
@@ -86,10 +87,19 @@ class Runner:
             keep()
 
     def step(self) -> dict[str, Any]:
-        """One epoch. What goes wrong in a trial is kept in its events and ends this trial only."""
+        """One epoch. What goes wrong in a trial is kept in its events and ends this trial only.
+
+        Returns:
+            Its metrics; `done`, `finished`, `failed` (why) and, where the surroundings failed and not the trial, `interrupted`
+            (why), `trouble` (its number) and `path`.
+        """
+        if self._trial.cancelled.exists():
+            return self._cancelled()
         try:
             return self._advance()
         except Exception as error:  # the one place where a trial fails and the campaign goes on
+            if trouble := trouble_of(error, self._trial.path):
+                return self._interrupted(trouble)
             return self._failed(error, self._ranks.problem(error) if self._ranks else "")
 
     def _advance(self) -> dict[str, Any]:
@@ -132,9 +142,24 @@ class Runner:
         with contextlib.suppress(OSError):  # a full disk must not hide the reason: it is in the result too
             trace = of_rank.partition("\n")[2] or "".join(traceback.format_exception(error))
             self._status("failed", error=reason, traceback=trace)
+        return self._over(failed=reason)
+
+    def _cancelled(self) -> dict[str, Any]:
+        """Its user does not want it any more."""
+        self._status("failed", error=BY_ITS_USER, traceback="")
+        return self._over(failed=BY_ITS_USER)
+
+    def _interrupted(self, trouble: Trouble) -> dict[str, Any]:
+        """Nothing is wrong with the trial: it goes on from its newest checkpoint once the trouble is over."""
+        with contextlib.suppress(OSError):  # where the trial's own folder is concerned it cannot be written down
+            self._status("interrupted", reason=str(trouble))
+        return self._over(failed="", interrupted=str(trouble), trouble=trouble.number, path=str(trouble.path))
+
+    def _over(self, **why: Any) -> dict[str, Any]:
         self.end()
-        metrics = {"epoch": 0, "compute": 0.0, **self._last, **metrics_of_failed(self._task)}
-        return {**metrics, "done": True, "finished": False, "failed": reason}
+        worst = metrics_of_failed(self._task)
+        metrics = {**worst, **self._last} if "interrupted" in why else {**self._last, **worst}
+        return {"epoch": 0, "compute": 0.0, **metrics, "done": True, "finished": False, **why}
 
     def _ensure_finished(self) -> None:
         last: dict[str, Any] = next((e for e in reversed(read_events(self._trial.events)) if e["type"] == "status"), {})

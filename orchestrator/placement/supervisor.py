@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coppice.orchestrator.folder.checkpoint import available
-from coppice.orchestrator.folder.events import FINAL, read_events, state_of, status_event
+from coppice.orchestrator.folder.events import BY_ITS_USER, FINAL, read_events, state_of, status_event
 from coppice.orchestrator.folder.layout import TrialFolder
 
 WITHOUT_PROGRESS = 3
 """How many attempts in a row a trial may lose without a new checkpoint."""
 BY_ITSELF = ("finished", "failed")
 """Ends that a trial comes to by itself; that it was stopped is written by the driver."""
-BY_ITS_USER = "cancelled by its user"
-"""Why a trial failed that its user has cancelled."""
 
 
 class DriverReplaced(RuntimeError):
@@ -117,9 +115,16 @@ class BaseSupervisor(abc.ABC):
 
     def fail(self, trial: SupervisedTrial, reason: str) -> None:
         """End a trial by the driver's word; no attempt at it writes anything afterwards."""
+        self._end(trial, "failed", error=reason, traceback="")
+
+    def interrupt(self, trial: SupervisedTrial, reason: str) -> None:
+        """End a trial for now, by no fault of its own: it goes on when the campaign is resumed."""
+        self._end(trial, "interrupted", reason=reason)
+
+    def _end(self, trial: SupervisedTrial, status: str, **why: Any) -> None:
         self._shut_out(trial)
         trial.over = True
-        trial.folder.append_event(status_event(trial.key, "failed", self._epoch(trial), error=reason, traceback=""))
+        trial.folder.append_event(status_event(trial.key, status, self._epoch(trial), **why))
 
     def _under_way(self) -> Iterable[SupervisedTrial]:
         return (trial for trial in self._trials.values() if not trial.over)

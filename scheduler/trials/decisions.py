@@ -109,7 +109,7 @@ class DecidedOnce(TrialScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Let the last report count."""
-        if not trial.config.get("label"):
+        if not trial.config.get("label") and not result.get("interrupted"):
             self.judge(trial, result, last=bool(result.get("finished")) or not self.spent(result))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:

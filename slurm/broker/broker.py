@@ -37,7 +37,8 @@ class Broker:
 
     Attributes:
         name: of all its jobs; tells them from others of the same user. Live jobs of this name that it has not handed in itself or
-            found in its journal come from a driver that died before it wrote them down, and are cancelled.
+            found in its journal come from a driver that died before it wrote them down, and are cancelled. Jobs of another name
+            that its journal knows are somebody else's: the journal was copied.
         folder: submitit's files.
         site: where they run.
         journal: what was handed in.
@@ -175,6 +176,9 @@ class Broker:
             if job is None:
                 gone.append(tracked)
                 continue
+            if job.name != self.name:
+                tracked.job, tracked.over = Job(job.id, job.name, UNKNOWN, "it is a job of another campaign"), True
+                continue
             since = tracked.since_s if tracked.job and tracked.job.state == job.state else self.clock()
             tracked.job, tracked.seen_s, tracked.since_s, tracked.missed = job, self.clock(), since, 0
             tracked.over = job.ended and (job.state not in MAY_RETURN or self.clock() - since > RETURNS_WITHIN_S)
@@ -185,7 +189,7 @@ class Broker:
 
     def _cancel(self, live: Mapping[str, Job]) -> None:
         """What nobody wants any more, and what a dead driver has left; asked for again until it has ended."""
-        self._unwanted -= {job.id for job in live.values() if job.ended}
+        self._unwanted -= {job.id for job in live.values() if job.ended or job.name != self.name}
         strays = {job.id for job in live.values() if job.name == self.name and not job.ended and job.id not in self._ours}
         try:
             self.client.cancel(strays | (self._unwanted & live.keys()), patience_s=0.0)

@@ -220,3 +220,16 @@ def test_nothing_is_left_in_the_end(stage: Stage) -> None:
     assert stage.broker.end(sleep=lambda pause: None) == ["100_1"] and set(stage.client.cancelled) == {"100_1"}
     stage.client.away = "Socket timed out"
     assert stage.broker.end(sleep=lambda pause: None) == ["?"]
+
+
+def test_a_job_that_a_copied_journal_knows_is_somebody_elses(stage: Stage) -> None:
+    stage.add(1)
+    stage.poll()
+    job = stage.runs("w0")
+    stage.client.jobs[job] = Job(job, "the original's", "RUNNING")
+    copy = stage.driver()
+    copy.add(Work("w0", print, {"time": "5"}))
+    copy.drop("w0")
+    copy.add(Work("w0", print, {"time": "5"}))
+    copy.poll()
+    assert copy.tracked("w0").over and stage.client.cancelled == []

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coppice.orchestrator.folder import attempts
+from coppice.orchestrator.folder.events import BY_ITS_USER
 from coppice.orchestrator.folder.files import read_json
+from coppice.orchestrator.folder.surroundings import check_room
 from coppice.orchestrator.placement.ended_jobs import BLAMELESS, DEAD_ON_ARRIVAL, NODE_STATES, JobsKeepDying, last_lines
 from coppice.orchestrator.placement.jobs.history import JobHistory, progress
 from coppice.orchestrator.placement.jobs.next_request import LastJob, NeverFits, next_request, raised
 from coppice.orchestrator.placement.jobs.trial_job import TrialJob
 from coppice.orchestrator.placement.supervisor import (
-    BY_ITS_USER,
     BY_ITSELF,
     WITHOUT_PROGRESS,
     BaseSupervisor,
@@ -139,17 +140,22 @@ class JobSupervisor(BaseSupervisor):
         reached = progress(trial, events)
         trial.lost = 0 if reached != trial.reached else trial.lost + 1
         trial.reached = reached
-        most = BLAMELESS_WITHOUT_PROGRESS if job.state in BLAMELESS else WITHOUT_PROGRESS
+        blameless = job.state in BLAMELESS or (trial.lost > 0 and trial.state() == "interrupted")
+        if trial.lost:
+            check_room(self.broker.folder)  # raises where that is why
+        most = BLAMELESS_WITHOUT_PROGRESS if blameless else WITHOUT_PROGRESS
         try:
             last = LastJob(history.request, job.state, trial.lost)
             request = next_request(self.broker.site, trial.folder, last, events, history.checkpoint_every)
             if request != history.request:  # with more than it had it starts anew
                 history.request, trial.lost = request, 0
+            if trial.lost >= most and blameless:
+                return self.interrupt(trial, self._why(tracked, f"{trial.lost} jobs in a row ended without a new checkpoint"))
             if trial.lost >= most:
                 raise NeverFits(f"{trial.lost} jobs in a row ended without a new checkpoint")
             self.broker.resubmit(trial.key, self._options(request))
         except (NeverFits, SiteError) as error:
-            self._give_up(trial, tracked, str(error))
+            self.fail(trial, self._why(tracked, str(error)))
 
     def _refused(self, trial: SupervisedTrial, said: str) -> None:
         """Slurm does not take the job: the fault of this trial if it asks for more than others, else every trial's fate."""
@@ -159,11 +165,11 @@ class JobSupervisor(BaseSupervisor):
             raise JobsKeepDying(f"Slurm does not take jobs of this campaign; those that it has taken go on. It says:\n  {said}")
         self.fail(trial, f"Slurm does not take its next job, which asks for {_in_one_line(self._options(request))}: {said}")
 
-    def _give_up(self, trial: SupervisedTrial, tracked: TrackedWork, why: str) -> None:
+    def _why(self, tracked: TrackedWork, why: str) -> str:
         job = _job_of(tracked)
         end = f"{job.state}{': ' + job.reason if job.reason else ''}"
         last_job = f"the last one ({job.id} on {job.nodes or 'no node'}) ended as {end}"
-        self.fail(trial, f"{why}; {last_job}.\n{last_lines(self.broker.folder, tracked, LINES)}")
+        return f"{why}; {last_job}.\n{last_lines(self.broker.folder, tracked, LINES)}"
 
     def _shut_out(self, trial: SupervisedTrial) -> None:
         attempts.close(trial.folder.path)

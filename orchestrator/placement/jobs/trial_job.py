@@ -77,7 +77,7 @@ class TrialJob:
                 attempts.check(folder)
                 result = runner.step()
                 if result["done"]:
-                    return "failed" if result["failed"] else "finished"
+                    return "failed" if result["failed"] else "interrupted" if result.get("interrupted") else "finished"
         finally:
             runner.end()
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.placement.process_state import ProcessState
 from coppice.orchestrator.placement.ray_ranks import RankActors
 from coppice.orchestrator.placement.runner import Runner
 from coppice.orchestrator.trial.errors import RanksLost
 
 POINTER = "checkpoint.json"
+LOOK_EVERY_S, GRACE_S = 1.0, 15.0
+"""How often a worker looks whether its trial was cancelled, and how long the trial then has to end its epoch."""
+CANCELLED = 75
+"""Exit code of a worker that ends because its trial was cancelled; the next worker that is given the trial writes that down."""
 
 
 class LocalTrainable(tune.Trainable):
@@ -52,7 +61,8 @@ class LocalTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One epoch. Where another rank is lost, all start again from the newest checkpoint."""
         try:
-            return self._runner.step()
+            with _watched(TrialFolder(Path(self.config["folder"])).cancelled):
+                return self._runner.step()
         except RanksLost as error:
             raise RuntimeError(str(error)) from error
 
@@ -62,3 +72,20 @@ class LocalTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing to do: the body goes on from its own newest checkpoint."""
+
+
+@contextlib.contextmanager
+def _watched(cancelled: Path) -> Iterator[None]:
+    """An epoch that lasts long does not keep a cancelled trial alive: its process ends, as if it had been killed."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            if cancelled.exists() and not over.wait(GRACE_S):
+                os._exit(CANCELLED)
+
+    threading.Thread(target=watch, name="cancelled", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from coppice.orchestrator.folder import attempts
+from coppice.orchestrator.folder.events import BY_ITS_USER
 from coppice.orchestrator.placement.pool.workers import EndedAttempt
 from coppice.orchestrator.placement.supervisor import (
-    BY_ITS_USER,
     BY_ITSELF,
     WITHOUT_PROGRESS,
     BaseSupervisor,
@@ -143,7 +143,7 @@ class PoolSupervisor(BaseSupervisor):
             self._begin(trial)
             return
         how = attempt.problem or f"its attempt was {attempt.outcome}"
-        self.fail(trial, f"{trial.lost} attempts in a row were lost without a new checkpoint; the last one: {how}")
+        self.interrupt(trial, f"{trial.lost} attempts in a row were lost without a new checkpoint; the last one: {how}")
 
     def _shut_out(self, trial: SupervisedTrial) -> None:
         attempts.supersede(trial.folder.path)

@@ -63,7 +63,8 @@ def _run(runner: Runner, folder: Path) -> str:
         attempts.check(folder)
         result = runner.step()
         if result["done"]:
-            return "failed" if result["failed"] else "finished"
+            held_up = result.get("interrupted")
+            return "failed" if result["failed"] else f"lost ({held_up})" if held_up else "finished"
 
 
 def _free(folder: Path) -> bool:

@@ -69,10 +69,11 @@ def test_a_worker_that_is_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> 
     assert [e["epoch"] for e in events if e["type"] == "metrics"] == [1, 2, 3]
 
 
-def test_a_worker_that_always_dies_fails_its_trial_only(tmp_path: Path) -> None:
+def test_a_worker_that_always_dies_interrupts_its_trial_only(tmp_path: Path) -> None:
     outcome = run(campaign(tmp_path, {"die_always": {"choice": [True, False]}}, search={"sampler": "grid", "trials": 2}))
-    assert [t.state for t in outcome.trials] == ["failed", "finished"]
+    assert [t.state for t in outcome.trials] == ["interrupted", "finished"]
     assert "worker process died 3 times" in outcome.trials[0].reason
+    assert outcome.state == "interrupted" and "t0000" in outcome.problem
 
 
 def test_a_metric_that_no_trial_reports_is_named(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ class Room:
         self.supervisor.poll()
 
 
-def test_a_trial_that_is_lost_again_and_again_without_a_checkpoint_fails(tmp_path: Path) -> None:
+def test_a_trial_that_is_lost_again_and_again_without_a_checkpoint_is_left_for_a_resume(tmp_path: Path) -> None:
     room = Room(tmp_path)
     folder = room.add("t0000")
     for _ in range(2):
@@ -211,7 +211,7 @@ def test_a_trial_that_is_lost_again_and_again_without_a_checkpoint_fails(tmp_pat
     tokens = [token for _, token in room.hands.started]
     assert tokens == sorted(set(tokens)) and attempts.newest(folder.path) > tokens[-1]  # type: ignore[operator]
     last = read_events(folder.events)[-1]
-    assert last["status"] == "failed" and "3 attempts in a row" in last["error"] and "the last words" in last["error"]
+    assert last["status"] == "interrupted" and "3 attempts in a row" in last["reason"] and "the last words" in last["reason"]
 
 
 def test_what_is_stopped_is_fenced_and_ended_but_what_has_finished_is_not(tmp_path: Path) -> None:
