@@ -14,6 +14,7 @@ import pytest
 import coppice
 from coppice.methods.catalog import TABLES
 from coppice.scheduler.triggers import TRIGGERS
+from tests.support.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("coppice", "methods", "scheduler", "slurm", "orchestrator")
@@ -23,7 +24,7 @@ HEAVY = ("torch", "ray", "numpy", "pydantic", "optuna", "typer", "rich")
 def python(code: str, cwd: Path = ROOT) -> str:
     """What `code` prints in a fresh process that finds the checkout as an installed package is found: not first."""
     script = f"import sys; sys.path.append({str(ROOT)!r})\n{code}"
-    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

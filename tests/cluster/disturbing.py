@@ -14,6 +14,7 @@ from coppice.orchestrator.folder.trials import TrialRecords
 from tests.support.chained import RAN, accuracy, link
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 CAMPAIGN = """
 name: {name}
@@ -29,7 +30,7 @@ placement: {{job: {{site: "{site}", poll_s: 0.5, {more}}}}}
 
 def coppice(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "coppice", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 class Submitted:
@@ -45,12 +46,12 @@ class Submitted:
         self.folder = CampaignFolder(root / "c")
         self.spec: Campaign = load_spec(self.folder).model_copy(update={"root": root})
         trials = self.spec.search.trials
-        wait_for("trials", lambda: self.folder.trials_path.is_dir() and len(self.folder.trials()) >= trials, 120)
+        wait_for("trials", lambda: self.folder.trials_path.is_dir() and len(self.folder.trials()) >= trials)
 
     def ended(self, timeout: float = 400) -> None:
         """Until all results are there and no job is left."""
         there = self.folder.results / "trials.parquet"
-        wait_for(f"the end of the campaign ({self.log()})", lambda: there.exists() and not live(self.slurm), timeout, 0.2)
+        wait_for(f"the end of the campaign ({self.log()})", lambda: there.exists() and not live(self.slurm), step=0.2)
 
     def log(self) -> str:
         """The end of the driver's log."""
@@ -68,7 +69,7 @@ def live(slurm: Cluster) -> str:
 
 def node_of(slurm: Cluster, job: str) -> str:
     """Where a job runs."""
-    return str(wait_for(f"job {job} to run", lambda: slurm.command("squeue", "-h", "-t", "R", "-j", job, "-o", "%N").strip(), 60))
+    return str(wait_for(f"job {job} to run", lambda: slurm.command("squeue", "-h", "-t", "R", "-j", job, "-o", "%N").strip()))
 
 
 def left_running(slurm: Cluster) -> list[str]:

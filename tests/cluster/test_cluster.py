@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import alive, descendants, record, remove_tree, stop, wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slurm
 
@@ -34,16 +35,16 @@ def test_tasks_run_on_every_node_with_their_gpus(slurm: Cluster) -> None:
 def test_accounting_knows_what_ended(slurm: Cluster, tmp_path: Path) -> None:
     job = submit(slurm, tmp_path, "exit 3")
     account = ["sacct", "-n", "-X", "-P", "-j", job, "-o", "State,ExitCode"]
-    wait_for("the end of the job in the accounts", lambda: slurm.command(*account).strip() == "FAILED|3:0", 20)
+    wait_for("the end of the job in the accounts", lambda: slurm.command(*account).strip() == "FAILED|3:0")
 
 
 @pytest.mark.long
 def test_a_job_whose_node_loses_power_is_requeued_elsewhere(machines: Cluster, tmp_path: Path) -> None:
     text = 'echo "$SLURMD_NODENAME ${SLURM_RESTART_COUNT:-0}" >> ran; [ -n "$SLURM_RESTART_COUNT" ] || sleep 600'
     submit(machines, tmp_path, text)
-    node = wait_for("the job to run", lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text(), 20).split()[0]
+    node = wait_for("the job to run", lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").read_text()).split()[0]
     machines.lose_power(node)
-    wait_for("the job to run again", lambda: len((tmp_path / "ran").read_text().splitlines()) == 2, 60)
+    wait_for("the job to run again", lambda: len((tmp_path / "ran").read_text().splitlines()) == 2)
     again = (tmp_path / "ran").read_text().splitlines()[1].split()
     assert again[1] == "1" and again[0] != node
 
@@ -52,36 +53,36 @@ def test_a_job_whose_node_loses_power_is_requeued_elsewhere(machines: Cluster, t
 def test_a_cut_cable_leaves_the_old_attempt_running(machines: Cluster, tmp_path: Path) -> None:
     """Split brain: two attempts of one job at the same time, which whoever writes results must expect."""
     job = submit(machines, tmp_path, 'while :; do echo >> "beat.${SLURM_RESTART_COUNT:-0}"; sleep 0.2; done')
-    wait_for("the job to run", (tmp_path / "beat.0").exists, 20)
+    wait_for("the job to run", (tmp_path / "beat.0").exists)
     node = machines.command("squeue", "-h", "-j", job, "-o", "%N").strip()
     machines.cable(node, plugged=False)
-    wait_for("the second attempt", (tmp_path / "beat.1").exists, 60)
+    wait_for("the second attempt", (tmp_path / "beat.1").exists)
     before = (tmp_path / "beat.0").stat().st_size
-    wait_for("the first attempt to go on", lambda: (tmp_path / "beat.0").stat().st_size > before, 10)
+    wait_for("the first attempt to go on", lambda: (tmp_path / "beat.0").stat().st_size > before)
 
 
 @pytest.mark.long
 def test_a_preempted_job_is_signalled_and_comes_back(slurm: Cluster, tmp_path: Path) -> None:
     text = "trap 'echo signal >> seen' USR2; echo start >> seen; while :; do sleep 0.1; done"
     job = submit(slurm, tmp_path, text, "-p", "preempt", "-N3", "--exclusive", "--signal=B:USR2@30", "--requeue")
-    wait_for("the job to run", (tmp_path / "seen").exists, 20)
-    slurm.command("srun", "-p", "main", "-N3", "--exclusive", "true", timeout=60)
-    wait_for("the job to start again", lambda: (tmp_path / "seen").read_text().count("start") == 2, 60)
+    wait_for("the job to run", (tmp_path / "seen").exists)
+    slurm.command("srun", "-p", "main", "-N3", "--exclusive", "true", timeout=LIMIT_S)
+    wait_for("the job to start again", lambda: (tmp_path / "seen").read_text().count("start") == 2)
     assert (tmp_path / "seen").read_text().split()[:2] == ["start", "signal"] and state_of(slurm, job) == "RUNNING"
 
 
 @pytest.mark.long
 def test_jobs_outlive_the_controller(slurm: Cluster, tmp_path: Path) -> None:
     job = submit(slurm, tmp_path, "until [ -e go ]; do sleep 0.2; done; touch done")
-    wait_for("the job to run", lambda: state_of(slurm, job) == "RUNNING", 20)
+    wait_for("the job to run", lambda: state_of(slurm, job) == "RUNNING")
     slurm.command("scontrol", "update", f"jobid={job}", f"comment=runs-{job}")
-    wait_for("the controller to have written it down", lambda: _written_down(slurm, f"runs-{job}"), 30)
+    wait_for("the controller to have written it down", lambda: _written_down(slurm, f"runs-{job}"))
     slurm.daemon("kill", "slurmctld", ["ctl"])
     assert not slurm.command("squeue", "-h", "-j", job, check=False)
     (tmp_path / "go").touch()
-    wait_for("the job to end", (tmp_path / "done").exists, 20)
+    wait_for("the job to end", (tmp_path / "done").exists)
     slurm.daemon("run", "slurmctld", ["ctl"])
-    wait_for("the controller to know", lambda: state_of(slurm, job) == "COMPLETED", 30)
+    wait_for("the controller to know", lambda: state_of(slurm, job) == "COMPLETED")
 
 
 def _written_down(slurm: Cluster, text: str) -> bool:
@@ -91,8 +92,8 @@ def _written_down(slurm: Cluster, text: str) -> bool:
 
 def test_what_a_job_leaves_behind_is_killed(slurm: Cluster, tmp_path: Path) -> None:
     submit(slurm, tmp_path, "setsid sh -c 'echo $$ > left; exec sleep 600' & sleep 1")
-    wait_for("the process", lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text(), 20)
-    wait_for("the process to end", lambda: "sleep 600" not in _everything(slurm), 20)
+    wait_for("the process", lambda: (tmp_path / "left").exists() and (tmp_path / "left").read_text())
+    wait_for("the process to end", lambda: "sleep 600" not in _everything(slurm))
 
 
 def _everything(slurm: Cluster) -> str:
@@ -123,7 +124,7 @@ def test_a_recycled_pid_is_never_signalled(tmp_path: Path) -> None:
         assert child.poll() is None
         (tmp_path / "x.pid").write_text(ours)
         stop(tmp_path / "x.pid")
-        assert child.wait(5) == -signal.SIGTERM
+        assert child.wait(LIMIT_S) == -signal.SIGTERM
 
 
 LEFT = """
@@ -145,7 +146,7 @@ def test_a_killed_test_run_leaves_no_process(tmp_path_factory: pytest.TempPathFa
     process.kill()
     process.communicate()
     try:
-        wait_for("everything to end", lambda: not _with(state), 20)
+        wait_for("everything to end", lambda: not _with(state))
     finally:
         remove_tree(Path(state))
 

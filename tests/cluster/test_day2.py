@@ -27,6 +27,7 @@ from tests.support.campaigns import campaign, driving
 from tests.support.folders import create
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SITE = "queues: [{max_min: 60, partition: main}]\nmemory_style: none\nlimits: {poll_every_s: 0.5}\n"
@@ -60,7 +61,7 @@ def test_a_campaign_is_followed_from_its_folder_alone(slurm: Cluster, tmp_path: 
             slurm.command("scancel", first)
             slurm.command("scontrol", "requeue", job_of(spec, "t0001"))
             assert run(spec, resume=True).state == "finished"
-            told, _ = following.communicate(timeout=60)
+            told, _ = following.communicate(timeout=LIMIT_S)
         finally:
             following.kill()
     second = job_of(spec, "t0000")
@@ -82,7 +83,7 @@ def costs(slurm: Cluster, folder: CampaignFolder, spec: Campaign) -> None:
         rows[:] = [line.split("|") for line in text.splitlines() if f"c-{folder.identity()}" in line]
         return len(rows) >= 5 and all(r[6] != "Unknown" for r in rows)
 
-    wait_for("the accounts", accounted, 30)
+    wait_for("the accounts", accounted)
     found = json.loads(output("top", str(folder.path), "--json"))
     assert found["total"]["core_hours"] == pytest.approx(sum(int(r[2]) * int(r[3]) for r in rows) / 3600)
     trials = {t["name"]: t for t in found["trials"]}
@@ -112,16 +113,16 @@ def test_nodes_of_a_pool_have_their_own_rows(slurm: Cluster, tmp_path: Path) -> 
     Journal(folder.jobs / "pool" / "1" / "journal.jsonl").add(
         [Attempt(f"node{i}", 1, j, time.time()) for i, j in enumerate(jobs)]
     )
-    wait_for("the first to run", lambda: client.live()[jobs[0]].state == "RUNNING", 20)
+    wait_for("the first to run", lambda: client.live()[jobs[0]].state == "RUNNING")
     text = output("status", str(folder.path))
     assert re.search(rf"^pool1\.node0 +{jobs[0]} +running +node\d", text, re.MULTILINE), text
     assert re.search(r"^pool1\.node1: JobHeld\w+: .* hold", text, re.MULTILINE), text
     found = wait_for(
-        "hours", lambda: (t := json.loads(output("top", str(folder.path), "--json")))["total"]["core_hours"] and t, 20
+        "hours", lambda: (t := json.loads(output("top", str(folder.path), "--json")))["total"]["core_hours"] and t
     )
     assert found["others"][0]["core_hours"] == pytest.approx(3 * found["others"][0]["ran_s"] / 3600)
     cancel(folder, client, [])
-    wait_for("both to end", lambda: all(client.live()[j].ended for j in jobs), 20)
+    wait_for("both to end", lambda: all(client.live()[j].ended for j in jobs))
 
 
 def doctor(*arguments: str) -> tuple[int, dict[str, dict[str, Any]], str]:
@@ -146,7 +147,7 @@ def test_a_node_is_looked_at_from_within(slurm: Cluster, tmp_path: Path) -> None
     assert {c for c, f in found.items() if f["level"] == "ok"} >= ok, found
     assert found["node: folder"]["found"].startswith("node" if slurm.settings.namespaces else "")
     assert "The node is looked at by job " in told and not os.listdir(root) and not Path("owned").exists()
-    wait_for("the job to be gone", lambda: not slurm.command("squeue", "-h", "-t", "PD,R,CG").strip(), 20)
+    wait_for("the job to be gone", lambda: not slurm.command("squeue", "-h", "-t", "PD,R,CG").strip())
 
 
 def test_what_the_site_file_has_wrong_is_found(slurm: Cluster, tmp_path: Path) -> None:
@@ -184,4 +185,4 @@ def test_a_node_that_nobody_gets_is_given_up_after_a_while(slurm: Cluster, tmp_p
         slurm.command("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     code, found, _ = doctor("--site", site_file(tmp_path), "--root", str(tmp_path), "--on-node", "--wait", "4")
     assert code == 0 and found["node"]["level"] == "warning" and "has not run within 4 s" in found["node"]["found"]
-    wait_for("the job to be gone", lambda: not slurm.command("squeue", "-h", "-t", "PD,R").strip(), 20)
+    wait_for("the job to be gone", lambda: not slurm.command("squeue", "-h", "-t", "PD,R").strip())

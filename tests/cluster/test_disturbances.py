@@ -27,6 +27,7 @@ from tests.cluster.test_job_placement import entries, in_jobs, job_of, same_but_
 from tests.support.campaigns import campaign, driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 BODY = "tests.support.chained:Chained"
@@ -73,24 +74,24 @@ def test_a_weekend(machines: Cluster, tmp_path: Path) -> None:
     trials = {t.name: job_of(spec, t.name) for t in folder.trials()}
     on = {name: machines.command("squeue", "-h", "-j", job, "-o", "%N").strip() for name, job in trials.items()}
     machines.command("scontrol", "update", f"jobid={submitted.driver}", "comment=all-is-known")
-    wait_for("the controller to have saved all", lambda: written_down(machines, "all-is-known"), 60)
+    wait_for("the controller to have saved all", lambda: written_down(machines, "all-is-known"))
     machines.daemon("kill", "slurmctld", ["ctl"])
     machines.daemon("run", "slurmctld", ["ctl"])
-    wait_for("the controller", lambda: machines.command("squeue", "-h", check=False), 60)
+    wait_for("the controller", lambda: machines.command("squeue", "-h", check=False))
     cut, other = [node for node in machines.names if node != drives_on]
     machines.cable(cut, plugged=False)
     split = next(name for name, node in on.items() if node == cut)
     staying = [name for name, node in on.items() if node == drives_on]
     machines.command("scancel", trials[staying[0]])
     machines.command("scontrol", "requeue", trials[staying[1]])
-    os.kill(wait_for("the driver", lambda: driver_process(submitted), 30), signal.SIGKILL)
+    os.kill(wait_for("the driver", lambda: driver_process(submitted)), signal.SIGKILL)
     told = {trials[name] for name in staying[:2]} | {trials[name] for name, node in on.items() if node == other}
-    machines.command("srun", "-p", "main", "-w", other, "--exclusive", "true", timeout=120)
-    wait_for("the cut node to be given up", lambda: machines.node_states().get(cut, "").startswith("down"), 120)
+    machines.command("srun", "-p", "main", "-w", other, "--exclusive", "true", timeout=LIMIT_S)
+    wait_for("the cut node to be given up", lambda: machines.node_states().get(cut, "").startswith("down"))
     given_up = time.time()
-    wait_for("another attempt at its trial", lambda: {r["restarts"] for r in ran(folder.trial(split))} > {"0"}, 240)
+    wait_for("another attempt at its trial", lambda: {r["restarts"] for r in ran(folder.trial(split))} > {"0"})
     machines.cable(cut, plugged=True)
-    drives_on = node_of(machines, wait_for("the next driver", lambda: running_driver(machines), 60))
+    drives_on = node_of(machines, wait_for("the next driver", lambda: running_driver(machines)))
     machines.lose_power(drives_on)
     machines.boot(drives_on)
     submitted.ended()
@@ -120,7 +121,7 @@ def test_a_driver_that_may_not_queue_a_successor_requeues_itself(slurm: Cluster,
     wait_for_epochs(submitted.spec, 4, 2)
     slurm.command("scancel", "--batch", "--signal=USR1", submitted.driver)
     again = ["squeue", "-h", "-t", "all", "-j", submitted.driver, "-O", "RestartCnt"]
-    wait_for("the driver to be requeued", lambda: slurm.command(*again, check=False).strip() == "1", 120)
+    wait_for("the driver to be requeued", lambda: slurm.command(*again, check=False).strip() == "1")
     submitted.ended()
     undisturbed(submitted.spec)
     nothing_ran_twice(submitted.folder)
@@ -138,10 +139,10 @@ def test_a_cancelled_campaign_leaves_nothing(slurm: Cluster, tmp_path: Path) -> 
     assert left_running(slurm)
     done = coppice("cancel", str(submitted.folder.path))
     assert done.returncode == 0, done.stderr
-    wait_for("all jobs to end", lambda: not live(slurm), 120)
+    wait_for("all jobs to end", lambda: not live(slurm))
     assert not left_running(slurm)
     written = [t.events.read_bytes() for t in submitted.folder.trials()]
-    slurm.command("sbatch", "--wait", "-o", "/dev/null", str(submitted.folder.driver_script), timeout=120)  # who comes too late
+    slurm.command("sbatch", "--wait", "-o", "/dev/null", str(submitted.folder.driver_script), timeout=LIMIT_S)  # too late
     assert not live(slurm) and [t.events.read_bytes() for t in submitted.folder.trials()] == written
 
 
@@ -156,7 +157,7 @@ def test_a_second_driver_is_refused_or_where_locks_do_not_reach_takes_over(
             run(spec, resume=True)
         monkeypatch.setattr("coppice.orchestrator.folder.files._lock", lambda descriptor: True)
         assert run(spec, resume=True).state == "finished"
-        assert first.wait(60) != 0
+        assert first.wait(LIMIT_S) != 0
     monkeypatch.undo()
     attempts = Journal(spec.root / spec.name / "jobs" / "journal.jsonl").attempts()
     assert {len({a.job for a in found if a.job}) for found in attempts.values()} == {1}
@@ -191,7 +192,7 @@ def test_a_node_that_swallows_jobs_is_left_alone(slurm: Cluster, tmp_path: Path)
         lines = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,NodeList,State").splitlines()
         return sorted(line.partition("|")[2] for line in lines if line.startswith(f"{name}|"))
 
-    wait_for("the accounts", lambda: sum("COMPLETED" in end for end in ends()) == 5, 60)
+    wait_for("the accounts", lambda: sum("COMPLETED" in end for end in ends()) == 5)
     assert "node1|FAILED" in ends() and len(ends()) <= 10 and not any("node1" in end and "COMPLETED" in end for end in ends())
 
 
@@ -205,7 +206,7 @@ def test_what_slurm_does_not_take(slurm: Cluster, tmp_path: Path) -> None:
         broker.add(Work(f"w{i}", print, {"time": "5", "nodes": "1"}))
     broker.add(Work("large", print, {"time": "5", "mem": "500G"}))
     broker.add(Work("nowhere", print, {"time": "5", "exclude": ",".join(slurm.names)}))
-    wait_for("all to be handed in", lambda: broker.poll() and not broker.waits("nowhere"), 60)
+    wait_for("all to be handed in", lambda: broker.poll() and not broker.waits("nowhere"))
     assert broker.client.live()[broker.tracked("w1099").attempt.job].state == "PENDING"  # type: ignore[union-attr]
     large = broker.tracked("large")
     assert large.over and large.job is not None and large.job.state == "REFUSED"
@@ -246,7 +247,7 @@ def test_a_job_that_ran_out_of_memory_gets_more_of_it(
         lines = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,State,ReqMem").splitlines()
         return [line.partition("|")[2] for line in lines if line.startswith(f"{name}|")]
 
-    wait_for("the accounts", lambda: asked() == ["FAILED|4G", "COMPLETED|6G"], 60)
+    wait_for("the accounts", lambda: asked() == ["FAILED|4G", "COMPLETED|6G"])
 
 
 def test_a_trial_that_is_stopped_has_no_epoch_after_the_decision(slurm: Cluster, tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_networks_that_grow_go_on_from_where_they_were_told_to_end(
         slurm.command("scancel", "--signal=USR2", signalled)
         slurm.command("scancel", cancelled)
         slurm.command("scontrol", "requeue", requeued)
-        assert process.wait(400) == 0
+        assert process.wait(LIMIT_S) == 0
     events = [read_events(spec.root / spec.name / "trials" / f"t000{i}" / "events.jsonl") for i in range(3)]
     resumed = [[int(e["epoch"]) for e in found if e.get("status") == "resumed"] for found in events]
     assert resumed[0] and resumed[0][0] % 20, "the checkpoint that the signal asked for"
@@ -287,5 +288,5 @@ def test_networks_that_grow_go_on_from_where_they_were_told_to_end(
 
 def slurm_still(slurm: Cluster) -> None:
     """Nothing runs, waits or is left."""
-    wait_for("all jobs to end", lambda: not live(slurm), 60)
-    wait_for("all processes to end", lambda: not left_running(slurm), 20)
+    wait_for("all jobs to end", lambda: not live(slurm))
+    wait_for("all processes to end", lambda: not left_running(slurm))

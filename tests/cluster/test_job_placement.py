@@ -15,6 +15,7 @@ from coppice.slurm.broker.journal import Journal
 from tests.support.campaigns import campaign, driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 JOB = {"job": {"site": "generic", "poll_s": 0.5}}
@@ -49,7 +50,7 @@ def wait_for_epochs(spec: Campaign, trials: int, epoch: int) -> None:
     """Until that many trials have come that far."""
     wait_for(
         f"{trials} trials in epoch {epoch}",
-        lambda: sum(1 for e in entries(spec) if e.reports and e.reports[-1]["epoch"] >= epoch) >= trials, 240, 0.1,
+        lambda: sum(1 for e in entries(spec) if e.reports and e.reports[-1]["epoch"] >= epoch) >= trials, step=0.1,
     )  # fmt: skip
 
 
@@ -74,12 +75,12 @@ def test_nothing_is_lost_whatever_happens_to_the_jobs(machines: Cluster, tmp_pat
         wait_for_epochs(spec, 6, 1)
         machines.daemon("kill", "slurmctld", ["ctl"])
         machines.daemon("run", "slurmctld", ["ctl"])
-        wait_for("the controller", lambda: machines.command("squeue", "-h", check=False), 30)
+        wait_for("the controller", lambda: machines.command("squeue", "-h", check=False))
         machines.command("scancel", job_of(spec, "t0000"))
         machines.command("scontrol", "requeue", job_of(spec, "t0001"))
         node = machines.command("squeue", "-h", "-j", job_of(spec, "t0002"), "-o", "%N").strip()
         machines.lose_power(node)
-        assert process.wait(200) == 0
+        assert process.wait(LIMIT_S) == 0
     attempts = Journal(spec.root / spec.name / "jobs" / "journal.jsonl").attempts()
     assert len({a.job for a in attempts["t0000"] if a.job}) == 2
     same_but_for_jobs(spec, tmp_path / "local")

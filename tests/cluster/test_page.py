@@ -13,6 +13,7 @@ from coppice.orchestrator.operations.status import status
 from tests.docs.pages import ROOT, commands
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 CAMPAIGN = """
@@ -46,7 +47,7 @@ def run(command: str, folder: Path, campaign: Path, expected: tuple[int, ...] = 
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         start = [sys.executable, "-P", "-m", "coppice"]
         done = subprocess.run(
-            [*start, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+            [*start, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
         assert done.returncode in expected, f"{line}\n{done.stdout}{done.stderr}"
         text += done.stdout + done.stderr
@@ -59,11 +60,11 @@ def test_the_page_can_be_followed(slurm: Cluster, tmp_path: Path) -> None:
     assert "node: " in run("doctor", tmp_path, folder.path, (0, 1))  # the test cluster lacks what a site has: 1 says so
     assert "#SBATCH" in run("plan", tmp_path, folder.path) and not folder.path.exists()
     assert "is job" in run("submit", tmp_path, folder.path)
-    wait_for("the driver's Ray", lambda: folder.path.exists() and read_address(folder) is not None, 120)
+    wait_for("the driver's Ray", lambda: folder.path.exists() and read_address(folder) is not None)
     assert "ssh" in run("dashboard", tmp_path, folder.path)
     ended = ("finished", "failed")
-    wait_for("the trials", lambda: len(s := status(folder.path)) == 2 and all(t.state in ended for t in s), 180)
-    wait_for("the end of the jobs", lambda: not slurm.command("squeue", "-h", "-t", "PD,R,CG").strip(), 60)
+    wait_for("the trials", lambda: len(s := status(folder.path)) == 2 and all(t.state in ended for t in s))
+    wait_for("the end of the jobs", lambda: not slurm.command("squeue", "-h", "-t", "PD,R,CG").strip())
     assert FAILING in run("status", tmp_path, folder.path)
     assert "this trial was told to fail" in run("logs", tmp_path, folder.path)
     assert "core-h" in run("top", tmp_path, folder.path)

@@ -17,6 +17,7 @@ from tests.cluster.test_job_placement import entries, same_but_for_jobs, wait_fo
 from tests.support.campaigns import campaign, driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import remove_tree, wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 POOL = {"pool": {"site": "generic", "nodes": 2, "gpus": 0, "cpus": 2, "poll_s": 0.5}}
@@ -67,19 +68,19 @@ def test_a_campaign_in_a_pool_has_the_results_of_a_local_one(slurm: Cluster, sho
     spec = campaign(tmp_path / "pool", arguments, training={"epochs": 9}, search={"trials": 12, "sampler": "random"})
     spec = in_pool(spec)
     with driving(spec) as process:
-        wait_for("the head", lambda: left_behind(spec), 60)
+        wait_for("the head", lambda: left_behind(spec))
         wait_for_epochs(spec, 3, 1)
         slurm.command("scancel", "--signal=USR2", job_of(spec, "node0"))
-        assert process.wait(200) == 0
-    assert nothing_is_left(slurm, spec) and not list(short_tmp.glob("coppice-*"))
+        assert process.wait(LIMIT_S) == 0
+    assert nothing_is_left(slurm, spec) and not list(short_tmp.glob("coppice*"))
     told = (spec.root / spec.name / "jobs" / "pool" / "1" / "node0.1.0.leave").stat().st_mtime
-    moved = 0
+    moved = ended = 0
     for trial in CampaignFolder(spec.root / spec.name).trials():
         events = read_events(trial.events)
         for again in (e["time"] for e in events if e.get("status") == "resumed"):
-            assert any(told < e["time"] < again for e in events if e["type"] == "metrics")
             moved += 1
-    assert moved
+            ended += any(told < e["time"] < again for e in events if e["type"] == "metrics")
+    assert moved and ended, "a trial that is told between two epochs has none to end, but they are not all"
     same_but_for_jobs(spec, tmp_path / "local")
 
 
@@ -97,7 +98,7 @@ def test_nothing_is_lost_whatever_happens_to_the_nodes(machines: Cluster, short_
         machines.command("scancel", job_of(spec, "node1"))
         machines.lose_power(node)
         before = {e.id: len(e.reports) for e in entries(spec)}
-        wait_for("a trial to go on", lambda: any(len(e.reports) > before[e.id] + 1 for e in entries(spec)), 100, 0.2)
+        wait_for("a trial to go on", lambda: any(len(e.reports) > before[e.id] + 1 for e in entries(spec)), step=0.2)
         process.kill()
     assert machines.command("squeue", "-h", "-t", "PD,R").strip()
     assert run(spec, resume=True).state == "finished"

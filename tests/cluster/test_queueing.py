@@ -13,6 +13,7 @@ from tests.orchestrator.cli.test_elements import output
 from tests.support.campaigns import campaign, driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -29,7 +30,7 @@ def test_a_trial_is_cancelled_for_good_and_tried_again(slurm: Cluster, tmp_path:
         with pytest.raises(ValueError, match="t9 is none"):
             cancel(folder, client, ["t9"])
         assert cancel(folder, client, ["t0001"]) == ["t0001"]
-        assert process.wait(100) == 0
+        assert process.wait(LIMIT_S) == 0
     assert [e.state for e in entries(spec)] == ["finished", "failed", "finished"]
     assert retry(folder, []) == ["t0001"]
     assert run(spec, resume=True).state == "finished"
@@ -42,13 +43,13 @@ def test_waiting_jobs_are_held_and_released(slurm: Cluster, tmp_path: Path) -> N
     spec = in_jobs(campaign(tmp_path / "jobs", training={"epochs": 2}, search={"trials": 2, "sampler": "random"}))
     folder, client = CampaignFolder(tmp_path / "jobs" / "c"), Client()
     with driving(spec) as process:
-        there = wait_for("the jobs", lambda: folder.jobs.is_dir() and (f := jobs_of(folder, client)) and len(f) == 2 and f, 60)
-        wait_for("them to wait", lambda: {j.state for j in jobs_of(folder, client)} == {"PENDING"}, 30)
+        there = wait_for("the jobs", lambda: folder.jobs.is_dir() and (f := jobs_of(folder, client)) and len(f) == 2 and f)
+        wait_for("them to wait", lambda: {j.state for j in jobs_of(folder, client)} == {"PENDING"})
         assert hold(folder, client, ["t0000"], release=False) == ["t0000"] and len(there) == 2
         for node in slurm.names:
             slurm.command("scontrol", "update", f"nodename={node}", "state=resume")
-        wait_for("the other trial to finish", lambda: entries(spec)[1].state == "finished", 60)
+        wait_for("the other trial to finish", lambda: entries(spec)[1].state == "finished")
         assert jobs_of(folder, client)[0].reason.startswith("JobHeld") and not entries(spec)[0].reports
         assert hold(folder, client, [], release=True) == ["t0000"]
-        assert process.wait(60) == 0
+        assert process.wait(LIMIT_S) == 0
     same_but_for_jobs(spec, tmp_path / "local")

@@ -13,6 +13,7 @@ from tests.orchestrator.trial.test_trial import files
 from tests.support.campaigns import driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -68,10 +69,10 @@ def test_a_trial_whose_second_node_loses_power_goes_on_from_its_checkpoint(machi
     spec = spec.model_copy(update={"training": {**spec.training, "epochs": 12, "ema": None}})
     trial = spec.root / "c" / "trials" / "t0000"
     with driving(spec) as process:
-        wait_for("some epochs", lambda: len(told(trial)) > 3, 90, 0.2)
+        wait_for("some epochs", lambda: len(told(trial)) > 3, step=0.2)
         used = machines.command("squeue", "-h", "-t", "R", "-o", "%N").strip()
         machines.lose_power(machines.command("scontrol", "show", "hostnames", used).split()[1])
-        assert process.wait(240) == 0
+        assert process.wait(LIMIT_S) == 0
     found = [e for e in read_events(trial / "events.jsonl") if e["type"] == "status"]
     states = [e["status"] for e in found]
     assert states[0] == "started" and states[-1] == "finished" and "resumed" in states, found

@@ -13,6 +13,7 @@ from coppice.slurm.site import SiteError, load_site
 from tests.cluster.test_job_placement import same_but_for_jobs, wait_for_epochs
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
+from tests.support.waiting import LIMIT_S
 
 FILE = """
 name: "{name}"
@@ -27,7 +28,7 @@ placement: {{job: {{site: generic, poll_s: 0.5}}}}
 
 def coppice(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "coppice", *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "coppice", *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
 
 
@@ -42,15 +43,15 @@ def test_a_submitted_campaign_is_handed_over_and_finishes(slurm: Cluster, tmp_pa
     job = done.stderr.split(" is job ")[1].split(";")[0]
     folder = CampaignFolder(root / "handed")
     spec = load_spec(folder).model_copy(update={"root": root})
-    wait_for("trials", lambda: folder.trials_path.is_dir() and len(folder.trials()) == 4, 60)
+    wait_for("trials", lambda: folder.trials_path.is_dir() and len(folder.trials()) == 4)
     wait_for_epochs(spec, 4, 2)
     slurm.command("scancel", "--batch", "--signal=USR1", job)
-    wait_for("the first driver to end", lambda: slurm.command("squeue", "-h", "-j", job, "-t", "R", check=False) == "", 60)
-    wait_for("the end of the campaign", lambda: (folder.results / "trials.parquet").exists() and not _jobs(slurm), 120)
+    wait_for("the first driver to end", lambda: slurm.command("squeue", "-h", "-j", job, "-t", "R", check=False) == "")
+    wait_for("the end of the campaign", lambda: (folder.results / "trials.parquet").exists() and not _jobs(slurm))
     same_but_for_jobs(spec, tmp_path / "local")
     account = slurm.command("sacct", "-n", "-X", "-P", "-o", "JobName,State,ExitCode")
     drivers = [line.split("|")[1:] for line in account.splitlines() if line.startswith("coppice-driver-handed")]
-    assert [d[1] for d in drivers] == ["75:0", "0:0"] or wait_for("the accounts", lambda: _exits(slurm) == ["75:0", "0:0"], 20)
+    assert [d[1] for d in drivers] == ["75:0", "0:0"] or wait_for("the accounts", lambda: _exits(slurm) == ["75:0", "0:0"])
     assert not (tmp_path / "owned").exists() and not Path("owned").exists()
 
 

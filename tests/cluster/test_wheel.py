@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.slurm.cluster import Cluster
+from tests.support.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -30,14 +31,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     leave = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "tests")
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=leave)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(folder / "source")], check=True, timeout=240)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(folder / "source")], check=True, timeout=LIMIT_S)
     (wheel,) = folder.glob("coppice_nn-*.whl")
     venv.create(folder / "env")
     python = folder / "env" / "bin" / "python"
     (packages,) = (folder / "env").glob("lib/python*/site-packages")
     libraries = [p for p in sys.path if p.endswith("site-packages")] or [sysconfig.get_paths()["purelib"]]
     (packages / "libraries.pth").write_text("\n".join(libraries))
-    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(wheel)], check=True, timeout=240)
+    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(wheel)], check=True, timeout=LIMIT_S)
     shutil.rmtree(folder / "source")
     return python.parent
 
@@ -45,7 +46,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(installed: Path, folder: Path, *arguments: str) -> str:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [str(installed / "coppice"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -13,13 +13,14 @@ from coppice.methods.catalog import TABLES
 from coppice.orchestrator.config.models import AdaptationSpec, Campaign, SearchSpec, TaskSpec, TrainingSpec
 from coppice.scheduler.triggers import TRIGGERS
 from tests.docs.pages import ROOT
+from tests.support.waiting import LIMIT_S
 
 NEEDED = ("docs", "mkdocs.yml", "coppice", "methods", "orchestrator", "scheduler", "slurm")
 
 
 def build(source: Path, site: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
-    return subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from torch import Tensor
 from coppice.methods.network import Network
 from coppice.methods.record.architecture import rebuild, record, tensors_of
 from tests.methods import walking
+from tests.support.waiting import LIMIT_S
 from tests.support.zoo import ZOO
 from tests.support.zoo_more import MORE
 
@@ -47,7 +48,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str
         walking.save(folder / name, network, optimizers)
         here[name] = walking.go_on(network, optimizers), done
     command = [sys.executable, "-m", "tests.methods.walking", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT_S)
     return {name: (found, load_file(folder / name / "elsewhere.safetensors"), done) for name, (found, done) in here.items()}
 
 

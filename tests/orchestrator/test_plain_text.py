@@ -17,6 +17,7 @@ from coppice.orchestrator.cli.commands import COMMANDS
 from coppice.orchestrator.cli.output import PlainConsole, plain_table
 from coppice.orchestrator.plain_text import plain, plain_line
 from tests.support.folders import campaign_folder
+from tests.support.waiting import LIMIT_S
 
 HOSTILE = {
     "title": ("a\x1b]0;owned\x07b", "ab"),
@@ -100,7 +101,7 @@ def _on_a_terminal(*words: str) -> str:
                 written += part
         except OSError:  # the other end is closed
             pass
-        process.wait(60)
+        process.wait(LIMIT_S)
     os.close(ours)
     return written.decode()
 

@@ -21,19 +21,19 @@ def test_live_jobs_have_states_and_reasons_and_keep_odd_names(slurm: Cluster, tm
     client = Client()
     array = submit(client, tmp_path, "sleep 60", "-a", "0-2%1", "-J", NASTY)
     one = submit(client, tmp_path, "sleep 60", "--hold")
-    found = wait_for("a task to run", lambda: (f := client.live())[f"{array}_0"].state == "RUNNING" and f, 20)
+    found = wait_for("a task to run", lambda: (f := client.live())[f"{array}_0"].state == "RUNNING" and f)
     assert found[f"{array}_0"].name == NASTY and found[f"{array}_0"].nodes.startswith("node")
     assert (found[f"{array}_2"].state, found[f"{array}_2"].reason) == ("PENDING", "JobArrayTaskLimit")
     assert (found[one].state, found[one].reason) == ("PENDING", "JobHeldUser")
     assert client.calls["squeue"] >= 1 and not list(tmp_path.iterdir())
     client.cancel([array, one])
-    wait_for("the end of all", lambda: all(client.live()[j].ended for j in (one, f"{array}_0", f"{array}_2")), 20)
+    wait_for("the end of all", lambda: all(client.live()[j].ended for j in (one, f"{array}_0", f"{array}_2")))
 
 
 def test_the_accounts_tell_how_jobs_ended(slurm: Cluster, tmp_path: Path) -> None:
     client = Client()
     good, bad = submit(client, tmp_path, "true"), submit(client, tmp_path, "exit 7")
-    found = wait_for("the accounts", lambda: (f := client.ended([good, bad])).get(bad, Job("", "", "")).ended and f, 20)
+    found = wait_for("the accounts", lambda: (f := client.ended([good, bad])).get(bad, Job("", "", "")).ended and f)
     assert (found[good].state, found[good].exit) == ("COMPLETED", "0:0")
     assert (found[bad].state, found[bad].exit) == ("FAILED", "7:0")
     assert client.ended(["999999"]) == {} and client.ended([]) == {}
@@ -71,7 +71,7 @@ def test_a_command_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 def test_jobs_that_have_ended_need_not_be_cancelled(slurm: Cluster, tmp_path: Path) -> None:
     client = Client()
     job = submit(client, tmp_path, "true")
-    wait_for("its end", lambda: client.live()[job].ended, 30)
+    wait_for("its end", lambda: client.live()[job].ended)
     client.cancel([job, "999999"])
     client.cancel([])
     assert client.calls["scancel"] == 1

@@ -62,6 +62,9 @@ class Quadratic:
 
     def _misbehave(self) -> None:
         time.sleep(self.arguments.get("sleep_s", 0))
+        if self.epoch > 1 and self._number() >= self.arguments.get("hold", float("inf")):
+            while not (self.folder.path.parent / "go").exists():  # under way until there is this file beside the trials
+                time.sleep(0.05)
         if self.arguments.get("fail") == self.epoch:
             raise ValueError("this trial was told to fail")
         if self.arguments.get("die") == self.epoch and not (self.folder.path / "died").exists():
@@ -69,6 +72,9 @@ class Quadratic:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.arguments.get("die_always"):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _number(self) -> int:
+        return int(self.folder.name[1:]) if self.folder.name[1:].isdigit() else -1
 
     def close(self) -> None:
         self._event("status", status="finished")

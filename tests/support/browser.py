@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import LIMIT_S
+
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
            "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=3000")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -24,5 +26,5 @@ def dump(page: Path, profile: Path) -> tuple[str, list[str]]:
             pytest.fail(f"COPPICE_REQUIRE_BROWSER=1, but {message}")
         pytest.skip(message)
     command = [program, *OPTIONS, f"--user-data-dir={profile}", "--dump-dom", page.resolve().as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]

@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.config.placement import LocalPlacement
 from coppice.orchestrator.operations.status import TrialStatus, status
 from coppice.orchestrator.placement.local.placement import local
+from tests.support.waiting import until
 
 BODY = "tests.support.bodies:Quadratic"
 DRIVER = """
@@ -64,10 +64,11 @@ def driving(spec: Campaign) -> Iterator[subprocess.Popen[bytes]]:
 
 def wait_for(folder: Path, num_finished: int) -> list[TrialStatus]:
     """Until that many trials have finished and another one has done an epoch."""
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline:
+
+    def far_enough() -> list[TrialStatus]:
         found = status(folder) if (folder / "campaign.lock.json").exists() else []
-        if sum(t.state == "finished" for t in found) >= num_finished and any(t.state == "running" and t.epoch for t in found):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"the campaign has not come so far: {found}")
+        under_way = any(t.state == "running" and t.epoch for t in found)
+        return found if under_way and sum(t.state == "finished" for t in found) >= num_finished else []
+
+    found: list[TrialStatus] = until(far_enough, f"{num_finished} trials to have finished, and another to be under way")
+    return found

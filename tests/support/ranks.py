@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from coppice.methods.ranks import Ranks
+from tests.support.waiting import LIMIT_S
 
 WAIT = timedelta(seconds=120)
 """How long one rank waits for the other before it says that they do not call the same functions."""
@@ -52,7 +53,7 @@ def start(folder: Path, size: int, module: str) -> list[subprocess.Popen]:
 def finished(folder: Path, processes: list[subprocess.Popen]) -> list[dict]:
     """What each rank's cases have returned, by name; an error of one is raised with what all have said."""
     try:
-        errors = [process.communicate(timeout=280)[1] for process in processes]
+        errors = [process.communicate(timeout=LIMIT_S)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

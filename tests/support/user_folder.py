@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import LIMIT_S
+
 FILES = {
     "coppice_utils.py": "WIDTH = 6\n",
     "methods.py": "from coppice.methods.growth.random import Random\n\n\nclass Mine(Random):\n    pass\n",
@@ -44,7 +46,7 @@ def coppice(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Call the command there."""
     command = [sys.executable, "-m", "coppice", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=LIMIT_S)
 
 
 def finished_and_widened(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from coppice.testing import BodyContract, NetworkContract
+from tests.support.waiting import LIMIT_S
 from tests.support.zoo import ZOO
 
 MLP_TRIAL: dict[str, Any] = {
@@ -145,7 +146,7 @@ def test_a_broken_part_fails_its_suite_and_the_values_are_shown(kind: str, tmp_p
     config = ["-c", str(root / "pyproject.toml"), "--rootdir", ".", "-p", "no:cacheprovider", "-vv"]
     command = [sys.executable, "-m", "pytest", *config, "test_broken.py"]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{root}:{tmp_path}", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(rf"^FAILED .*{MUST_FAIL[kind]}", done.stdout, re.M), done.stdout
     assert "passed" in done.stdout and re.search(r"^E +(assert|\S+Error)", done.stdout, re.M), done.stdout

@@ -15,6 +15,7 @@ from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.report.networks import load_network
+from tests.support.waiting import LIMIT_S
 
 FILE = """
 name: old
@@ -29,7 +30,7 @@ search: {trials: 2, sampler: random}
 def coppice(folder: Path, *arguments: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, "-P", "-m", "coppice", *arguments]
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=200)
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=LIMIT_S)
 
 
 def made_old(folder: CampaignFolder) -> None:

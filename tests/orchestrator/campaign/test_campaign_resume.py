@@ -11,6 +11,7 @@ from coppice.orchestrator.folder.events import read_events
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import TrialRecords
 from tests.support.campaigns import campaign, driver, ray, wait_for
+from tests.support.waiting import LIMIT_S
 
 __all__ = ["ray"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray")]
@@ -23,13 +24,13 @@ def sampled(folder: Path) -> list[object]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_or_interrupted_and_resumed(tmp_path: Path, how: signal.Signals) -> None:
-    spec = campaign(tmp_path, {"x": {"uniform": [0, 1]}, "sleep_s": 0.15}, training={"epochs": 8}, search={"trials": 6})
+    spec = campaign(tmp_path, {"x": {"uniform": [0, 1]}, "hold": 3}, training={"epochs": 8}, search={"trials": 6})
     process = driver(spec)
-    wait_for(tmp_path / "c", 2)
+    wait_for(tmp_path / "c", 3)
     with pytest.raises(BlockingIOError):
         run(spec, resume=True)
     process.send_signal(how)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=LIMIT_S)
     if how is not signal.SIGKILL:
         assert said.decode().split() == ["interrupted", how.name]
     left = {t.id: t for t in status(tmp_path / "c")}
@@ -39,6 +40,7 @@ def test_killed_or_interrupted_and_resumed(tmp_path: Path, how: signal.Signals) 
     before = {i: (tmp_path / "c/trials" / i / "events.jsonl").read_bytes() for i in done}
     values = sampled(tmp_path / "c")
 
+    (tmp_path / "c" / "trials" / "go").touch()
     outcome = run(spec, resume=True)
     assert outcome.state == "finished"
     assert [(t.id, t.state, t.epoch) for t in outcome.trials] == [(f"t000{i}", "finished", 8) for i in range(6)]

@@ -14,13 +14,15 @@ from coppice.orchestrator.cli import commands
 from coppice.orchestrator.cli.commands import COMMANDS, HIDDEN, function_of, help_of
 from coppice.orchestrator.cli.output import command, is_ours, message_of
 from tests.support.folders import campaign_folder
+from tests.support.waiting import LIMIT_S
 
 HEAVY = ("torch", "ray", "optuna", "pyarrow", "sklearn", "pydantic")
 
 
 def coppice(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "coppice", *(str(a) for a in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=120)
+    known = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=known, timeout=LIMIT_S)
 
 
 def loaded_by(code: str) -> set[str]:
@@ -72,7 +74,7 @@ def test_own_modules_of_a_user_do_not_stand_in_the_way(tmp_path: Path) -> None:
     script = "from coppice.orchestrator.cli.main import main\nmain()"
     command = [sys.executable, "-P", "-c", script, "elements", "nets:build", "--input", "1,3"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=LIMIT_S)
     assert done.returncode == 0 and "8 parameters" in done.stdout, done.stderr
 
 

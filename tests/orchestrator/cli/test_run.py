@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 
 from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.operations.status import status
+from tests.support.waiting import LIMIT_S, until
 
 CAMPAIGN = """
 name: small
@@ -41,7 +41,7 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
 def coppice(folder: Path, *arguments: object) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT_S)
     return process.returncode, out, err
 
 
@@ -86,21 +86,23 @@ def test_run_ends_with_a_table_a_report_and_the_best_network(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
-    process = start(tmp_path, "run", write(tmp_path, epochs=20))
+    file = write(tmp_path)
+    file.write_text(f"{file.read_text()}body: tests.support.bodies:WaitsForTheFile\n")
+    process = start(tmp_path, "run", file)
     folder = tmp_path / "runs" / "small"
-    deadline = time.monotonic() + 100
-    while not ((folder / "campaign.lock.json").exists() and any(t.epoch >= 2 for t in status(folder))):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.05)
+    until(lambda: (folder / "campaign.lock.json").exists() and any(t.epoch for t in status(folder)), "an epoch", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 3, err
     assert "Go on with: coppice resume runs/small" in err and "Traceback" not in err
     assert any(t.state == "interrupted" for t in status(folder))
+    for trial in ("t0000", "t0001"):
+        (folder / "trials" / trial).mkdir(exist_ok=True)
+        (folder / "trials" / trial / "go").touch()
     code, out, err = coppice(tmp_path, "resume", "runs/small", "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert [(t["state"], t["epoch"]) for t in found["trials"]] == [("finished", 20)] * 2
+    assert [(t["state"], t["epoch"]) for t in found["trials"]] == [("finished", 3)] * 2
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from coppice.orchestrator.folder.events import append_event, read_events
 from coppice.orchestrator.folder.files import exclusive, read_json, write_atomic, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
+from tests.support.waiting import LIMIT_S
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_a_resumed_trial_forgets_later_epochs_but_not_its_history(tmp_path: Path
 def _hold(path: Path, ready: multiprocessing.Event, leave: multiprocessing.Event) -> None:  # type: ignore[valid-type]
     with exclusive(path):
         ready.set()
-        leave.wait(30)
+        leave.wait(LIMIT_S)
 
 
 def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path: Path) -> None:
     other = context.Process(target=_hold, args=(folder.in_use, ready, leave))
     assert not folder.running()
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(LIMIT_S)
     assert folder.running()
     with pytest.raises(BlockingIOError, match="another process"), exclusive(folder.in_use):
         pass

@@ -23,6 +23,7 @@ from tests.orchestrator.cli.test_elements import output
 from tests.support.campaigns import campaign, driving
 from tests.support.folders import create
 from tests.support.slurm.processes import descendants, wait_for
+from tests.support.waiting import LIMIT_S
 
 NAMES = ("coppice_metric", "coppice_parameters", "coppice_flops", "coppice_compute_flops", "coppice_epochs", "coppice_trials")
 
@@ -44,10 +45,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CampaignFolder
     spec = growing(tmp_path_factory.mktemp("it's $(touch owned); a root"))
     folder = CampaignFolder(spec.root / spec.name)
     with driving(spec) as process:
-        wait_for("the campaign to say where it listens", folder.dashboard.exists, 100)
+        wait_for("the campaign to say where it listens", folder.dashboard.exists)
         yield folder
         process.send_signal(signal.SIGINT)
-        process.wait(100)
+        process.wait(LIMIT_S)
     assert not folder.dashboard.exists(), "what does not run any more cannot be watched"
     assert not Path("owned").exists()
 
@@ -56,7 +57,7 @@ def answer(url: str, token: str | None = None) -> tuple[int, str]:
     """Status and body of what a server says."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as found:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=LIMIT_S) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -113,7 +114,7 @@ def test_prometheus_finds_the_trials(running: CampaignFolder, tmp_path: Path) ->
         text = answer(f"http://{target}/metrics")[1]
         return text if "ray_coppice_changes_total" in text and "ray_coppice_parameters" in text else None
 
-    text = wait_for("the metrics", scraped, 60, 1.0)
+    text = wait_for("the metrics", scraped, step=1.0)
     for name in NAMES:
         assert f"ray_{name}{{" in text, name
     changed = next(line for line in text.splitlines() if line.startswith("ray_coppice_changes_total{"))

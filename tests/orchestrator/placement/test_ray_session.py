@@ -24,7 +24,7 @@ from tests.support.stranger import (
     unix_sockets,
     writable,
 )  # fmt: skip
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_S, until
 
 HELD = """
 import os, sys
@@ -92,7 +92,7 @@ def test_nothing_of_it_answers_or_opens_for_another_user(open_folder: Path, mach
 
 def test_nothing_stays(tmp_path: Path, machine: Path) -> None:
     process = _ray(tmp_path / "c", machine, uuid.uuid4().hex)
-    assert process.communicate("", timeout=300)[0] == "down\n"
+    assert process.communicate("", timeout=LIMIT_S)[0] == "down\n"
     assert [p.name for p in machine.iterdir() if p.name.startswith(("coppice", ".coppice", "ray"))] == []
 
 

@@ -29,6 +29,7 @@ from coppice.orchestrator.tasks.catalog import DATASETS, load_dataset
 from coppice.orchestrator.tasks.dataset import Dataset, Split, scales
 from coppice.orchestrator.trial.trial import Trial
 from tests.support.folders import create
+from tests.support.waiting import LIMIT_S
 from tests.support.zoo import flatnet
 
 INPUT = (3, 32, 32)
@@ -57,7 +58,7 @@ def lines_of(readme: Path, nth: int = 0) -> str:
 def run(folder: Path, code: str) -> None:
     root = Path(__file__).parents[3]
     script = f"import sys; sys.path.insert(0, {str(root)!r})\n{code}"
-    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, timeout=LIMIT_S)
 
 
 def test_the_readme_loads_it_in_a_new_process(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_the_program_runs_without_our_code_for_any_batch(tmp_path: Path) -> None
     code = lines_of(tmp_path / "out" / "README.md", 1)
     check = "expected = torch.load('../expected.pt')\ntorch.testing.assert_close(model(expected['input']), expected['output'])"
     script = f"{code}\n{check}\nimport sys\nassert 'coppice' not in sys.modules"
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "out", check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "out", check=True, timeout=LIMIT_S)
 
 
 def test_a_trial_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:

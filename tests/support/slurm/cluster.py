@@ -17,6 +17,7 @@ from typing import Any
 from tests.support.slurm import machines
 from tests.support.slurm.processes import ClusterError, alive, record, remove_tree, sh, stop, wait_for
 from tests.support.slurm.settings import Settings
+from tests.support.waiting import LIMIT_S
 
 SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 TOOLS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db", "sbatch", "srun", "sacct")
@@ -82,16 +83,16 @@ class Cluster:
             self._take_database(install)
         self._start_accounting()
         self.daemon("run", "slurmctld", ["ctl"])
-        self._answers("slurmctld", settings.ports[0], 20)
+        self._answers("slurmctld", settings.ports[0])
         self.daemon("run", "slurmd", self.names)
-        wait_for("all nodes to be idle", self.all_idle, 30, 0.1)
+        wait_for("all nodes to be idle", self.all_idle, step=0.1)
 
     def _start_munge(self) -> None:
         key = os.open(self.state / "etc" / "munge.key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         os.write(key, os.urandom(1024))
         os.close(key)
         self.daemon("run", "munged", ["ctl"])
-        wait_for("munged", lambda: _connects(str(self.state / "run" / "munge.sock")), 10)
+        wait_for("munged", lambda: _connects(str(self.state / "run" / "munge.sock")))
 
     @property
     def _scratch(self) -> Path:
@@ -114,7 +115,7 @@ class Cluster:
 
     def _take_database(self, install: subprocess.Popen[bytes]) -> None:
         try:
-            if install.wait(60):
+            if install.wait(LIMIT_S):
                 raise ClusterError("mariadb-install-db failed, see log/mariadb-install.log")
             shutil.rmtree(self.state / "db")
             shutil.copytree(self._scratch / "db", self.state / "db")
@@ -127,17 +128,17 @@ class Cluster:
 
     def _start_accounting(self) -> None:
         self.daemon("run", "mariadbd", ["ctl"])
-        wait_for("mariadbd", lambda: _connects(str(self.state / "run" / "mysql.sock")), 30)
+        wait_for("mariadbd", lambda: _connects(str(self.state / "run" / "mysql.sock")))
         self.daemon("run", "slurmdbd", ["ctl"])
-        self._answers("slurmdbd", self.settings.ports[1], 30)
+        self._answers("slurmdbd", self.settings.ports[1])
 
-    def _answers(self, daemon: str, port: int, timeout: float) -> None:
+    def _answers(self, daemon: str, port: int) -> None:
         def answers() -> bool:
             if not self.daemons("ctl").get(daemon, {}).get("running"):
                 raise ClusterError(f"{daemon} has ended.")
             return _connects((self.settings.address("ctl"), port))
 
-        wait_for(daemon, answers, timeout)
+        wait_for(daemon, answers)
 
     def daemons(self, host: str) -> dict[str, dict[str, Any]]:
         """What runs on a host."""
@@ -156,7 +157,7 @@ class Cluster:
             path.with_suffix(".new-want").rename(path)
             os.kill(alive(self.settings.run / f"{host}.pid"), signal.SIGHUP)
         for host in hosts:
-            wait_for(f"{name} on {host}: {how}", partial(self._is_so, how, name, host, starts[host]), 15, 0.02)
+            wait_for(f"{name} on {host}: {how}", partial(self._is_so, how, name, host, starts[host]), step=0.02)
 
     def _is_so(self, how: str, name: str, host: str, starts: int) -> bool:
         found = self.daemons(host).get(name, {})
@@ -196,7 +197,7 @@ class Cluster:
     def node_states(self) -> dict[str, str]:
         """State of each node."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            lines = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T", timeout=5, check=False).splitlines()
+            lines = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T", timeout=LIMIT_S, check=False).splitlines()
             return dict(line.split()[:2] for line in lines if line.strip())  # type: ignore[misc]
         return {}
 
@@ -209,7 +210,7 @@ class Cluster:
         """No jobs, all nodes up, cabled and idle: what the next test expects."""
         if not self.daemons("ctl").get("slurmctld", {}).get("running"):
             self.daemon("run", "slurmctld", ["ctl"])
-            self._answers("slurmctld", self.settings.ports[0], 20)
+            self._answers("slurmctld", self.settings.ports[0])
         self.command("scancel", "--full", "--signal=KILL", "-u", self.settings.user, check=False)
         self.command("scancel", "-u", self.settings.user, check=False)
         for node in self.names:
@@ -219,7 +220,7 @@ class Cluster:
         for node, found in self.node_states().items():
             if found not in ("idle", "mixed", "allocated", "completing"):
                 self.command("scontrol", "update", f"nodename={node}", "state=resume", check=False)
-        wait_for("all nodes to be idle", self.all_idle, 60, 0.1)
+        wait_for("all nodes to be idle", self.all_idle, step=0.1)
 
     def down(self) -> None:
         """End everything that was started."""

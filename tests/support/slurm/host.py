@@ -139,7 +139,7 @@ def main(state: str, host: str) -> None:
     path = settings.run / f"{host}.pid"
     path.with_suffix(".new").write_text(json.dumps({"pid": pid, "start": found[1]}))
     path.with_suffix(".new").rename(path)
-    wait_for("the network", (settings.run / f"{host}.net").exists, 30, 0.02)
+    wait_for("the network", (settings.run / f"{host}.net").exists, step=0.02)
     Host(settings, host).live()
     if not settings.namespaces:
         kill_below(os.getpid())

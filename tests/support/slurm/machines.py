@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.slurm.processes import ClusterError, alive, kill_below, record, sh, spawn, stop, wait_for
 from tests.support.slurm.settings import Settings
+from tests.support.waiting import LIMIT_S
 
 HOST = Path(__file__).with_name("host.py")
 NAMESPACES = ["--net", "--uts", "--ipc", "--mount", "--pid", "--fork"]
@@ -27,7 +28,7 @@ def can_have_namespaces() -> bool:
         return False
     script = "ip link add probe type bridge && ip link add v0 type veth peer name v1 && mount -t proc proc /proc"
     try:
-        return sh(["unshare", *NAMESPACES, "sh", "-c", script], check=False, timeout=10).returncode == 0
+        return sh(["unshare", *NAMESPACES, "sh", "-c", script], check=False, timeout=LIMIT_S).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -45,7 +46,7 @@ def make_network(settings: Settings) -> None:
         signal.SIGKILL,
     )
     record(settings.run / "switch.outer", outer)
-    switch = wait_for("the switch", lambda: alive(settings.run / "switch.pid"), 10)
+    switch = wait_for("the switch", lambda: alive(settings.run / "switch.pid"))
     number = _plug_in(settings, switch)
     settings.prefix, settings.uplink = f"198.18.{number}", f"slc{number}"
     settings.save()
@@ -103,11 +104,11 @@ def boot(settings: Settings, hosts: list[str]) -> None:
         else:
             spawn(command, log, signal.SIGTERM)
     for host in hosts:
-        pid = wait_for(f"{host} to boot", lambda h=host: alive(settings.run / f"{h}.pid"), 15, 0.02)
+        pid = wait_for(f"{host} to boot", lambda h=host: alive(settings.run / f"{h}.pid"), step=0.02)
         if settings.namespaces:
             _connect(settings, host, pid)
         (settings.run / f"{host}.net").touch()
-        wait_for(f"{host} to be ready", lambda h=host: (settings.run / f"{h}.state").exists(), 15, 0.02)
+        wait_for(f"{host} to be ready", lambda h=host: (settings.run / f"{h}.state").exists(), step=0.02)
 
 
 def _connect(settings: Settings, host: str, pid: int) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import LIMIT_S, STEP_S
+
 SIGNAL_AT_PARENTS_DEATH = 1
 """PR_SET_PDEATHSIG of prctl."""
 
@@ -24,7 +26,7 @@ class ClusterError(RuntimeError):
     """The test cluster does not do what it must; the message says what was waited for."""
 
 
-def sh(command: list[str], timeout: float = 20, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+def sh(command: list[str], timeout: float = LIMIT_S, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     if options.get("input") is None:
         options["stdin"] = subprocess.DEVNULL
@@ -34,12 +36,17 @@ def sh(command: list[str], timeout: float = 20, check: bool = True, **options: A
     return done
 
 
-def wait_for(what: str, condition: Callable[[], Any], timeout: float, step: float = 0.05) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], step: float = STEP_S) -> Any:
     """The first true value of `condition`."""
-    end = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise ClusterError(f"waited {timeout:.0f} s in vain for: {what}")
+    if value := _within(LIMIT_S, condition, step):
+        return value
+    raise ClusterError(f"waited {LIMIT_S:.0f} s in vain for: {what}")
+
+
+def _within(seconds: float, condition: Callable[[], Any], step: float) -> Any:
+    """The first true value of `condition`, or the last one when the time is over."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
         time.sleep(step)
     return value
 
@@ -78,8 +85,7 @@ def stop(path: Path, how: int = signal.SIGTERM, timeout: float = 5) -> None:
         if pid := alive(path):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, attempt)
-            with contextlib.suppress(ClusterError):
-                wait_for("a process to end", lambda: not alive(path), timeout, 0.02)
+            _within(timeout, lambda: not alive(path), 0.02)
     if alive(path):
         raise ClusterError(f"the process of {path} does not end.")
     path.unlink(missing_ok=True)
