@@ -1,6 +1,9 @@
 """A trial on two nodes with two GPUs each: four ranks, on a real Slurm, equal to four ranks on this machine."""
 
 import json
+import os
+import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,15 @@ import pytest
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.events import read_events
+from coppice.orchestrator.trial.rank_store import NONCE
 from tests.orchestrator.trial.test_trial import files
 from tests.support.campaigns import driving
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.processes import wait_for
-from tests.support.waiting import LIMIT_S
+from tests.support.stranger import MARK, REQUIRES_ROOT, as_stranger, readable, writable
+from tests.support.waiting import LIMIT_S, until
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
@@ -78,3 +84,42 @@ def test_a_trial_whose_second_node_loses_power_goes_on_from_its_checkpoint(machi
     assert states[0] == "started" and states[-1] == "finished" and "resumed" in states, found
     epochs = [e["epoch"] for e in read_events(trial / "events.jsonl") if e["type"] == "metrics"]
     assert epochs == list(range(1, 13))
+
+
+def _on(machines: Cluster, host: str, *words: object) -> Any:
+    """What another user on a host of the cluster finds out."""
+    command = [sys.executable, "-m", "tests.support.stranger", *map(str, words)]
+    return json.loads(machines.on(host, "env", f"PYTHONPATH={ROOT}", *command))
+
+
+@REQUIRES_ROOT
+def test_another_user_neither_ends_nor_changes_a_trial_on_two_nodes(
+    machines: Cluster, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They talk to everything that listens for it, on its nodes and from another machine, and try all its files."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    resources = {"nodes": 2, "cpus": 1}
+    spec = campaign(open_folder / "job", JOB, body="tests.support.bodies:WaitsForTheFile", resources=resources, adaptations=[])
+    trial = spec.root / "c" / "trials" / "t0000"
+    before = os.umask(0)
+    try:
+        with driving(spec) as process:
+            until(lambda: told(trial), "an epoch", process)
+            running = machines.command("squeue", "-h", "-t", "R", "-o", "%N").strip()
+            used = machines.command("scontrol", "show", "hostnames", running)
+            places = {tuple(place) for host in used.split() for place in _on(machines, host, mark)}
+            assert (store := json.loads((trial / "ranks.json").read_bytes()))["port"] in {port for _, port in places}
+            assert (store["address"], store["port"]) in places, "it listens where the ranks are, not everywhere"
+            said = [a for host in {*used.split(), "ctl"} for a in _on(machines, host, mark, *(w for p in places for w in p))]
+            assert {len(answer) for answer in said} <= {0, NONCE}
+            folder = str(spec.root / "c")
+            assert as_stranger(writable, folder) == []
+            assert as_stranger(readable, [str(trial / "ranks.json"), f"{folder}/.ray-token", f"{folder}/.in-use"]) == []
+            (trial / "go").touch(0o644)
+            assert process.wait(240) == 0
+    finally:
+        os.umask(before)
+    assert [e["status"] for e in read_events(trial / "events.jsonl") if e["type"] == "status"] == ["started", "finished"]
+    pickles = list((spec.root / "c" / "jobs").glob("*.pkl"))
+    assert pickles and as_stranger(writable, folder) == []

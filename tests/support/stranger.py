@@ -1,4 +1,8 @@
-"""Another user of the machine: what they can reach, read, write and connect to."""
+"""Another user of the machine: what they can reach, read, write and connect to.
+
+`python -m tests.support.stranger MARK` prints where Python processes with this mark listen on this host; with `HOST PORT`s after
+it, what another user of this host hears there.
+"""
 
 import contextlib
 import json
@@ -6,9 +10,11 @@ import os
 import socket
 import stat
 import struct
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +146,31 @@ def writable(root: str) -> list[str]:
 def readable(paths: Iterable[str]) -> list[str]:
     """Those of the paths that this process can read."""
     return [p for p in paths if os.access(p, os.R_OK)]
+
+
+TALK = (
+    *REQUESTS,
+    b"\x00\x3c\x85\xf7\xce",  # to PyTorch's TCPStore: validate
+    b"\x00\x09\x00\x00\x00\x00\x00\x00\x00command/2\x03\x00\x00\x00\x00\x00\x00\x00end",  # to PyTorch's TCPStore: set
+    b"\x00" * 64, b"\xff" * 4096, bytes(range(64)), b"",
+)  # fmt: skip
+
+
+def heard(places: Iterable[tuple[str, int]]) -> list[str]:
+    """What comes back from each (address, port), whatever is said there."""
+    with ThreadPoolExecutor(32) as threads:
+        said = [threads.submit(answers, port, host, [request]) for host, port in places for request in TALK]
+        return [answer for one in said for answer in one.result()]
+
+
+def main(mark: str, *places: str) -> None:
+    """See above."""
+    if places:
+        print(json.dumps(as_stranger(heard, [(h, int(p)) for h, p in zip(places[::2], places[1::2], strict=True)])))
+    else:
+        ours = [pid for pid in marked(mark) if "python" in os.readlink(f"/proc/{pid}/exe")]
+        print(json.dumps(listening(ours)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -20,7 +20,7 @@ from coppice.orchestrator.trial.rank_store import Board, Gate, Peer, RankStore, 
 from coppice.orchestrator.trial.rendezvous import rendezvous
 from tests.orchestrator.trial.test_process_group import events, spec
 from tests.support.rank_processes import prepare, results, start
-from tests.support.stranger import MARK, NOBODY, REQUIRES_ROOT, answers, as_stranger, listening, marked
+from tests.support.stranger import MARK, NOBODY, REQUIRES_ROOT, as_stranger, heard, listening, marked
 from tests.support.waiting import until
 
 SECRET = b"s" * 32
@@ -132,17 +132,6 @@ def test_a_file_that_others_may_have_written_is_not_believed(how: str, tmp_path:
         pass
 
 
-STORE_TALK = (
-    b"\x00" + b"\x3c\x85\xf7\xce",  # TCPStore: validate
-    b"\x00\x09\x00\x00\x00\x00\x00\x00\x00command/2\x03\x00\x00\x00\x00\x00\x00\x00end",  # TCPStore: set
-    b"\x00" * 64, b"\xff" * 4096, os.urandom(64), b"GET / HTTP/1.1\r\n\r\n", b"",
-)  # fmt: skip
-
-
-def _disturb(ports: list[int]) -> list[str]:
-    return [answer for port in ports for answer in answers(port, requests=STORE_TALK)]
-
-
 @REQUIRES_ROOT
 def test_another_user_cannot_end_a_trial_on_two_ranks(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark, trial = uuid.uuid4().hex, open_folder / "trial"
@@ -155,7 +144,7 @@ def test_another_user_cannot_end_a_trial_on_two_ranks(open_folder: Path, monkeyp
         (store,) = [json.loads((trial / "ranks.json").read_bytes())["port"]]
         ports = sorted({port for _, port in listening(marked(mark))})
         assert store in ports and {a for a, _ in listening(marked(mark))} <= {"127.0.0.1", "::ffff:127.0.0.1"}
-        said = as_stranger(_disturb, ports)
+        said = as_stranger(heard, [("127.0.0.1", port) for port in ports])
         assert said and as_stranger(os.access, str(trial / "ranks.json"), os.R_OK) is False
         assert {len(answer) for answer in said} <= {0, rank_store.NONCE}, "at most a nonce, which is no secret"
     finally:
