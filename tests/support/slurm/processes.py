@@ -36,7 +36,7 @@ def sh(command: list[str], timeout: float = LIMIT_S, check: bool = True, **optio
     return done
 
 
-def wait_for(what: str, condition: Callable[[], Any], step: float = STEP_S) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], *, step: float = STEP_S) -> Any:
     """The first true value of `condition`."""
     if value := _within(LIMIT_S, condition, step):
         return value
