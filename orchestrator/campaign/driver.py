@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coppice.orchestrator.campaign.run import run
 from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.folder.files import write_atomic, write_json, written_by_us_alone
+from coppice.orchestrator.folder.files import read_json, write_atomic, write_json, written_by_us_alone
 from coppice.orchestrator.folder.layout import CampaignFolder, cancelled
 from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.folder.opening import made
@@ -118,7 +118,14 @@ def _idle(folder: CampaignFolder) -> int:
     """How many drivers in a row, up to now, have ended soon and without a single new epoch."""
     epochs = sum(len(e.reports) for e in TrialRecords(folder).entries())
     path, now = folder.drivers, time.time()
-    before = json.loads(path.read_bytes()) if path.exists() else {"epochs": -1, "idle": -1, "time": now}
+    before = _before(path) or {"epochs": -1, "idle": -1, "time": now}
     idle = before["idle"] + 1 if before["epochs"] == epochs and now - before["time"] < SOON_S else 0
     write_json(path, {"epochs": epochs, "idle": idle, "time": now})
     return int(idle)
+
+
+def _before(path: Path) -> dict[str, Any] | None:
+    """What the driver before has written; None where there was none, or it is damaged: nothing but a count is lost."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return dict(read_json(path))
+    return None

@@ -58,8 +58,9 @@ def export_best(
     """
     data = gather(folder)
     chosen = data.best if trial is None else next((t for t in data.trials if t.id == trial), None)
-    for problem in (t.damage for t in data.trials if t.damage):
-        say(problem)
+    for problem in (*(t.damage for t in data.trials), *data.remarks):
+        if problem:
+            say(problem)
     if chosen is None:
         wanted = f"a trial that has reported {data.metric}" if trial is None else f"the trial {trial!r}"
         raise ValueError(f"{folder} must have {wanted}, but has not; see `{command('status', folder)}`.")

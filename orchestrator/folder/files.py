@@ -7,11 +7,23 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"}\s*$')
+REMEDIES = {
+    "params.json": "restore it from a copy, or delete the trial's folder",
+    "attempt.json": "delete it when no job of the trial runs",
+    "request.json": "delete it: the trial's next job then asks for what the campaign says",
+    "ranks.json": "delete it: it is written anew",
+    "dashboard.json": "delete it: it is written anew",
+}
+"""What to do about a damaged file, by its name."""
 
 
 def write_atomic(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -56,20 +68,37 @@ def read_private(path: Path) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` for a JSON-able value."""
-    write_atomic(path, json.dumps(value).encode())
+    """`write_atomic` for a JSON-able value; an object gets a checksum, its last key `crc`."""
+    content = json.dumps(value).encode()
+    if isinstance(value, dict) and value:
+        content = content[:-1] + b',"crc":"%08x"}' % zlib.crc32(content)
+    write_atomic(path, content)
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+    """What `write_json` wrote. A file of earlier versions, or one that a tool wrote anew, has no checksum that could be wrong.
 
     Raises:
-        ValueError: the file is damaged; the message names it.
+        ValueError: the file is damaged, or was changed by hand; the message names it and says what to do.
     """
+    content = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(content)
     except ValueError:
-        raise ValueError(f"{path} must be a JSON file, but is damaged; restore it, or delete the trial's folder.") from None
+        raise ValueError(f"{path} must be a JSON file, but is damaged; {_remedy(path)}.") from None
+    seal = SEAL.search(content)
+    if seal and isinstance(value, dict):
+        value.pop("crc", None)
+        if zlib.crc32(content[: seal.start()] + b"}") != int(seal[1], 16):
+            raise ValueError(
+                f"{path} was changed after it was written (its checksum is another one); {_remedy(path)}. Where the change is "
+                "meant: take out its last key, crc."
+            )
+    return value
+
+
+def _remedy(path: Path) -> str:
+    return REMEDIES.get(path.name, "restore it from a copy")
 
 
 @contextlib.contextmanager

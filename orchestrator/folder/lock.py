@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.folder.files import write_json
+from coppice.orchestrator.folder.files import read_json, write_json
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.origin import EARLIER, ORIGIN, code_changes, origin, read_lock
 from coppice.references import moved
@@ -44,7 +43,7 @@ def load_spec(folder: CampaignFolder) -> Campaign:
     if not folder.lock.exists():
         raise FileNotFoundError(f"{folder.path} must hold a campaign, but has no {folder.lock.name}; start it without resume.")
     here = Path(os.path.abspath(folder.path))  # not resolved: a link may lead elsewhere on other nodes
-    saved = json.loads(folder.lock.read_bytes())
+    saved = read_json(folder.lock)
     campaign = saved["campaign"]
     if "format" not in saved and "body" in campaign:  # of a version in which our own trial stood elsewhere
         campaign["body"] = moved(campaign["body"])

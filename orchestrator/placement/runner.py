@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import traceback
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from coppice.orchestrator.config.models import TrialSpec
 from coppice.orchestrator.folder import attempts
 from coppice.orchestrator.folder.events import BY_ITS_USER, numbers, read_events, status_event
-from coppice.orchestrator.folder.files import exclusive
+from coppice.orchestrator.folder.files import exclusive, read_json
 from coppice.orchestrator.folder.layout import TrialFolder
 from coppice.orchestrator.folder.surroundings import Trouble, trouble_of
 from coppice.orchestrator.working_directory import search_working_directory
@@ -174,7 +173,7 @@ class Runner:
 def open_body(task: dict[str, Any], prepare: Callable[[int], None]) -> Body:
     """The body of a trial, from its newest checkpoint."""
     folder = TrialFolder(Path(task["folder"]))
-    spec = TrialSpec.model_validate(json.loads(folder.params.read_bytes())["spec"])
+    spec = TrialSpec.model_validate(read_json(folder.params)["spec"])
     kind = load_body(task["body"])
     prepare(spec.seed)
     return kind.open(spec, folder.path)

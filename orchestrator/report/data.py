@@ -104,6 +104,7 @@ class ReportData:
         created: when it began, in words; empty where that is not known.
         facts: (what, value) pairs for the header: data set, network, sampler, versions.
         trials: all trials in the order of their names.
+        remarks: what is wrong with the folder as a whole, in sentences.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ReportData:
     created: str
     facts: tuple[tuple[str, str], ...]
     trials: tuple[TrialData, ...]
+    remarks: tuple[str, ...] = ()
 
     def better(self, a: float, b: float) -> bool:
         """Whether metric value `a` is better than `b`."""

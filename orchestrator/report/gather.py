@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coppice.orchestrator.folder.files import read_json as read_whole
 from coppice.orchestrator.folder.history import read_history
 from coppice.orchestrator.folder.layout import CampaignFolder, TrialFolder
-from coppice.orchestrator.folder.trials import compared_with
+from coppice.orchestrator.folder.trials import TrialRecords, compared_with
 from coppice.orchestrator.operations.status import TrialStatus, status
 from coppice.orchestrator.report.data import Change, ReportData, TrialData
 from coppice.scheduler.metrics import mode_of
@@ -35,7 +35,8 @@ def gather(folder: Path) -> ReportData:
     mode = mode_of(metric, search.get("mode"))
     began = [t.began for t in trials if t.began]
     created = time.strftime("%d %B %Y, %H:%M", time.localtime(min(began))) if began else ""
-    return ReportData(spec.get("name", folder.name), str(folder), metric, mode, created, _facts(spec, lock, trials), trials)
+    facts, remarks = _facts(spec, lock, trials), tuple(TrialRecords(campaign).remarks())
+    return ReportData(spec.get("name", folder.name), str(folder), metric, mode, created, facts, trials, remarks)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -46,10 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON, but is damaged: {error}.") from error
+    content = read_whole(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, but holds {type(content).__name__}.")
     return content

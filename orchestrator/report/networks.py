@@ -61,7 +61,7 @@ def load_network(
     elif (path / checkpoints.MANIFEST).exists():
         saved = checkpoints.read(path)
         architecture, tensors = saved.architecture, evaluated_tensors(saved.tensors)
-    elif (path / checkpoints.MODEL).exists():
+    elif (path / checkpoints.MODEL).exists() or (path / checkpoints.ARCHITECTURE).exists():
         check_sums(path, (checkpoints.ARCHITECTURE, checkpoints.MODEL))
         record = json.loads((path / checkpoints.ARCHITECTURE).read_bytes())
         return rebuild(record, path / checkpoints.MODEL, example_inputs=example_inputs, device=device, trust=trust)

@@ -175,8 +175,8 @@ def failures(data: ReportData) -> str:
             lines = trial.reason.strip().splitlines()
             summary = tag("summary", tag("b", escape(trial.id)), escape(f" {trial.state}: {lines[-1]}"))
             entries.append(tag("details", summary, tag("pre", escape(trial.reason))))
-    damaged = [tag("li", escape(trial.damage)) for trial in data.trials if trial.damage]
-    listed = tag("h3", "Damaged files") + tag("ul", *damaged) if damaged else ""
+    damaged = [tag("li", escape(said)) for said in (*(t.damage for t in data.trials), *data.remarks) if said]
+    listed = tag("h3", "The folder") + tag("ul", *damaged) if damaged else ""
     return _section("What went wrong", "", _card(listed, *entries) if entries or damaged else "")
 
 

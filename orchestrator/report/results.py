@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coppice.orchestrator.folder.files import write_atomic
+from coppice.orchestrator.folder.files import read_json, write_atomic
 from coppice.orchestrator.folder.history import read_history
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.status import StatusBoard, TrialStatus
@@ -38,7 +38,7 @@ def results(folder: Path | str) -> dict[str, pa.Table]:
         events = read_history(trial.path).events
         reports += [_flat({k: v for k, v in e.items() if k != "type"}) for e in events if e["type"] == "metrics"]
         changes += [_flat({k: v for k, v in e.items() if k != "type"}) for e in events if e["type"] == "structural"]
-        trials.append(_trial_row(status, json.loads(trial.params.read_bytes())))
+        trials.append(_trial_row(status, read_json(trial.params)))
     return {"reports": _table(reports, "trial"), "events": _table(changes, "trial"), "trials": _table(trials, "trial")}
 
 

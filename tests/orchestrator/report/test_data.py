@@ -52,7 +52,7 @@ def test_an_empty_campaign_and_no_campaign(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     folder = campaign_folder(tmp_path, trials=2, compare=False)
     (folder / "trials" / "t0000" / "params.json").write_text("{")
-    with pytest.raises(ValueError, match=r"t0000/params\.json must be JSON"):
+    with pytest.raises(ValueError, match=r"t0000/params\.json must be a JSON file"):
         gather(folder)
     (folder / "trials" / "t0000" / "params.json").write_text(json.dumps([1]))
     with pytest.raises(ValueError, match="must hold a JSON object"):
