@@ -34,7 +34,7 @@ LASTING = ("metrics", "structural", "skipped")
 
 def fingerprint(folder: Path) -> dict[str, Any]:
     """What a campaign has found: for each trial its values, how it ended, every epoch, every change, and the last tensors."""
-    return {trial.name: _trial(trial) for trial in sorted((folder / "trials").iterdir())}
+    return {params.parent.name: _trial(params.parent) for params in sorted(folder.glob("trials/*/params.json"))}
 
 
 def _trial(folder: Path) -> dict[str, Any]:
