@@ -75,7 +75,7 @@ def test_run_ends_with_a_table_a_report_and_the_best_network(tmp_path: Path) -> 
     folder = tmp_path / "runs" / "small"
     assert "2 trials: 2 finished; best " in out
     assert f"Report:       {folder / 'report.html'}" in out and f"Best network: {folder / 'best'}" in out
-    assert {p.name for p in (folder / "best").iterdir()} == {"architecture.json", "model.safetensors", "README.md"}
+    assert {p.name for p in (folder / "best").iterdir()} == {"architecture.json", "model.safetensors", "README.md", "SHA256SUMS"}
     assert err.count(" finished after epoch 3, val_accuracy ") == 2
     code, out, err = coppice(tmp_path, "run", file)
     assert code == 2 and "coppice resume" in err and "Traceback" not in err, err
@@ -107,7 +107,7 @@ def test_ctrl_c_says_how_to_resume_and_resume_finishes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_failed_trials_are_exit_code_1_and_keep_their_reason(tmp_path: Path) -> None:
-    code, out, err = coppice(tmp_path, "run", write(tmp_path, lrs="1.0e+30"), "--new")
+    code, out, err = coppice(tmp_path, "run", write(tmp_path, lrs="1.0e+5"), "--new")
     assert code == 1, err
     assert "2 of 2 trials failed; why: coppice status runs/small" in err
     assert "failed" in out and "the training loss must stay finite" in out
