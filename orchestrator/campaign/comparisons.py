@@ -29,7 +29,8 @@ def missing_comparisons(spec: Campaign, folder: CampaignFolder) -> list[tuple[st
     wanted = []
     checkpoint = _newest_checkpoint(folder.trial(best.id).checkpoints)
     if spec.compare.static and checkpoint is not None:
-        wanted.append(static(trial, checkpoint, best.id))
+        here = Path("..", best.id, checkpoint.parent.name, checkpoint.name)  # the folder may be moved before the trial runs
+        wanted.append(static(trial, here, best.id))
     if spec.compare.big is not None:
         wanted.append(big(trial, spec.compare.big, best.id))
     return [(_new_id(str(w.label), entries), w) for w in wanted if not any(_same(w, e) for e in entries)]
@@ -49,9 +50,9 @@ def _newest_checkpoint(folder: Path) -> Path | None:
     """The newest valid checkpoint; where none is valid the newest: its trial will say what is wrong with it."""
     try:
         newest = latest(folder)
-        return newest[0].absolute() if newest else None
+        return newest[0] if newest else None
     except CheckpointError:
-        return available(folder)[-1].absolute()
+        return available(folder)[-1]
 
 
 def _new_id(label: str, entries: Sequence[TrialRecord]) -> str:

@@ -136,7 +136,8 @@ class TrialSpec(Model):
     """One trial, with every value decided.
 
     `label` marks a trial that is not part of the search (`static`, `big`), `compared_with` names the trial of the search that
-    it belongs to; `architecture` is the checkpoint whose architecture the trial starts from, freshly initialised.
+    it belongs to; `architecture` is the checkpoint, as seen from the trial's folder, whose architecture the trial starts from,
+    freshly initialised.
     """
 
     task: TaskSpec

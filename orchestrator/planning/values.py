@@ -61,7 +61,8 @@ def _optimizer_value(key: str, value: Any, annotation: str) -> str | None:
     low, high = RANGES.get(key, (-math.inf, math.inf))
     if low <= value <= high and not (key in BELOW_1 and value == 1):
         return None
-    bounds = f"above 0 and at most {high:g}" if key == "lr" else f"from 0 to below {high:g}" if key in BELOW_1 else f"from {low:g} to {high:g}"
+    bounds = f"from 0 to below {high:g}" if key in BELOW_1 else f"from {low:g} to {high:g}"
+    bounds = f"above 0 and at most {high:g}" if key == "lr" else bounds
     return f"must be {bounds}, but is {value!r}"
 
 

@@ -61,11 +61,17 @@ def build_task(spec: TrialSpec) -> tuple[Dataset, LossFunction]:
     return dataset, build_loss(spec, dataset)
 
 
-def build_network(spec: TrialSpec, dataset: Dataset) -> Network:
-    """A freshly initialised network: the task's, or one of the architecture in the checkpoint `spec.architecture`."""
+def build_network(spec: TrialSpec, dataset: Dataset, folder: Path = Path()) -> Network:
+    """A freshly initialised network: the task's, or one of the architecture in the checkpoint `spec.architecture`.
+
+    Args:
+        spec: the trial.
+        dataset: of its task.
+        folder: of the trial, from which the checkpoint's path is seen.
+    """
     torch.manual_seed(derive(spec.seed, "network"))
     if spec.architecture is not None:
-        network = restore_network(read(spec.architecture), dataset, spec)
+        network = restore_network(read(folder / spec.architecture), dataset, spec)
         reinitialise(network, derive(spec.seed, "network"))
     else:
         reference = network_reference(spec.task.network)

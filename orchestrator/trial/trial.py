@@ -68,7 +68,7 @@ class Trial:
         adaptations = Adaptations(spec.adaptations, spec.training.epochs, events.write)
         dataset, loss = build_task(spec)
         newest = newest_checkpoint(files.checkpoints, ranks)
-        network = build_network(spec, dataset) if newest is None else restore_network(newest.content, dataset, spec)
+        network = build_network(spec, dataset, folder) if newest is None else restore_network(newest.content, dataset, spec)
         adaptations.begin(network, fresh=newest is None)
         trainer = Trainer(network, dataset, loss, spec.training, spec.seed, ranks)
         trainer.followers += adaptations.companions.values()

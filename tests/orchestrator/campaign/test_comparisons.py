@@ -9,10 +9,12 @@ from coppice.orchestrator.campaign.comparisons import missing_comparisons
 from coppice.orchestrator.campaign.sampler import Sampler
 from coppice.orchestrator.campaign.tune_search import TuneSearch
 from coppice.orchestrator.config.models import Campaign, TrialSpec
+from coppice.orchestrator.folder.checkpoint import CheckpointError
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.trials import Sample, TrialRecords
 from coppice.orchestrator.report.gather import gather
 from coppice.orchestrator.report.page import render
+from coppice.orchestrator.trial.building import build_dataset, build_network
 from tests.support.folders import create
 
 NO_SAMPLE = Sample({}, {}, {"distributions": {}, "attributes": {}})
@@ -116,3 +118,13 @@ def test_a_static_network_of_an_earlier_epoch_says_so(tmp_path: Path) -> None:
     make_comparisons(folder, campaign, 0.5)
     page = render(gather(folder.path))
     assert "static, size after epoch 2, from scratch" in page and "same final size" not in page
+
+
+def test_a_comparison_in_a_moved_folder_starts_from_the_network_that_moved_with_it(
+    extended: tuple[CampaignFolder, Campaign], tmp_path: Path
+) -> None:
+    folder, campaign = extended
+    ((_, trial), *_) = missing_comparisons(campaign, folder)
+    moved = folder.path.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=rf"{moved}/trials/static-2/../t0001/checkpoints/000003"):  # that one is empty
+        build_network(trial, build_dataset(trial), moved / "trials" / "static-2")
