@@ -49,15 +49,16 @@ class Matrix:
     def compare(self, killed: Killed, reference: Path) -> None:
         """Look at a campaign that has come to its end."""
         self.campaigns += 1
-        self.wrong += [f"{killed.folder.name}: {d}" for d in differences(fingerprint(reference), fingerprint(killed.folder))]
+        wrong = [f"{killed.folder.name}: {d}" for d in differences(fingerprint(reference), fingerprint(killed.folder))]
+        self.wrong += wrong
         self.hung += [killed.folder.name] if killed.hung else []
+        print(f"  {killed.folder.name}: {self.kills.total()} kills so far, {len(self.wrong)} differences", *wrong, sep="\n", flush=True)
 
     def show(self, where: str) -> None:
         """Print the counts."""
         each = ", ".join(f"{victim} {count}" for victim, count in sorted(self.kills.items()))
         kills = f"{self.kills.total()} kills ({each}) over {self.campaigns} campaigns, {self.late} after a first checkpoint"
         print(f"{where}: {kills}: {len(self.wrong)} differences, {len(self.hung)} hung", flush=True)
-        print(*self.wrong, *self.hung, sep="\n", end="\n" if self.wrong or self.hung else "", flush=True)
 
 
 def here(
@@ -80,7 +81,6 @@ def here(
                 matrix.late += any(killed.folder.glob("trials/*/checkpoints/0*"))
         killed.finish()
         matrix.compare(killed, references[kind])
-        print(f"  {killed.folder.name}: {matrix.kills.total()} kills so far", flush=True)
     return matrix
 
 
@@ -91,7 +91,6 @@ def at_slurm(root: Path, kills: int, seed: int) -> Matrix:
         matrix.kills["driver"] += count
         matrix.late += count
         matrix.compare(killed, reference)
-        print(f"  {killed.folder.name}: {matrix.kills.total()} kills so far", flush=True)
     return matrix
 
 
