@@ -52,7 +52,7 @@ class Matrix:
         wrong = [f"{killed.folder.name}: {d}" for d in differences(fingerprint(reference), fingerprint(killed.folder))]
         self.wrong += wrong
         self.hung += [killed.folder.name] if killed.hung else []
-        print(f"  {killed.folder.name}: {self.kills.total()} kills so far, {len(self.wrong)} differences", *wrong, sep="\n", flush=True)
+        print(f"  {killed.folder.name}: {self.kills.total()} kills so far", *wrong, sep="\n    ", flush=True)
 
     def show(self, where: str) -> None:
         """Print the counts."""
