@@ -22,6 +22,7 @@ from coppice.orchestrator.folder.files import read_json
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.placement.jobs.request import request_of
+from coppice.orchestrator.planning.sites import at_site
 from coppice.orchestrator.report.numbers import plural
 from coppice.slurm.client import Client
 from coppice.slurm.site import load_site
@@ -47,7 +48,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check software, folder, Slurm, account and, with --on-node, a compute node. Exit code 1: something must be put right."""
-    spec, place = _campaign(campaign)
+    spec, place = _campaign(campaign, site, account)
     findings = _findings(spec, root or place, site, account, (wait, requeue) if on_node else None)
     if as_json:
         print_json([asdict(f) for f in findings])
@@ -57,15 +58,15 @@ def doctor(
         raise typer.Exit(PROBLEM)
 
 
-def _campaign(path: Path | None) -> tuple[Campaign | None, Path]:
-    """The campaign, if one is named, and where it is to be."""
+def _campaign(path: Path | None, site: str | None, account: str | None) -> tuple[Campaign | None, Path]:
+    """The campaign, if one is named, as it would be handed in at `site`, and where it is to be."""
     if path is None:
         return None, Path.cwd()
     if path.is_dir():
         return load_spec(CampaignFolder(path.absolute())), path
     from coppice.orchestrator.planning.load import load_campaign  # needs PyTorch, which may be what is broken here
 
-    spec = load_campaign(path)
+    spec = load_campaign(path) if site is None else load_campaign(path, at_site(site, account))
     return spec, spec.root
 
 

@@ -10,11 +10,12 @@ import typer
 
 from coppice.orchestrator.cli.options import Account, File, Hours, Json
 from coppice.orchestrator.cli.output import command, plain_table, print_json, show, write
-from coppice.orchestrator.cli.submit import at_site, driver_request
+from coppice.orchestrator.cli.submit import driver_request
 from coppice.orchestrator.planning.forecast import as_text, forecast
 from coppice.orchestrator.planning.load import load_campaign
 from coppice.orchestrator.planning.outlook import outlook
 from coppice.orchestrator.planning.preview import Preview, previews, total_compute
+from coppice.orchestrator.planning.sites import at_site
 from coppice.orchestrator.report.numbers import plural, short, whole
 
 

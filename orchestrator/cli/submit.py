@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from coppice.orchestrator.campaign import driver
 from coppice.orchestrator.cli.options import Account, File, Hours
 from coppice.orchestrator.cli.output import command, say
-from coppice.orchestrator.config.models import Campaign
-from coppice.orchestrator.config.placement import JobPlacement, LocalPlacement
-from coppice.orchestrator.planning.load import At, load_campaign
+from coppice.orchestrator.planning.load import load_campaign
+from coppice.orchestrator.planning.sites import at_site
 from coppice.slurm.client import Client
 from coppice.slurm.request import Request
 from coppice.slurm.site import load_site
@@ -26,21 +25,6 @@ def submit(file: File, *, site: Site, account: Account = None, hours: Hours = 24
     folder, job = driver.submit(spec, load_site(site), driver_request(account, hours), Client())
     say(f"The driver of {spec.name} is job {job}; its log: {folder.jobs / 'driver.log'}")
     say(f"Watch it: {command('status', folder.path)}; once it runs, in a browser: {command('dashboard', folder.path)}")
-
-
-def at_site(site: str, account: str | None) -> At:
-    """Places a campaign's trials as jobs at a site, unless its file places them already; what it leaves out is filled in."""
-
-    def at(spec: Campaign) -> Campaign:
-        placement = JobPlacement() if isinstance(spec.placement, LocalPlacement) else spec.placement
-        defaults: dict[str, Any] = {"site": site, **({"account": account} if account else {})}
-        if isinstance(placement, JobPlacement):  # a pool's nodes would answer whoever asks for metrics
-            defaults["dashboard"] = True
-        left_out = {key: value for key, value in defaults.items() if key not in placement.model_fields_set}
-        placement = placement.model_copy(update=left_out)
-        return spec.model_copy(update={"placement": placement, "root": spec.root.absolute()})
-
-    return at
 
 
 def driver_request(account: str | None, hours: float) -> Request:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from coppice.orchestrator.planning.problems import CampaignError, Fault, Faults,
 from coppice.orchestrator.planning.rehearsal import rehearse
 from coppice.orchestrator.planning.schema import validate
 from coppice.orchestrator.planning.sense import check_sense
+from coppice.orchestrator.planning.sites import At
 from coppice.orchestrator.planning.source import parse, parse_with_lines, path_of, read_text, syntax_problem
-
-At = Callable[[Campaign], Campaign]
-"""Fills in where a campaign is to run, before that is checked."""
 
 
 def load_campaign(path: Path | str, at: At = lambda spec: spec, begun: bool = False) -> Campaign:

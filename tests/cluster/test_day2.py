@@ -18,6 +18,7 @@ from coppice.orchestrator.cli.commands import app
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.operations.queue import cancel
+from coppice.orchestrator.placement.job_names import pool_jobs_name
 from coppice.slurm.broker.journal import Attempt, Journal
 from coppice.slurm.client import Client
 from tests.cluster.test_job_placement import entries, in_jobs, job_of, wait_for_epochs
@@ -108,7 +109,8 @@ def test_nodes_of_a_pool_have_their_own_rows(slurm: Cluster, tmp_path: Path) -> 
     spec, client = campaign(tmp_path), Client()
     folder = CampaignFolder(tmp_path / "c")
     create(folder, spec)
-    jobs = [submit(client, tmp_path, "sleep 600", "-c", "3"), submit(client, tmp_path, "sleep 600", "--hold")]
+    named = ("-J", pool_jobs_name(spec, folder))
+    jobs = [submit(client, tmp_path, "sleep 600", "-c", "3", *named), submit(client, tmp_path, "sleep 600", "--hold", *named)]
     (folder.jobs / "pool" / "1").mkdir(parents=True)
     Journal(folder.jobs / "pool" / "1" / "journal.jsonl").add(
         [Attempt(f"node{i}", 1, j, time.time()) for i, j in enumerate(jobs)]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coppice.orchestrator.cli.submit import at_site
 from coppice.orchestrator.planning.load import check
+from coppice.orchestrator.planning.sites import at_site
 from tests.docs.pages import PAGES, ROOT, blocks, commands, python, run
 
 WHOLE = ("tutorial.md", "concepts.md", "extend.md", "loop.md")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coppice.orchestrator.cli.submit import at_site
 from coppice.orchestrator.planning.load import check
+from coppice.orchestrator.planning.sites import at_site
 from tests.orchestrator.cli.test_elements import output
 
 FILE = """

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 
-from coppice.orchestrator.cli.submit import at_site
 from coppice.orchestrator.config.models import ResourcesSpec
 from coppice.orchestrator.config.placement import PoolPlacement
 from coppice.orchestrator.folder import attempts
@@ -28,6 +27,7 @@ from coppice.orchestrator.placement.pool.supervisor import GIVE_BACK_AFTER_S, Po
 from coppice.orchestrator.placement.pool.workers import EndedAttempt, Fleet
 from coppice.orchestrator.placement.supervisor import DriverReplaced
 from coppice.orchestrator.planning.load import check
+from coppice.orchestrator.planning.sites import at_site
 from coppice.slurm.broker.broker import Broker
 from coppice.slurm.broker.journal import Attempt
 from coppice.slurm.broker.work import TrackedWork, Work
