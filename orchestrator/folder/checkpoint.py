@@ -14,6 +14,7 @@ import mmap
 import os
 import re
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,8 +94,8 @@ def write(folder: Path, epoch: int, checkpoint: Checkpoint) -> Path:
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     writers: dict[str, Callable[[Path], None]] = {
-        MODEL: lambda path: save_file(dict(checkpoint.tensors), path),
-        OPTIMIZER: lambda path: save_file(dict(checkpoint.optimizer), path),
+        MODEL: lambda path: _write_tensors(path, checkpoint.tensors),
+        OPTIMIZER: lambda path: _write_tensors(path, checkpoint.optimizer),
         ARCHITECTURE: lambda path: _write_json(path, checkpoint.architecture),
         STATE: lambda path: _write_json(path, checkpoint.state),
     }
@@ -103,6 +104,14 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     entries = {name: _write_file(folder / name, write) for name, write in writers.items()}
     _write_file(folder / MANIFEST, lambda path: _write_json(path, {"format": FORMAT, "files": entries}))
     _sync_folder(folder)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors; who may read them is for the umask to say, as for any other file (safetensors closes its own to others)."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(dict(tensors), path)
+    path.chmod(mode)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from coppice.orchestrator.folder.checkpoint import ARCHITECTURE, MANIFEST, MODEL, OPTIMIZER, STATE, Checkpoint, write
 from coppice.orchestrator.folder.files import exclusive, held, written_by_us_alone
 from coppice.orchestrator.folder.layout import CampaignFolder
 from coppice.orchestrator.report import write_report
@@ -14,6 +16,7 @@ from tests.support.campaigns import campaign, driving
 from tests.support.folders import campaign_folder
 from tests.support.stranger import REQUIRES_ROOT, as_stranger, readable, writable
 
+FILES = (ARCHITECTURE, MANIFEST, MODEL, OPTIMIZER, STATE)
 PRIVATE = {".in-use", ".ray-token"}
 
 
@@ -51,6 +54,16 @@ def test_another_user_sees_that_it_runs_and_cannot_stop_it_from_running(open_to_
     with exclusive(folder.in_use):
         assert as_stranger(running) is True
     assert as_stranger(running) is False and as_stranger(can_be_held) is False
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = write(tmp_path, 1, Checkpoint({"factory": "x"}, {"w": torch.zeros(2)}, {"w.m": torch.zeros(2)}, {}))
+    finally:
+        os.umask(before)
+    assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.iterdir()} == dict.fromkeys(FILES, mode)
 
 
 @REQUIRES_ROOT
