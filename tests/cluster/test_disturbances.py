@@ -155,7 +155,7 @@ def test_a_second_driver_is_refused_or_where_locks_do_not_reach_takes_over(
         wait_for_epochs(spec, 3, 1)
         with pytest.raises(BlockingIOError, match=f"process {first.pid} on "):
             run(spec, resume=True)
-        monkeypatch.setattr("coppice.orchestrator.folder.files._lock", lambda descriptor: True)
+        monkeypatch.setattr("coppice.orchestrator.folder.files._lock", lambda *arguments: True)
         assert run(spec, resume=True).state == "finished"
         assert first.wait(LIMIT_S) != 0
     monkeypatch.undo()
