@@ -46,15 +46,15 @@ def made(folder: CampaignFolder, spec: Campaign) -> Iterator[Opened]:
 
     Raises:
         FileExistsError: there is something of that name, a campaign or files of another kind.
+        OSError: no folder can be made there; the message says where, and why.
     """
     _require_free(folder, spec)
     path = Path(os.path.realpath(folder.path))  # a link may stand for the folder to come
     new_parents = [p for p in path.parents if not p.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     prepared = CampaignFolder(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
     opened, was_empty = Opened(), path.is_dir()
     try:
-        prepared.trials_path.mkdir(parents=True)
+        _make(prepared.trials_path, path.parent)
         write_atomic(prepared.spec, yaml.safe_dump(dump(spec), sort_keys=False).encode())
         write_lock(prepared, spec)
         with exclusive(prepared.in_use):
@@ -71,6 +71,13 @@ def made(folder: CampaignFolder, spec: Campaign) -> Iterator[Opened]:
             if was_empty and not path.exists():
                 path.mkdir()
             _remove_empty(new_parents)
+
+
+def _make(folder: Path, root: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise type(error)(f"root {root} must be where you may make folders, but: {error.strerror}; choose another.") from error
 
 
 def _rename(prepared: Path, path: Path, folder: CampaignFolder, spec: Campaign) -> None:

@@ -14,7 +14,7 @@ from coppice.methods.network import Network
 from coppice.orchestrator.campaign.decisions import trial_scheduler
 from coppice.orchestrator.config.grid import grid
 from coppice.orchestrator.config.models import AdaptationSpec, Campaign, TrialSpec
-from coppice.orchestrator.config.space import Space
+from coppice.orchestrator.config.space import Space, largest
 from coppice.orchestrator.planning.branches import PARTS
 from coppice.orchestrator.planning.checks import OUR_BODY
 from coppice.orchestrator.planning.metrics import reported
@@ -114,6 +114,9 @@ def judged(spec: Campaign, first_rung: tuple[str, float] | None, sampled: Sequen
     rung = ceil(amount / an_epoch)
     after = f"{amount:.3g} FLOPs, which is epoch {rung} or later" if clock == "compute" else f"epoch {rung}"
     said = f"{spec.search.trial_scheduler.name} judges trials for the first time after {after}"
+    longest = largest(spec.training, "epochs")
+    if clock == "epoch" and longest is not None and rung >= longest:
+        return f"{said}, but no trial has more than {longest:g}: none ends early. Give a grace of less than {longest:g} epochs."
     first = max((e for e in _first_events(spec) if e), default=0)
     if not first:
         return f"{said}."

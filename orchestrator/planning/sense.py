@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,9 +61,11 @@ def _check_place(spec: Campaign) -> Faults:
         yield ("name",), f"must have at most {LONGEST_NAME} characters, but has {len(spec.name)}; choose a shorter one"
     if spec.name.lower() in WORDS_OF_OTHER_KINDS:
         yield ("name",), f"must be a name, but {spec.name!r} reads as a truth value; choose another one"
-    above: Path | None = next((p for p in (spec.root, *spec.root.parents) if p.exists()), None)
+    above: Path | None = next((p for p in (spec.root, *spec.root.parents) if os.path.exists(p)), None)
     if above is not None and not above.is_dir():
         yield ("root",), f"must be a folder, or where one can be made, but {str(above)!r} is a file"
+    elif above is not None and not os.access(above, os.W_OK | os.X_OK):
+        yield ("root",), f"must be where you may make folders, but you may not write in {str(above)!r}; choose another one"
 
 
 def _check_trial(trial: TrialSpec, places: Mapping[Place, Place]) -> Faults:

@@ -75,6 +75,12 @@ def test_what_is_there_already_is_left_alone(tmp_path: Path, there: Callable[[Pa
     assert tree(tmp_path) == before
 
 
+def test_a_root_in_which_nothing_can_be_made_is_told() -> None:
+    root = Path("/proc/none")
+    with pytest.raises(OSError, match="root /proc/none must be where you may make folders, but: No such file"):
+        create(CampaignFolder(root / "c"), campaign(root))
+
+
 def _start(root: Path, epochs: int, together: Barrier, said: Any) -> None:
     folder = CampaignFolder(root / "c")
     together.wait()

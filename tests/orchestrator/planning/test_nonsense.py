@@ -12,6 +12,7 @@ import torch
 from coppice.orchestrator.cli.main import main
 from coppice.orchestrator.planning.load import check, load_campaign
 from coppice.orchestrator.planning.problems import CampaignError
+from tests.support.stranger import REQUIRES_ROOT, as_stranger
 
 LINES = {
     "name": "c", "root": "runs", "task": "{dataset: digits, network: mlp}", "epochs": "10", "batch_size": "64",
@@ -270,6 +271,14 @@ FINE = [
 def test_what_makes_sense_is_accepted(key: str, value: str) -> None:
     changes = {key: value} if "~" not in value else {key: value.replace("~", "{static: false}")}
     assert check(written(**changes)) == []
+
+
+@REQUIRES_ROOT
+def test_a_root_in_which_one_may_not_write_is_refused(open_folder: Path) -> None:
+    (open_folder / "closed").mkdir(mode=0o700)
+    for root, closed in (open_folder / "new" / "runs", open_folder), (open_folder / "closed" / "runs", open_folder / "closed"):
+        said = as_stranger(lambda root=root: [str(p) for p in check(written(root=str(root)))])
+        assert f"root: must be where you may make folders, but you may not write in '{closed}'" in str(said)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def test_when_a_trigger_may_act_first(when: str, arguments: dict[str, Any], firs
     ("asha", "never", "after epoch 1."),
     ("asha", {"periodic": {"every": 3}}, "epoch 3: they are judged before they have grown"),
     ({"asha": {"grace": 4}}, {"periodic": {"every": 3}}, "by then every network may have changed (after epoch 3)"),
+    ({"asha": {"max_epochs": 50, "grace": 12}}, "periodic", "after epoch 12, but no trial has more than 12: none ends early."),
     ({"asha": {"max_compute": 1e9, "grace": 1.0}}, {"periodic": {"every": 3}}, "1 FLOPs, which is epoch 1 or later, but"),
     ({"asha": {"max_compute": 1e18, "grace": 1e15}}, {"periodic": {"every": 3}}, "by then every network may have changed"),
 ])  # fmt: skip
