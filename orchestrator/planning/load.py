@@ -57,7 +57,8 @@ def check_campaign(spec: Campaign, begun: bool = False) -> None:
     Raises:
         CampaignError: everything that is wrong with it.
     """
-    faults = _check_tree(spec.model_dump(mode="json", by_alias=True), lambda same: same, begun)
+    named = {"name": "any"} if begun else {}  # a folder may have been renamed, to whatever
+    faults = _check_tree({**spec.model_dump(mode="json", by_alias=True), **named}, lambda same: same, begun)
     problems = sorted({Problem(0, path_of(place), message) for place, message in faults})
     if problems:
         raise CampaignError(f"campaign {spec.name!r}", problems)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from coppice.orchestrator.config.models import Campaign, Named, TrialSpec
-from coppice.orchestrator.planning.load import check, load_campaign
+from coppice.orchestrator.planning.load import check, check_campaign, load_campaign
 from coppice.orchestrator.planning.problems import CampaignError
 from coppice.orchestrator.planning.source import parse
 
@@ -118,3 +118,10 @@ def test_named_has_a_short_form() -> None:
     assert Named.model_validate("cosine") == Named(name="cosine")
     assert Named.model_validate({"cosine": {"warmup": 0.1}}).arguments == {"warmup": 0.1}
     assert Named(name="cosine").model_dump() == "cosine"
+
+
+def test_a_campaign_that_has_begun_may_have_been_renamed_to_whatever() -> None:
+    spec = Campaign.model_validate(parse(GOOD)).model_copy(update={"name": "my folder, later"})
+    check_campaign(spec, begun=True)
+    with pytest.raises(CampaignError, match="name: must begin with a letter or digit"):
+        check_campaign(spec)
