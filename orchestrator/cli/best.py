@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,7 @@ def best(
     as_json: Json = False,
 ) -> None:
     """Copy the best network out: architecture.json, model.safetensors and a README with the lines that load it."""
+    _require_writable(out or CampaignFolder(folder).best)
     exported = export_best(folder, out, trial, torch_export, trust or ())
     for problem in exported.damaged:
         say(f"a newer checkpoint of {exported.trial} is damaged and was not used: {problem}")
@@ -45,6 +47,13 @@ def best(
     else:
         write(f"{exported.trial}: {exported.summary}")
         write(f"{exported.folder}: {', '.join(exported.files)}")
+
+
+def _require_writable(target: Path) -> None:
+    """Raise where one may not write into `target`, as in the campaign of a colleague."""
+    above = next(p for p in (target, *target.absolute().parents) if os.path.exists(p))
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"you may not write in {above}; choose another folder for the network: --out DIR.")
 
 
 def export_best(

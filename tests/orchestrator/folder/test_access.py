@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from coppice.orchestrator.cli.best import best
+from coppice.orchestrator.cli.output import is_ours
 from coppice.orchestrator.folder.checkpoint import ARCHITECTURE, MANIFEST, MODEL, OPTIMIZER, STATE, Checkpoint, write
 from coppice.orchestrator.folder.files import exclusive, held, written_by_us_alone
 from coppice.orchestrator.folder.layout import CampaignFolder
@@ -100,3 +102,15 @@ def test_the_report_of_somebody_elses_campaign_is_written_elsewhere(open_to_all:
     assert page.parent.stat().st_mode & 0o777 == 0o700
     page.unlink()
     page.parent.rmdir()
+
+
+@REQUIRES_ROOT
+def test_who_may_not_write_the_best_network_there_is_told_of_out(open_folder: Path) -> None:
+    def said() -> str:
+        try:
+            best(open_folder)
+        except PermissionError as error:
+            return str(error) if is_ours(error) else repr(error)
+        return "written"
+
+    assert as_stranger(said) == f"you may not write in {open_folder}; choose another folder for the network: --out DIR."
