@@ -62,6 +62,10 @@ def _is_named(element: Element, patterns: Sequence[str]) -> bool:
 
 def _exhausted(element: Element, method: Method, scope: Scope) -> str:
     """Why no unit of an element may be added or removed that otherwise may be changed."""
+    if method.kind == "grow" and element.level == "weight":
+        return "all of its weights are there"
+    if method.kind == "grow" and scope.width is None:
+        return "it has no units"
     if method.kind == "grow":
         return f"the width limit of {scope.width}x the seed size is reached"
     return f"the minimum of {max(scope.minimum, element.minimum)} units is reached"

@@ -105,7 +105,11 @@ class RehearsedTrial:
         return build_network(self.spec, self._dataset())
 
     def _count(self) -> None:
-        self.parameters = self._network().num_parameters()
+        network = self._network()
+        self.parameters = network.num_parameters()
+        empty = [f"{name} {list(p.shape)}" for name, p in network.module.named_parameters() if not p.numel()]
+        if empty:
+            raise ValueError(f"all parameters must have entries, but {', '.join(empty[:3])} have none: a width is 0.")
         if not self.parameters:
             raise ValueError(f"{self.spec.task.network} must have parameters to train, but has none.")
 

@@ -23,7 +23,7 @@ def test_every_trial_finds_the_worker_as_the_first_one_did(tmp_path: Path) -> No
     assert len({f["pid"] for f in found}) == 1, "the worker must be reused, or the test shows nothing"
     for index, later in enumerate(found[1:], 1):
         assert later["open_files"] == [f.replace("t0000", f"t000{index}") for f in found[0]["open_files"]]
-        for key in found[0].keys() - {"open_files", *RANDOM}:
+        for key in found[0].keys() - {"open_files", "crc", *RANDOM}:
             assert later[key] == found[0][key], key
         assert all(later[key] != found[0][key] for key in RANDOM), "each trial has a seed of its own"
 

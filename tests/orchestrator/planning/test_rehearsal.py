@@ -58,10 +58,11 @@ def network(name: str, arguments: str = "{}", **others: str) -> dict[str, str]:
     return {"network": f"{UNSOUND}:{name}", "network_args": arguments, "big": "{}", **others}
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
 @pytest.mark.filterwarnings("ignore:`gamma` has been deprecated:FutureWarning")
 @pytest.mark.parametrize(("lines", "at", "said"), [
     ({"optimizer": "{sgd: {lr: fast}}"}, "optimizer", "must be a number, but is 'fast'"),
-    ({"optimizer": "{sgd: {lr: -0.1}}"}, "optimizer", "must be above 0, but is -0.1"),
+    ({"optimizer": "{sgd: {lr: -0.1}}"}, "optimizer", "must be above 0 and at most 1e+06, but is -0.1"),
     ({"optimizer": "{adam: {betas: 0.9}}"}, "optimizer", "two numbers"),
     ({"optimizer": "{sgd: {lr: .inf}}"}, "optimizer", "must be finite"),
     ({"lr_schedule": "{cosine: {final: -1}}"}, "lr_schedule", "at least 0"),
@@ -89,6 +90,7 @@ def network(name: str, arguments: str = "{}", **others: str) -> dict[str, str]:
     (network("too_few_outputs"), "loss", "out of bounds"),
     (network("fails_when_wide", "{width: {int: [2, 16]}}"), "network", "shapes cannot be multiplied"),
     (network("fails_when_wide", big="{width: 16}"), "big", "shapes cannot be multiplied"),
+    (network("fails_when_wide", "{width: 0}"), "network", "all parameters must have entries, but 1.weight [0, 64]"),
     (network("broken"), "network", "IndexError: list index out of range"),
 ], ids=lambda value: " ".join(f"{k} {v}" for k, v in value.items())[:70] if isinstance(value, dict) else "")  # fmt: skip
 def test_what_is_wrong_is_found_with_its_line(lines: dict[str, str], at: str, said: str) -> None:
