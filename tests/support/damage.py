@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -139,8 +140,9 @@ def _report(folder: Path) -> tuple[Any, str]:
 
 
 def _best(folder: Path) -> tuple[Any, str]:
-    exported = export_best(folder, folder.parent / "out")
-    tensors = {k: v.sum().item() for k, v in load_network(exported.folder).module.state_dict().items()}
+    with tempfile.TemporaryDirectory() as out:  # others may not write beside the folder
+        exported = export_best(folder, Path(out, "out"))
+        tensors = {k: v.sum().item() for k, v in load_network(exported.folder).module.state_dict().items()}
     return (exported.trial, exported.summary, tensors), " ".join(exported.damaged)
 
 
