@@ -68,9 +68,10 @@ def _check_tree(tree: dict[str, Any], at: At, begun: bool = False) -> Faults:
     """Names and arguments first; the campaign is rehearsed only where they are fine."""
     faults, spec = validate(Campaign, tree)
     spoilt, senseless = list(check_distributions(tree)), list[Fault]()
-    if isinstance(spec, Campaign):  # a placement that is wrong was left out, and must not be filled in with another one
-        spec = spec if any(place[:1] == ("placement",) for place, _ in faults) else at(spec)
-        faults += check_search(spec)
+    if isinstance(spec, Campaign):  # a placement that is wrong was left out: it is neither filled in nor looked at further
+        placed = not any(place[:1] == ("placement",) for place, _ in faults)
+        spec = at(spec) if placed else spec
+        faults += [f for f in check_search(spec) if placed or f[0][:1] != ("resources",)]
         senseless += [] if begun else check_sense(spec)
     faults += check_branches(tree)
     faults = _once(spoilt, senseless, faults)
