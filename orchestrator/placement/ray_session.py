@@ -15,10 +15,12 @@ from coppice.orchestrator.placement.ray_start import own_ray
 from coppice.orchestrator.placement.ray_token import use_token
 from coppice.orchestrator.usable import usable_cpus
 from coppice.orchestrator.user import make_up_for_no_home
+from coppice.slurm.ray.process import NO_METRICS
 
 LOOPBACK = "127.0.0.1"
 Lost = Callable[[], str]
 RAY_SETTINGS = {
+    **NO_METRICS,
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",

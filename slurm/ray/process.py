@@ -32,7 +32,10 @@ EVERY_NODE = ("object-manager-port", "node-manager-port", "dashboard-agent-liste
 HEAD = ("port", "dashboard-port")
 LOGS = ("start.log", "raylet.out", "raylet.err", "gcs_server.out", "dashboard_agent.log")
 """The first is what `ray start` prints, the others tell why a Ray does not start."""
+NO_METRICS = {"AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+"""The numbers of ports that Ray's helpers would open to everybody, the same on every machine; with these none is opened."""
 ENVIRONMENT = {
+    **NO_METRICS,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_START_HOOK": "coppice.slurm.ray.start.without_client_server",
     "RAY_prestart_worker_first_driver": "0",

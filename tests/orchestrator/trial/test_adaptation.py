@@ -179,7 +179,7 @@ def test_every_selection_grows_and_prunes_by_every_amount(tmp_path: Path, where:
 
 
 def test_a_metric_that_is_not_reported_says_what_is(tmp_path: Path) -> None:
-    spec = tree(grow({"plateau": {"metric": "val_accurcy", "patience": 1}}))
+    spec = tree(grow({"plateau": {"metric": "val_accurcy", "mode": "max", "patience": 1}}))
     trial = Trial.open(TrialSpec.model_validate(spec), tmp_path / "t")
     with pytest.raises(KeyError, match=r"val_accurcy.*compute.*flops.*parameters.*train_loss.*val_accuracy"):
         trial.run()
