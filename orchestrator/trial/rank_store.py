@@ -6,12 +6,8 @@ PyTorch's own TCPStore listens on all interfaces and obeys whoever connects.
 from __future__ import annotations
 
 import contextlib
-import hmac
-import json
 import logging
-import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -20,22 +16,15 @@ from typing import Any
 
 import torch.distributed as dist
 
-NONCE = MAC = 32
-"""Bytes."""
-LEADS, FOLLOWS = b"leads", b"follows"
-GREETING_S = 10.0
-"""How long a peer may take to prove that it knows the secret."""
+from coppice.orchestrator.trial.rank_protocol import FOLLOWS, LEADS, Refused, prove, receive, send
+
+GREETINGS = 3
+"""How often a peer greets whom it cannot reach or who is silent: the machine of the other may be busy."""
 MOST_STRANGERS = 64
 """Connections that have not proved it yet; more are closed at once."""
 MOST_TOLD = 20
 """Refused connections that are told of; a log must not be filled by strangers."""
-MOST_BYTES = 2**26
-"""Of one message."""
 _log = logging.getLogger(__name__)
-
-
-class Refused(ConnectionError):
-    """The other end does not know the secret."""
 
 
 class Board:
@@ -117,7 +106,7 @@ class Gate:
     def _serve(self, peer: socket.socket, host: str) -> None:
         with peer, contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
             try:
-                _prove(peer, self._secret, LEADS, FOLLOWS)
+                prove(peer, self._secret, LEADS, FOLLOWS)
             except OSError:
                 self._refused += 1
                 if self._refused <= MOST_TOLD:
@@ -126,7 +115,7 @@ class Gate:
             finally:
                 self._strangers.release()
             while True:
-                _send(peer, self._answer(_receive(peer)))
+                send(peer, self._answer(receive(peer)))
 
     def _answer(self, request: dict[str, Any]) -> dict[str, str]:
         try:
@@ -148,11 +137,23 @@ class Peer:
 
     def _connection(self) -> socket.socket:
         if not hasattr(self._own, "socket"):
-            connection = socket.create_connection(self._where, self._within_s)
-            _prove(connection, self._secret, FOLLOWS, LEADS)
-            self._own.socket = connection
+            self._own.socket = self._met()
         made: socket.socket = self._own.socket
         return made
+
+    def _met(self) -> socket.socket:
+        """A connection on which both ends have proved that they know the secret."""
+        for left in reversed(range(GREETINGS)):
+            connection = socket.create_connection(self._where, self._within_s)
+            try:
+                prove(connection, self._secret, FOLLOWS, LEADS)
+                return connection
+            except OSError as error:
+                connection.close()
+                if not left or isinstance(error, Refused):
+                    raise
+                time.sleep(1.0)
+        raise AssertionError("the last greeting returns or raises.")
 
     def call(self, operation: str, keys: Sequence[str], value: bytes, wait_s: float) -> bytes:
         """As `Board.call`.
@@ -161,8 +162,8 @@ class Peer:
             ConnectionError: rank 0 is gone.
         """
         connection = self._connection()
-        _send(connection, {"operation": operation, "keys": list(keys), "value": value.hex(), "wait_s": wait_s})
-        answer = _receive(connection)
+        send(connection, {"operation": operation, "keys": list(keys), "value": value.hex(), "wait_s": wait_s})
+        answer = receive(connection)
         if "error" in answer:
             raise TimeoutError(answer["error"])
         return bytes.fromhex(answer["value"])
@@ -235,53 +236,3 @@ def _listener(address: str) -> socket.socket:
         listener.bind(("", 0))
     listener.listen(256)
     return listener
-
-
-def _prove(connection: socket.socket, secret: bytes, own: bytes, other: bytes) -> None:
-    """Show that one knows the secret, without saying it, and that the other end does.
-
-    Raises:
-        OSError: it does not, or does not speak in time.
-    """
-    deadline = time.monotonic() + GREETING_S
-    connection.settimeout(GREETING_S)
-    nonce = os.urandom(NONCE)
-    connection.sendall(nonce)
-    asked = _exactly(connection, NONCE, deadline)
-    proof = hmac.digest(secret, own + asked + nonce, "sha256")
-    if own == FOLLOWS:  # who listens says nothing to those who have not proved it
-        connection.sendall(proof)
-    if not hmac.compare_digest(_exactly(connection, MAC, deadline), hmac.digest(secret, other + nonce + asked, "sha256")):
-        raise Refused("the other end does not know the secret of these ranks.")
-    if own == LEADS:
-        connection.sendall(proof)
-    connection.settimeout(None)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a node without power says no goodbye
-    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 8)):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _exactly(connection: socket.socket, count: int, deadline: float | None = None) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
-        if deadline is not None:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
-        part = connection.recv(min(count - len(parts), 65536))
-        if not part:
-            raise ConnectionError("the other end has closed the connection.")
-        parts += part
-    return bytes(parts)
-
-
-def _send(connection: socket.socket, message: dict[str, Any]) -> None:
-    content = json.dumps(message).encode()
-    connection.sendall(struct.pack("!I", len(content)) + content)
-
-
-def _receive(connection: socket.socket) -> dict[str, Any]:
-    (count,) = struct.unpack("!I", _exactly(connection, 4))
-    if count > MOST_BYTES:
-        raise ConnectionError(f"a message of {count} bytes is none of ours.")
-    message: dict[str, Any] = json.loads(_exactly(connection, count))
-    return message

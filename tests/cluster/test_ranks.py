@@ -12,7 +12,7 @@ import pytest
 from coppice.orchestrator.campaign import run
 from coppice.orchestrator.config.models import Campaign
 from coppice.orchestrator.folder.events import read_events
-from coppice.orchestrator.trial.rank_store import NONCE
+from coppice.orchestrator.trial.rank_protocol import NONCE
 from tests.orchestrator.trial.test_trial import files
 from tests.support.campaigns import driving
 from tests.support.slurm.cluster import Cluster
@@ -117,7 +117,7 @@ def test_another_user_neither_ends_nor_changes_a_trial_on_two_nodes(
             assert as_stranger(writable, folder) == []
             assert as_stranger(readable, [str(trial / "ranks.json"), f"{folder}/.ray-token", f"{folder}/.in-use"]) == []
             (trial / "go").touch(0o644)
-            assert process.wait(240) == 0
+            assert process.wait(LIMIT_S) == 0
     finally:
         os.umask(before)
     assert [e["status"] for e in read_events(trial / "events.jsonl") if e["type"] == "status"] == ["started", "finished"]

@@ -18,6 +18,7 @@ from coppice.orchestrator.operations.status import TrialStatus
 from coppice.orchestrator.placement.local import trainable
 from coppice.slurm.client import Client
 from tests.support.campaigns import campaign, ray
+from tests.support.waiting import LIMIT_S
 
 __all__ = ["ray"]
 slow = pytest.mark.slow
@@ -102,5 +103,5 @@ def test_an_epoch_that_lasts_long_does_not_keep_a_cancelled_trial(tmp_path: Path
         "t.LOOK_EVERY_S = t.GRACE_S = 0.01\n"
         "with t._watched(Path(sys.argv[1])): time.sleep(600)"
     )
-    ended = subprocess.run([sys.executable, "-c", program, tmp_path / "cancelled"], check=False, timeout=300, env=os.environ)
+    ended = subprocess.run([sys.executable, "-c", program, tmp_path / "cancelled"], check=False, timeout=LIMIT_S, env=os.environ)
     assert ended.returncode == trainable.CANCELLED

@@ -17,6 +17,7 @@ from coppice.orchestrator.report import write_report
 from tests.support.campaigns import campaign, driving
 from tests.support.folders import campaign_folder
 from tests.support.stranger import REQUIRES_ROOT, as_stranger, readable, writable
+from tests.support.waiting import LIMIT_S
 
 FILES = (ARCHITECTURE, MANIFEST, MODEL, OPTIMIZER, STATE)
 PRIVATE = {".in-use", ".ray-token"}
@@ -73,7 +74,7 @@ def test_colleagues_read_a_campaigns_results_and_change_nothing(open_to_all: Pat
     """What is in the folder decides what the next resume runs."""
     spec = campaign(open_to_all, search={"trials": 1, "sampler": "random"})
     with driving(spec) as process:
-        assert process.wait(300) == 0
+        assert process.wait(LIMIT_S) == 0
     folder = spec.root / spec.name
     assert as_stranger(writable, str(folder)) == []
     files = [str(p) for p in folder.rglob("*") if p.is_file() and "tune" not in p.parts]

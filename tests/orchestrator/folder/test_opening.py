@@ -18,6 +18,7 @@ from coppice.orchestrator.folder.lock import load_spec
 from coppice.orchestrator.folder.opening import made, reopened
 from tests.support.campaigns import campaign
 from tests.support.folders import create
+from tests.support.waiting import LIMIT_S
 
 STARTERS = 4
 
@@ -101,7 +102,7 @@ def test_of_several_at_the_same_time_one_runs_and_it_is_the_one_in_the_lock_file
         starters = [context.Process(target=_start, args=(root, n + 1, together, said)) for n in range(STARTERS)]
         for starter in starters:
             starter.start()
-        found = [said.get(timeout=60) for _ in starters]
+        found = [said.get(timeout=LIMIT_S) for _ in starters]
         for starter in starters:
             starter.join(60)
         winners = [f for f in found if f is not None]

@@ -15,8 +15,9 @@ import pytest
 import torch.distributed as dist
 
 from coppice.orchestrator.folder.files import read_private
-from coppice.orchestrator.trial import rank_store
-from coppice.orchestrator.trial.rank_store import Board, Gate, Peer, RankStore, Refused
+from coppice.orchestrator.trial import rank_protocol, rank_store
+from coppice.orchestrator.trial.rank_protocol import Refused
+from coppice.orchestrator.trial.rank_store import Board, Gate, Peer, RankStore
 from coppice.orchestrator.trial.rendezvous import rendezvous
 from tests.orchestrator.trial.test_process_group import events, spec
 from tests.support.rank_processes import prepare, results, start
@@ -89,7 +90,7 @@ def test_who_listens_in_rank_0s_place_is_not_believed() -> None:
 
 
 def test_silent_strangers_keep_nobody_out(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rank_store, "GREETING_S", 1.0)
+    monkeypatch.setattr(rank_protocol, "GREETING_S", 1.0)
     silent = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(2 * rank_store.MOST_STRANGERS)]
 
     def lets_in() -> bool:
@@ -146,7 +147,7 @@ def test_another_user_cannot_end_a_trial_on_two_ranks(open_folder: Path, monkeyp
         assert store in ports and {a for a, _ in listening(marked(mark))} <= {"127.0.0.1", "::ffff:127.0.0.1"}
         said = as_stranger(heard, [("127.0.0.1", port) for port in ports])
         assert said and as_stranger(os.access, str(trial / "ranks.json"), os.R_OK) is False
-        assert {len(answer) for answer in said} <= {0, rank_store.NONCE}, "at most a nonce, which is no secret"
+        assert {len(answer) for answer in said} <= {0, rank_protocol.NONCE}, "at most a nonce, which is no secret"
     finally:
         (trial / "go").touch()
         ended = results(processes)
