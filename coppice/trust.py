@@ -11,13 +11,16 @@ from typing import Any
 
 from coppice.references import referenced, resolve
 
+RUNNING = "__main__"
+"""The program that reads the file, a notebook for instance: it runs already, and calls what it defines itself."""
+
 
 class Untrusted(ValueError):
     """A file names code that nobody has trusted; nothing of it was imported or called."""
 
 
 def require_trusted(kind: str, reference: str, ours: str, trust: Collection[str]) -> None:
-    """Check that a file may have the callable `reference` called: one of ours, or of a package that is trusted.
+    """Check that a file may have the callable `reference` called: one of ours, the running program's, or of a trusted package.
 
     Args:
         kind: what it makes, for messages: network, dataset.
@@ -31,7 +34,7 @@ def require_trusted(kind: str, reference: str, ours: str, trust: Collection[str]
             (`mynets:os.system`) is not called.
         UnresolvedName: the reference has another form, or a trusted module cannot be imported, or has no such attribute.
     """
-    trusted = [ours, *(name for name in trust if ":" not in name)]
+    trusted = [ours, RUNNING, *(name for name in trust if ":" not in name)]
     module, _, attribute = str(referenced(kind, reference, {})).partition(":")
     if module.partition(".")[0] not in sys.stdlib_module_names and reference in trust:
         return

@@ -1,6 +1,7 @@
 """Whose code a file may have run: nothing of anybody else's is imported or called."""
 
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,14 @@ def test_ours_need_no_trust() -> None:
     network = Network(mlp(3, 2, (4,)), "coppice.methods.networks.mlp:mlp", {"in_features": 3, "out_features": 2, "hidden": [4]})
     x = torch.zeros(2, 3)
     assert rebuild(record(network), tensors_of(network)).module(x).equal(network.module(x))
+
+
+def test_the_running_program_may_name_what_it_defines_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = types.ModuleType("__main__")
+    exec("import os\nfrom subprocess import run\nclass Net: pass\ndef net(): return Net()\n", program.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    for attribute in ("net", "Net"):
+        require_trusted("network", f"__main__:{attribute}", "coppice.methods.networks", ())
+    for attribute in ("os.system", "run"):
+        with pytest.raises(Untrusted, match=r"subprocess|os"):
+            require_trusted("network", f"__main__:{attribute}", "coppice.methods.networks", ())
