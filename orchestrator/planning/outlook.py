@@ -85,6 +85,8 @@ def _reach(index: int, spec: AdaptationSpec, name: str, network: Network, contex
     adaptation = TrialAdaptation.build(index, spec)
     build_companions([adaptation], network)
     permissible, skipped = adaptation.candidates(context, sizes(network))
+    if permissible and (full := adaptation.limited(context)):
+        permissible, skipped = [], [full]
     return Reach(index, spec.kind, spec.how.name, name, len(permissible), tuple(first_few(skipped, 2)))
 
 

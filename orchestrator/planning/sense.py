@@ -78,3 +78,6 @@ def _check_trial(trial: TrialSpec, places: Mapping[Place, Place]) -> Faults:
             yield (*here, "amount"), said
         if said := check_removal(spec):
             yield (*here, "removal", "shrink", "steps"), said
+        for name, given in {"minimum": spec.minimum != 1, "removal": spec.removal.name != "immediate"}.items():
+            if given and spec.kind == "grow":
+                yield (*here, name), "is for `prune`, where units go; under `grow` it does nothing: delete it"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from coppice.methods.adaptation.adapt import Adaptation, AdaptResult, adapt
-from coppice.methods.adaptation.candidates import Scope, permissible_elements
+from coppice.methods.adaptation.candidates import Scope, headroom, permissible_elements
 from coppice.methods.adaptation.reuse import Measured
 from coppice.methods.adaptation.signals import look
 from coppice.methods.apply import apply
@@ -141,6 +141,15 @@ class TrialAdaptation:
     def candidates(self, context: Context, seed_sizes: Mapping[str, int]) -> tuple[list[Permissible], list[str]]:
         """What it may change in the network as it is, and for what it may not, why not."""
         return permissible_elements(replace(context, companion=self.companion), self.method, self._scope(seed_sizes, ()))
+
+    def limited(self, context: Context) -> str:
+        """The limit of the whole network that leaves this adaptation nothing to do on it as it is; empty where none does."""
+        left, limit = headroom(context, self.method, self._scope({}, ())), self.spec.limit
+        for name, room, most in (("parameters", left.parameters, limit.parameters), ("flops", left.flops, limit.flops)):
+            if room == 0.0:
+                beyond = "at or above" if self.spec.kind == "grow" else "at or below"
+                return f"the network is {beyond} its limit of {most:g} {name}"
+        return ""
 
     def _scope(self, seed_sizes: Mapping[str, int], busy: Collection[str]) -> Scope:
         spec = self.spec

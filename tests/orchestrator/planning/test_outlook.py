@@ -24,6 +24,8 @@ def test_of_each_method_is_said_what_it_can_act_on() -> None:
     assert none and all(len(str(r).partition("of mlp: ")[2]) > 10 for r in none)
     (nowhere,) = reaches(campaign("net2wider", elements=["nothing.*"]))
     assert str(nowhere) == "adaptations.0: grow by net2wider can act on no elements of mlp: no element is named like nothing.*"
+    (full,) = reaches(campaign("net2wider", limit={"parameters": 99}))
+    assert str(full).endswith("of mlp: the network is at or above its limit of 99 parameters")
 
 
 @pytest.mark.parametrize(("when", "arguments", "first"), [
