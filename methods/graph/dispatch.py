@@ -20,6 +20,7 @@ class Dispatch(TorchDispatchMode):
     def __init__(self, watch: Watch) -> None:
         super().__init__()
         self.watch = watch
+        watch.redispatch = lambda: self
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from coppice.methods.graph.attributes import attribute_edits
 from coppice.methods.graph.blocks import insertions, removals
 from coppice.methods.graph.expr import Atom, Prod, atom_names, walk
 from coppice.methods.graph.joint import Joints
+from coppice.methods.graph.terms import MULTIPLE
 from coppice.methods.graph.trace import submodules, trace
 from coppice.methods.graph.values import AtomInfo, AttributeEdit, Element, Exactness, Graph, Level, Move
 
@@ -58,6 +60,7 @@ def _units(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
             _level(info),
             info.size,
             minimum=min(info.size, max(map(_minimum, members))),
+            quantum=math.lcm(*map(_multiple, marks)),
             grow="no" if reason else grow,
             shrink="no" if reason else shrink,
             compensation=tuple(c for c in COMPENSATIONS if c in marks),
@@ -88,6 +91,11 @@ def _minimum(info: AtomInfo) -> int:
     products = [[p for p in walk(o.expr) if isinstance(p, Prod) and info.name in atom_names(p)] for o in info.occurrences]
     beside_atoms = any(sum(bool(atom_names(f)) for f in p.factors) > 1 for nested in products for p in nested)
     return 2 if beside_atoms or all(products) else 1
+
+
+def _multiple(mark: str) -> int:
+    """What the number of units must be a multiple of, where a kernel demands that."""
+    return int(mark.removeprefix(MULTIPLE)) if mark.startswith(MULTIPLE) else 1
 
 
 def _merged(edits: dict[str, tuple[AttributeEdit, ...]], moves: tuple[Move, ...]) -> tuple[AttributeEdit, ...]:

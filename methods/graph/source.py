@@ -63,13 +63,11 @@ def _called(expression: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def sizes_follow() -> bool:
-    """Whether the sizes of the `expand` that runs now come from another tensor, not from the user's own numbers."""
+def called() -> str:
+    """The name of the function or method that the user's code calls now; empty where it is no call, or cannot be read."""
     frame = user_frame()
     expression = None if frame is None else _cached_expression(frame.f_code, frame.f_lasti)
-    if expression is None:
-        return False
-    return not isinstance(expression, ast.Call) or _called(expression) not in ("expand", "broadcast_to")
+    return _called(expression) if isinstance(expression, ast.Call) else ""
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+MULTIPLE = "multiple of "
+"""Start of a mark: a kernel takes a dimension only in multiples of the number that follows."""
+
 
 class Fix:
     """A dimension that does not change; `reason` says why, where it is known."""

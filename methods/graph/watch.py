@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,9 +31,10 @@ class Value:
         zero: a unit whose producers are zero is zero in it.
         sources: the parameters that it is nothing but a rearrangement or product of; empty for activations.
         squares: the value whose square it is (or the mean of that, or its inverse root), while an RMS norm may follow.
+        freezes: terms that freeze, with the reason, as soon as anything but its shape is used.
     """
 
-    __slots__ = ("adds", "bit", "deps", "dims", "sources", "squares", "tensor", "zero")
+    __slots__ = ("adds", "bit", "deps", "dims", "freezes", "sources", "squares", "tensor", "zero")
 
     def __init__(self, tensor: Tensor, dims: Sequence[Term], bit: int) -> None:
         self.tensor = tensor
@@ -43,6 +45,7 @@ class Value:
         self.zero = False
         self.sources: tuple[Source, ...] = ()
         self.squares: tuple[str, int] | None = None
+        self.freezes: list[tuple[Term, str]] = []
 
 
 Handler = Callable[["Watch", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -54,6 +57,10 @@ class Watch:
 
     Args:
         meta: tensors hold no data; constants made in the forward are moved to the meta device too.
+
+    Attributes:
+        given_numbers: whole numbers among the arguments of an operator that runs as its decomposition.
+        redispatch: while what it returns is entered, the operators that a rule itself calls have rules too.
     """
 
     def __init__(self, meta: bool) -> None:
@@ -71,6 +78,8 @@ class Watch:
         self.unknown: set[str] = set()
         self.operator = ""
         self.nothing = torch.empty((0,), device="meta")
+        self.given_numbers: frozenset[int] = frozenset()
+        self.redispatch: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._next_bit = 1
 
     def describe(self) -> str:
@@ -85,7 +94,7 @@ class Watch:
         frame = None if all(type(piece) is Fix for piece in pieces) else user_frame()
         if frame is None:
             return
-        numbers = written_numbers(frame)
+        numbers = written_numbers(frame) | self.given_numbers
         for piece, size in zip(pieces, sizes, strict=True):
             if size in numbers and not isinstance(norm(piece), Fix):
                 self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
@@ -99,7 +108,7 @@ class Watch:
     def written_bounds(self, bounds: set[int]) -> bool:
         """Whether one of the bounds of a slice is a number in the user's code."""
         frame = user_frame()
-        return frame is not None and not bounds.isdisjoint(written_numbers(frame))
+        return frame is not None and not bounds.isdisjoint(written_numbers(frame) | self.given_numbers)
 
     def added(self, value: Value, other: Value) -> None:
         """Note that `value` was added to `other`."""
@@ -121,7 +130,11 @@ class Watch:
     def value(self, tensor: Tensor) -> Value:
         """The value of a tensor; one that was never seen is a constant."""
         value = self.values.get(id(tensor))
-        return value if value is not None else self.put(tensor, [Fix(n, CONSTANT) for n in tensor.shape])
+        if value is None:
+            return self.put(tensor, [Fix(n, CONSTANT) for n in tensor.shape])
+        while value.freezes:
+            self.algebra.freeze(*value.freezes.pop())
+        return value
 
     def parameter(self, name: str, tensor: Tensor) -> list[Term]:
         """Label a parameter or buffer: every dimension may change, for all that is known."""

@@ -149,7 +149,7 @@ def follow_shapes(module: nn.Module) -> None:
     elif isinstance(module, nn.GroupNorm):
         if module.weight is not None:
             module.num_channels = module.weight.shape[0]
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         module.num_embeddings, module.embedding_dim = module.weight.shape
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.shape[0]
@@ -157,6 +157,11 @@ def follow_shapes(module: nn.Module) -> None:
         gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
         weight = module.get_parameter("weight_ih_l0")
         module.hidden_size, module.input_size = weight.shape[0] // gates, weight.shape[1]
+        module.proj_size = module.get_parameter("weight_hr_l0").shape[0] if module.proj_size else 0
+    elif isinstance(module, nn.RNNCellBase):
+        module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+    elif isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = module.weight.shape
     elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
         rows, columns = module.in_proj_weight.shape
         module.embed_dim = module.kdim = module.vdim = columns

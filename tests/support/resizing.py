@@ -90,8 +90,12 @@ def _follow_shapes(m: nn.Module) -> None:
     elif isinstance(m, nn.GroupNorm):
         m.num_channels = m.weight.shape[0]
     elif isinstance(m, nn.RNNBase):
-        m.hidden_size, m.input_size = m.weight_hh_l0.shape[1], m.weight_ih_l0.shape[1]
+        gates = {"LSTM": 4, "GRU": 3}.get(m.mode, 1)
+        m.hidden_size, m.input_size = m.weight_ih_l0.shape[0] // gates, m.weight_ih_l0.shape[1]
+        m.proj_size = m.weight_hr_l0.shape[0] if m.proj_size else 0
         m._flat_weights = [getattr(m, name) for name in m._flat_weights_names]
+    elif isinstance(m, nn.RNNCellBase):
+        m.hidden_size, m.input_size = m.weight_hh.shape[1], m.weight_ih.shape[1]
     elif isinstance(m, nn.MultiheadAttention):
         m.embed_dim = m.kdim = m.vdim = m.out_proj.weight.shape[0]
         m.head_dim = m.embed_dim // m.num_heads

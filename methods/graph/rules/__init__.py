@@ -10,26 +10,35 @@ from coppice.methods.graph.rules import (
     contraction,
     convolution,
     creation,
+    gathering,
     indexing,
     normalisation,
     pieces,
     pointwise,
+    products,
+    quantisation,
     reduction,
     shape,
+    windows,
 )
 from coppice.methods.graph.rules.common import freeze_all
 from coppice.methods.graph.rules.creation import FACTORIES, factory
+from coppice.methods.graph.rules.decomposed import decomposed
 from coppice.methods.graph.rules.pointwise import pointwise_rule
 from coppice.methods.graph.watch import Handler
 
 RULES: dict[str, Handler] = {
     **contraction.RULES,
     **convolution.RULES,
+    **gathering.RULES,
     **indexing.RULES,
     **normalisation.RULES,
+    **products.RULES,
+    **quantisation.RULES,
     **reduction.RULES,
     **shape.RULES,
     **pieces.RULES,
+    **windows.RULES,
     **creation.RULES,
     **pointwise.RULES,
 }
@@ -38,7 +47,7 @@ _HANDLERS: dict[Any, Handler] = {}
 
 
 def handler(func: Any) -> Handler:
-    """The rule of an operator; one that nothing is known of freezes whatever it touches."""
+    """The rule of an operator, or of what torch makes it of; one that nothing is known of freezes whatever it touches."""
     rule = _HANDLERS.get(func)
     if rule is None:
         rule = _HANDLERS[func] = _find(func)
@@ -56,4 +65,4 @@ def _find(func: Any) -> Handler:
         return factory
     if torch.Tag.pointwise in func.tags or base in pointwise.UNTAGGED:
         return pointwise_rule(base)
-    return freeze_all
+    return decomposed(func) or freeze_all

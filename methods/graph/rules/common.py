@@ -107,3 +107,19 @@ def same_label(watch: Watch, source: Value, tensor: Tensor) -> Value:
     value.adds |= source.adds
     value.sources = source.sources
     return value
+
+
+def rebuilt(watch: Watch, x: Value, out: Tensor, axes: Iterable[int], reason: str = SPATIAL) -> Value:
+    """Label a linear map of `x` that mixes entries along `axes`, whose sizes are as in `out`; the other dimensions stay."""
+    gone = {axis % len(x.dims) for axis in axes}
+    freeze_axes(watch, x, gone)
+    dims: list[Term] = [Fix(n, reason) if i in gone else d for i, (d, n) in enumerate(zip(x.dims, out.shape, strict=True))]
+    return rearranged(watch, x, out, dims, [None if i in gone else i for i in range(len(dims))])
+
+
+def written(watch: Watch, target: Any) -> None:
+    """After writing into a view, its base is no longer a known sum, nor known to keep zeros."""
+    base = target._base if isinstance(target, Tensor) else None
+    if base is not None and id(base) in watch.values:
+        value = watch.values[id(base)]
+        value.adds, value.zero = value.bit, False

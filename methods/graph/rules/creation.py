@@ -14,7 +14,8 @@ FACTORIES = frozenset(
     ("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_full", "new_empty", "randn", "rand", "empty_permuted")
 )
 IDENTITIES = frozenset(
-    ("clone", "contiguous", "detach", "alias", "dropout", "_to_copy", "to", "lift", "lift_fresh_copy", "native_dropout")
+    ("clone", "contiguous", "detach", "alias", "dropout", "_to_copy", "to", "lift", "lift_fresh_copy", "native_dropout",
+     "_conj", "_conj_physical", "conj_physical", "resolve_conj", "_neg_view", "resolve_neg")
 )
 
 

@@ -16,10 +16,11 @@ from coppice.methods.graph.watch import Handler, Source, Value, Watch
 def cat(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Concatenate along a dimension."""
     out = run(watch, func, args, kwargs)
-    inputs = [watch.value(t) for t in args[0] if not (t.dim() == 1 and t.numel() == 0)]
-    if not inputs:
+    given = [watch.value(t) for t in args[0] if not (t.dim() == 1 and t.numel() == 0)]
+    if not given:
         watch.put(out, fixed(out.shape))
         return out
+    inputs = _not_empty(given, argument(args, kwargs, 1, "dim", 0))
     at = argument(args, kwargs, 1, "dim", 0) % len(inputs[0].dims)
     dims: list[Term] = list(inputs[0].dims)
     for value in inputs[1:]:
@@ -29,6 +30,11 @@ def cat(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     dims[at] = norm(Cat([v.dims[at] for v in inputs]))
     _joined(watch, out, inputs, dims, None)
     return out
+
+
+def _not_empty(values: list[Value], at: int) -> list[Value]:
+    """The values with something along a dimension; all of them, where none has."""
+    return [v for v in values if v.dims[at].size] or values
 
 
 def stack(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -104,11 +110,10 @@ def select(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def _drop(watch: Watch, x: Value, at: int, outputs: Sequence[Tensor]) -> None:
-    if not isinstance(norm(x.dims[at]), Fix):
-        watch.algebra.freeze(x.dims[at])
+    freezes = [] if isinstance(norm(x.dims[at]), Fix) else [(x.dims[at], watch.describe())]
     order = [i for i in range(len(x.dims)) if i != at]
     for tensor in outputs:
-        rearranged(watch, x, tensor, [x.dims[i] for i in order], order)
+        rearranged(watch, x, tensor, [x.dims[i] for i in order], order).freezes = list(freezes)
 
 
 def slice_(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -124,7 +129,7 @@ def slice_(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         same_label(watch, x, out)
         return out
     dims = list(x.dims)
-    dims[at] = Fix(new, SPATIAL) if isinstance(norm(dims[at]), Fix) else _range(watch, dims[at], new, args)
+    dims[at] = Fix(new, SPATIAL) if new == 0 or isinstance(norm(dims[at]), Fix) else _range(watch, dims[at], new, args)
     rearranged(watch, x, out, dims, range(len(dims)))
     return out
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, run, tensors
+from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, run, tensors, written
 from coppice.methods.graph.terms import Fix, Term, norm
 from coppice.methods.graph.watch import Handler, Source, Value, Watch
 
@@ -103,16 +103,8 @@ def pointwise(name: str, watch: Watch, func: Any, args: Args, kwargs: Kwargs) ->
     value = _label(watch, out, inputs, role, zero)
     _follow_squares(name, value, inputs, args)
     if name in ("copy", "fill", "zero", "masked_fill"):
-        _written(watch, args[0])
+        written(watch, args[0])
     return out
-
-
-def _written(watch: Watch, target: Any) -> None:
-    """After writing into a view, its base is no longer a known sum, nor known to keep zeros."""
-    base = target._base if isinstance(target, Tensor) else None
-    if base is not None and id(base) in watch.values:
-        value = watch.values[id(base)]
-        value.adds, value.zero = value.bit, False
 
 
 def _follow_squares(name: str, value: Value, inputs: list[Value], args: Args) -> None:
@@ -146,6 +138,13 @@ def relu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
+def _covers(part: Value, whole: Value) -> bool:
+    """Whether an operand is broadcast along no dimension that may change."""
+    new = len(whole.dims) - len(part.dims)
+    free = (i for i, dim in enumerate(whole.dims) if not isinstance(norm(dim), Fix))
+    return all(i >= new and part.dims[i - new].size == whole.dims[i].size for i in free)
+
+
 def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Sum or difference; remembers what a sum consists of."""
     left, right = args[0], args[1]
@@ -159,12 +158,13 @@ def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         else:
             out = watch.empty_like(left)
         value = _label(watch, out, [a, b], "bias", a.zero and b.zero)
+        value.zero = value.zero and _covers(a, value) and _covers(b, value)
         if left.shape == right.shape and not (a.sources and b.sources):
             value.adds |= a.adds | (b.adds if func._overloadpacket.__name__[:3] == "add" else 0)
             watch.added(a, b)
             watch.added(b, a)
         if func._overloadpacket.__name__[-1] == "_":
-            _written(watch, left)
+            written(watch, left)
         return out
     inputs = [watch.value(t) for t in tensors((args, kwargs))]
     out = run(watch, func, args, kwargs)
@@ -179,7 +179,8 @@ def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     inputs = [watch.value(t) for t in tensors((args, kwargs))]
     out = run_pointwise(watch, func, args, kwargs)
     activations = [v for v in inputs if not v.sources]
-    value = _label(watch, out, inputs, "scale", any(v.zero for v in activations or inputs))
+    value = _label(watch, out, inputs, "scale", False)
+    value.zero = any(v.zero and _covers(v, value) for v in activations or inputs)
     if len(inputs) == 2:
         a, b = inputs
         if a.bit == b.bit:
@@ -197,12 +198,13 @@ def in_order(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     dim = args[1]
-    if not isinstance(norm(x.dims[dim]), Fix):
+    if x.dims and not isinstance(norm(x.dims[dim]), Fix):
         watch.algebra.freeze(x.dims[dim])
-    watch.put(out, x.dims, (x,), x.zero)
+    for tensor in tensors(out):
+        watch.put(tensor, x.dims, (x,), x.zero and watch.operator != "logcumsumexp")
     return out
 
 
 RULES: dict[str, Handler] = {
-    **dict.fromkeys(("cumsum", "cumprod"), in_order),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"), in_order),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from coppice.methods.graph.rules.common import Args, Kwargs, argument, fixed, run, tensors
+from coppice.methods.graph.rules.common import SPATIAL, Args, Kwargs, argument, fixed, run, tensors
 from coppice.methods.graph.terms import ONE, Fix, Term, norm
 from coppice.methods.graph.watch import Handler, Watch
 
@@ -55,13 +55,22 @@ def spatial(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     if not name[-1].isdigit() and "d" not in name:
         rank = len(args[0].shape) - 2
     x = watch.value(args[0])
-    for dim in x.dims[-rank:]:
-        if not isinstance(norm(dim), Fix):
+    apart = _windows_of_one(args, rank) if "avg_pool" in name and "adaptive" not in name else [False] * rank
+    last: list[Term] = []
+    for dim, size, alone in zip(x.dims[-rank:], next(tensors(out)).shape[-rank:], apart, strict=True):
+        if not alone and not isinstance(norm(dim), Fix):
             watch.algebra.freeze(dim)
-    zero = x.zero
+        last.append(dim if alone else Fix(size, SPATIAL))
     for tensor in tensors(out):
-        watch.put(tensor, [*x.dims[:-rank], *fixed(tensor.shape[-rank:])], (x,), zero)
+        watch.put(tensor, [*x.dims[:-rank], *last], (x,), x.zero)
     return out
+
+
+def _windows_of_one(args: Args, rank: int) -> list[bool]:
+    """Along which dimensions a window of an average holds one entry, and each entry is in one window."""
+    kernel, stride, padding = ([*(args[i] if len(args) > i else default)] for i, default in ((1, ()), (2, args[1]), (3, (0,))))
+    wide = [list(given) * (rank if len(given) == 1 else 1) for given in (kernel, stride or kernel, padding)]
+    return [pair == (1, 1, 0) for pair in zip(*wide, strict=True)]
 
 
 def max_pool2d(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -111,10 +120,12 @@ _SPATIAL = tuple(
     for name in (
         "max_pool{}d", "max_pool{}d_with_indices", "avg_pool{}d", "adaptive_avg_pool{}d", "_adaptive_avg_pool{}d",
         "adaptive_max_pool{}d", "upsample_nearest{}d", "_upsample_nearest_exact{}d", "reflection_pad{}d", "replication_pad{}d",
+        "fractional_max_pool{}d",
     )
 )  # fmt: skip
 _RESAMPLING = (
     "upsample_linear1d", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "upsample_trilinear3d",
+    "_upsample_bicubic2d_aa",
 )  # fmt: skip
 
 RULES: dict[str, Handler] = {

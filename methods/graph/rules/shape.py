@@ -6,8 +6,17 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from coppice.methods.graph.rules.common import SPATIAL, Args, Kwargs, argument, fixed, freeze_all, freeze_axes, rearranged, run
-from coppice.methods.graph.source import sizes_follow
+from coppice.methods.graph.rules.common import (
+    Args,
+    Kwargs,
+    argument,
+    fixed,
+    freeze_all,
+    freeze_axes,
+    rearranged,
+    rebuilt,
+    run,
+)
 from coppice.methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
 from coppice.methods.graph.watch import Handler, Watch
 
@@ -31,7 +40,12 @@ def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     shape = list(out.shape)
+    if out.numel() != args[0].numel():
+        rebuilt(watch, x, out, (-1,), "bytes of numbers")
+        return out
     if 0 in shape:
+        freeze_axes(watch, x, range(len(x.dims)))
+        watch.put(out, fixed(shape), (x,), x.zero)
         return out
     dims = watch.algebra.reshape(x.dims, shape)
     watch.written_sizes(dims, shape)
@@ -98,13 +112,13 @@ def squeeze(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def expand(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Repeat dimensions of size one without copying."""
+    """Repeat dimensions of size one without copying; what makes a unit of the new size does not make it zero."""
     out = func(*args, **kwargs)
     watch.operator = "expand"
     x = watch.value(args[0])
     shape = out.shape
     new = len(shape) - len(x.dims)
-    dims: list[Term] = fixed(shape[:new])
+    dims: list[Term] = [Var(n) if n > 1 else ONE for n in shape[:new]]
     order: list[int | None] = [None] * new
     for i, dim in enumerate(x.dims):
         if dim.size == shape[new + i]:
@@ -113,7 +127,9 @@ def expand(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
             continue
         if not isinstance(norm(dim), Fix):
             watch.algebra.freeze(dim)
-        dims.append(Var(shape[new + i]) if sizes_follow() else Fix(shape[new + i], SPATIAL))
+        dims.append(Var(shape[new + i]))
+        if args[0].is_floating_point():
+            watch.algebra.mark(dims[-1], "offset")
         order.append(None)
     watch.written_sizes(dims, shape)
     value = rearranged(watch, x, out, dims, order)

@@ -11,10 +11,13 @@ from coppice.methods.graph import AttributeEdit, Element, Graph, elements, trace
 from tests.support.resizing import output, randomised, resize, zeroed
 from tests.support.zoo import ZOO
 from tests.support.zoo_more import MORE
+from tests.support.zoo_operators import OPERATORS
 from tests.support.zoo_patterns import PATTERNS
 
-EVERY = {**ZOO, **MORE, **PATTERNS}
+EVERY = {**ZOO, **MORE, **PATTERNS, **OPERATORS}
 Indices = dict[str, list[int]]
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
 def prepared(name: str) -> tuple[nn.Module, tuple[Tensor, ...], Graph, list[Element]]:
@@ -31,12 +34,13 @@ def units(found: list[Element]) -> Iterator[Element]:
 
 
 def without_one(element: Element, graph: Graph) -> Indices:
-    unit = element.size // 2
-    return {m.atom: [i for i in range(graph.atoms[m.atom].size) if i // m.units != unit] for m in element.moves}
+    unit = min(element.size // 2, element.size - element.quantum)
+    gone = range(unit, unit + element.quantum)
+    return {m.atom: [i for i in range(graph.atoms[m.atom].size) if i // m.units not in gone] for m in element.moves}
 
 
 def with_one(element: Element, graph: Graph) -> Indices:
-    return {m.atom: [*range(graph.atoms[m.atom].size), *[-1] * m.units] for m in element.moves}
+    return {m.atom: [*range(graph.atoms[m.atom].size), *[-1] * m.units * element.quantum] for m in element.moves}
 
 
 def edit_sets(element: Element) -> Iterator[tuple[AttributeEdit, ...]]:

@@ -42,7 +42,7 @@ SIZES = {
     "torch_mha": [32, 4, 8, 64],
     "vit_hand": [32, 4, 8, 64, 4, 8, 64],
     "vit_sep": [32, 4, 8, 8, 64, 4, 8, 8, 64],
-    "vit_gqa": [32, 2, 8, 8, 64, 2, 8, 8, 64],
+    "vit_gqa": [32, 2, 2, 8, 8, 64, 2, 2, 8, 8, 64],
     "tied_lm": [32, 4, 8, 64],
     "layerscale": [16],
     "datadep": [8, 8],
@@ -97,10 +97,10 @@ STRUCTURE = {
     "vit_hand": {"blocks.0.attn.qkv.weight:0": "(3*A*B)", "blocks.0.attn.proj.weight:1": "(A*B)", "cls:2": "C", "pos:2": "C"},
     "vit_sep": {"blocks.0.attn.q.weight:0": "(A*B)", "blocks.0.attn.v.weight:0": "(A*C)", "blocks.0.attn.o.weight:1": "(A*C)"},
     "vit_gqa": {
-        "blocks.0.attn.q.weight:0": "(A*2*B)",
-        "blocks.0.attn.k.weight:0": "(A*B)",
-        "blocks.0.attn.v.weight:0": "(A*C)",
-        "blocks.0.attn.o.weight:1": "(A*2*C)",
+        "blocks.0.attn.q.weight:0": "(A*B*C)",
+        "blocks.0.attn.k.weight:0": "(A*C)",
+        "blocks.0.attn.v.weight:0": "(A*D)",
+        "blocks.0.attn.o.weight:1": "(A*B*D)",
     },
     "group_shuffle": {
         "stem.weight:0": "(A*B*C)",
