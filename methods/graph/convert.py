@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from coppice.methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
-from coppice.methods.graph.terms import Fix, Mul, Term, Var, norm, same, variables
-from coppice.methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, Occurrence, Role
+from coppice.methods.graph.terms import Fix, Mul, Term, Var, held, norm, same, variables
+from coppice.methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, NormUse, Occurrence, Role, ScoreUse
 from coppice.methods.graph.watch import Value, Watch
 
 _PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")
@@ -66,7 +66,8 @@ def to_graph(run: Run) -> Graph:
     tensors = {name: tuple(map(exprs, dims)) for name, dims in run.tensors.items()}
     roles = {(n, d): run.role(n, d) for n, dims in tensors.items() for d, e in enumerate(dims) if not isinstance(e, Const)}
     atoms = _atoms(run, names, tensors, roles)
-    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, exprs), tuple(_attributes(run, exprs)))
+    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, exprs), tuple(_attributes(run, exprs)),
+                 tuple(_norms(run, exprs)), tuple(_scores(run, exprs, tensors)))
 
 
 def _attributes(run: Run, exprs: _Exprs) -> Iterator[AttributeEdit]:
@@ -77,6 +78,28 @@ def _attributes(run: Run, exprs: _Exprs) -> Iterator[AttributeEdit]:
         if module is not None and atom_names(expr) and (module, name, expr) not in done:
             done.add((module, name, expr))
             yield AttributeEdit(module, name, expr)
+
+
+def _norms(run: Run, exprs: _Exprs) -> Iterator[NormUse]:
+    """A norm that runs in both modes is judged by evaluation alone: dropout changes no unit there."""
+    known = {n.scale for n in run.watch.norms.values() if not n.training}
+    for found in run.watch.norms.values():
+        over = tuple(map(exprs, found.over))
+        if any(map(atom_names, over)) and not (found.training and found.scale in known):
+            yield NormUse(found.kind, over, found.sound, found.eps, found.scale, found.offset)
+
+
+def _scores(run: Run, exprs: _Exprs, tensors: dict[str, tuple[Expr, ...]]) -> Iterator[ScoreUse]:
+    for term, left, right, by_size in run.watch.scores:
+        over = exprs(term)
+        units = atom_names(over)
+        if not units:
+            continue
+        holding = [n for n, dims in tensors.items() if any(units & atom_names(d) for d in dims)]
+        of = [frozenset(n for n in holding if run.watch.bits[n] & v.deps) for v in (left, right)]
+        both = of[0] & of[1]
+        sound = left.zero and right.zero and held([term]) <= held(left.even)
+        yield ScoreUse(over, of[0] - both, of[1] - both, both, sound, by_size)
 
 
 def _freeze_unused(run: Run) -> None:

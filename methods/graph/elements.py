@@ -11,6 +11,7 @@ from torch import nn
 
 from coppice.methods.graph.attributes import attribute_edits
 from coppice.methods.graph.blocks import insertions, removals
+from coppice.methods.graph.compensable import compensates
 from coppice.methods.graph.expr import Atom, Prod, atom_names, walk
 from coppice.methods.graph.joint import Joints
 from coppice.methods.graph.terms import MULTIPLE
@@ -55,6 +56,8 @@ def _units(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
         members = [graph.atoms[m.atom] for m in moves]
         marks = frozenset().union(*(m.marks for m in members))
         grow, shrink = _exactness(marks)
+        if grow == "compensated" and not all(compensates(modules, graph, m) for m in members):
+            grow = "inexact"
         yield Element(
             name,
             _level(info),

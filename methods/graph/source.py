@@ -70,6 +70,22 @@ def called() -> str:
     return _called(expression) if isinstance(expression, ast.Call) else ""
 
 
+def scaled_by_size() -> bool:
+    """Whether what runs now is torch's own attention with its own scale, 1 / sqrt(head size), for all that the code shows."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back
+    while frame is not None and not _is_user(frame.f_code.co_filename):
+        if frame.f_code.co_name == "multi_head_attention_forward":
+            return True
+        frame = frame.f_back
+    expression = None if frame is None else _cached_expression(frame.f_code, frame.f_lasti)
+    if not isinstance(expression, ast.Call) or _called(expression) != "scaled_dot_product_attention":
+        return False
+    known = {"query", "key", "value", "attn_mask", "dropout_p", "is_causal", "enable_gqa"}
+    return len(expression.args) <= 6 and all(k.arg in known for k in expression.keywords)
+
+
 @lru_cache(maxsize=4096)
 def _cached_expression(code: CodeType, instruction: int) -> ast.AST | None:
     return _expression(code, instruction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 MULTIPLE = "multiple of "
@@ -108,6 +108,11 @@ def variables(term: Term) -> Iterator[Var]:
     elif not isinstance(term, Fix):
         for part in term.parts:
             yield from variables(part)
+
+
+def held(dims: Iterable[Term]) -> frozenset[Var]:
+    """The variables in dimensions, as far as they are known by now."""
+    return frozenset(v for d in dims if type(d) is not Fix for v in variables(d))
 
 
 def same(a: Term, b: Term) -> bool:

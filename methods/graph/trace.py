@@ -114,6 +114,7 @@ def _trace(plan: _Plan, meta: bool) -> Graph:
 
 
 def _forward(plan: _Plan, watch: Watch, training: bool) -> None:
+    watch.training = training
     for _, m in plan.modules.values():
         m.__dict__["training"] = training
     inputs = tuple(_input(watch, item) for item in plan.inputs)

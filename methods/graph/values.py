@@ -93,6 +93,48 @@ class AttributeEdit:
 
 
 @dataclass(frozen=True)
+class NormUse:
+    """One place where the forward divides by the statistics of units.
+
+    Attributes:
+        kind: `layernorm` (mean and variance) or `rmsnorm` (mean square).
+        over: the dimensions that the statistics are taken over.
+        sound: where new units are the mean of the old ones (`rmsnorm`: zero), so are they where the statistics are taken.
+        eps: what is added to the variance or mean square; None where that is not known.
+        scale: the parameter that the result is multiplied by, after `offset` is added to it; None where there is none.
+        offset: see `scale`.
+    """
+
+    kind: str
+    over: tuple[Expr, ...]
+    sound: bool
+    eps: float | None
+    scale: str | None
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScoreUse:
+    """One product of two activations over units, as of queries and keys.
+
+    Attributes:
+        over: the dimension that is summed over.
+        left: tensors with that dimension's units that the first factor is computed from, and the second is not.
+        right: likewise.
+        both: those that both are computed from (queries and keys of one projection).
+        sound: both factors are zero where what makes them is, and the first is linear in it.
+        by_size: the product is known to be divided by the root of the number of units as it is when the forward runs.
+    """
+
+    over: Expr
+    left: frozenset[str]
+    right: frozenset[str]
+    both: frozenset[str]
+    sound: bool
+    by_size: bool
+
+
+@dataclass(frozen=True)
 class Graph:
     """What a trace found out about a network.
 
@@ -104,6 +146,8 @@ class Graph:
         frozen: what cannot change, with reasons.
         modules: by name.
         attributes: attributes of modules that the forward itself gives as a size to a view, and the size they stand for.
+        norms: where the forward divides by the statistics of units.
+        scores: where it multiplies two activations over units.
     """
 
     tensors: Mapping[str, tuple[Expr, ...]]
@@ -113,6 +157,8 @@ class Graph:
     frozen: tuple[Frozen, ...]
     modules: Mapping[str, ModuleCall] = field(default_factory=dict)
     attributes: tuple[AttributeEdit, ...] = ()
+    norms: tuple[NormUse, ...] = ()
+    scores: tuple[ScoreUse, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,9 +33,12 @@ class Value:
         sources: the parameters that it is nothing but a rearrangement or product of; empty for activations.
         squares: the value whose square it is (or the mean of that, or its inverse root), while an RMS norm may follow.
         freezes: terms that freeze, with the reason, as soon as anything but its shape is used.
+        even: the variables of its dimensions along which it is linear in what makes it: a unit whose producers are the mean
+            of the other units' is the mean of those units in it.
+        offset: it is the parameter in `sources` plus this number, entry by entry; None where it is anything else.
     """
 
-    __slots__ = ("adds", "bit", "deps", "dims", "freezes", "sources", "squares", "tensor", "zero")
+    __slots__ = ("adds", "bit", "deps", "dims", "even", "freezes", "offset", "sources", "squares", "tensor", "zero")
 
     def __init__(self, tensor: Tensor, dims: Sequence[Term], bit: int) -> None:
         self.tensor = tensor
@@ -46,6 +50,29 @@ class Value:
         self.sources: tuple[Source, ...] = ()
         self.squares: tuple[str, int] | None = None
         self.freezes: list[tuple[Term, str]] = []
+        self.even: frozenset[Var] = frozenset()
+        self.offset: float | None = None
+
+
+@dataclass
+class Norm:
+    """One place where the forward divides by the statistics of units.
+
+    Attributes:
+        kind: `layernorm` or `rmsnorm`.
+        over: the dimensions that the statistics are taken over.
+        sound: new units can be such that the statistics change by a known factor.
+        eps: what is added to the variance or mean square; None where that is not known.
+        scale: the parameter that the result is multiplied by, plus `offset`; None where there is none.
+    """
+
+    kind: str
+    over: tuple[Term, ...]
+    sound: bool
+    eps: float | None
+    scale: str | None = None
+    offset: float = 0.0
+    training: bool = False
 
 
 Handler = Callable[["Watch", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -74,6 +101,11 @@ class Watch:
         self._given: dict[tuple[int, str], Term] = {}
         self.ties: list[tuple[Term, Term]] = []
         self.pending: dict[int, Term] = {}
+        self.norms: dict[int, Norm] = {}
+        self.scores: list[tuple[Term, Value, Value, bool]] = []
+        self.bits: dict[str, int] = {}
+        self.epsilons: dict[int, float | None] = {}
+        self.training = False
         self.attributes: list[tuple[nn.Module, str, Term]] = []
         self.unknown: set[str] = set()
         self.operator = ""
@@ -140,6 +172,8 @@ class Watch:
         """Label a parameter or buffer: every dimension may change, for all that is known."""
         dims: list[Term] = [Var(n) for n in tensor.shape]
         value = self.put(tensor, dims, zero=True)
+        self.bits[name] = value.bit
+        value.offset, value.even = 0.0, frozenset(d for d in dims if type(d) is Var)
         value.sources = ((name, _IDENTITY[len(dims)] if len(dims) < len(_IDENTITY) else tuple((i,) for i in range(len(dims)))),)
         return dims
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from coppice.methods.surgery.masks import apply_masks, mask_of
 from coppice.methods.surgery.normalised import normalised_consumers
 from coppice.methods.surgery.resize import Resize, narrowing, resize, widening
 from coppice.methods.surgery.tensors import get_tensor, set_tensor
+from coppice.methods.surgery.trial import scaled_by_size
 
 
 def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> None:
@@ -61,12 +62,18 @@ def _set_masks(network: Network, masks: Mapping[str, Tensor], followers: Sequenc
             follower.masked(name, get_tensor(network.module, name), mask, mask_of(network, name))
 
 
-def resize_all(network: Network, resizes: Sequence[Resize], followers: Sequence[Follower]) -> None:
-    """Resize several elements in one pass, with attributes, masks and followers."""
+def resize_all(
+    network: Network, resizes: Sequence[Resize], followers: Sequence[Follower], by_size: Collection[str] | None = None
+) -> None:
+    """Resize several elements in one pass, with attributes, masks and followers.
+
+    `by_size` names the elements whose scale of attention follows their size while the forward runs; None: that is found out.
+    """
     normalised = _normalised(network, resizes)
+    by_size = scaled_by_size(network, [r.element for r in resizes], resize_all) if by_size is None else by_size
     for module in _mirrors(followers):
-        resize(module, network.graph(), resizes, normalised)
-    done = resize(network.module, network.graph(), resizes, normalised)
+        resize(module, network.graph(), resizes, normalised, by_size)
+    done = resize(network.module, network.graph(), resizes, normalised, by_size)
     network.attributes |= done.attributes
     changed: dict[str, list[TensorChange]] = {}
     for change in done.changes:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from coppice.methods.graph.expr import Const, Prod, index_map, resized
-from coppice.methods.graph.values import Element, Graph, Occurrence
+from coppice.methods.graph.compensable import eps_of, scores_of, sides
+from coppice.methods.graph.expr import Const, Prod, atom_names, index_map, resized
+from coppice.methods.graph.values import Element, Graph, NormUse, Occurrence
 from coppice.methods.plan import GrowPlan
 from coppice.methods.surgery.fill import seed_for
 from coppice.methods.surgery.tensors import get_tensor, set_tensor
 
 Attributes = dict[str, int | float]
-EPSILONS = frozenset(("eps", "epsilon", "variance_epsilon"))
 
 
 def is_norm(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -34,7 +34,8 @@ def is_norm(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def compensate(
-    module: nn.Module, graph: Graph, element: Element, size: int, plan: GrowPlan | None, *, normalised: Collection[str] = ()
+    module: nn.Module, graph: Graph, element: Element, size: int, plan: GrowPlan | None, *, normalised: Collection[str] = (),
+    by_size: bool = True,
 ) -> Attributes:
     """Called after the tensors of `element` were brought to `size` units.
 
@@ -45,6 +46,7 @@ def compensate(
         size: its units now.
         plan: how it grew; None when it shrank.
         normalised: consumers that see nothing but the output of a LayerNorm, so that their new columns may be random.
+        by_size: whether the scale of attention follows its head size while the forward runs.
 
     Returns:
         The attributes that were set, by `module|name`.
@@ -55,14 +57,15 @@ def compensate(
     for move in element.moves:
         marks = graph.atoms[move.atom].marks
         atom = _Atom(module, graph, move.atom, element.size * move.units, size * move.units)
-        for mark, kind in (("layernorm", nn.LayerNorm), ("rmsnorm", nn.RMSNorm)):
-            if mark in marks:
-                done |= atom.rescale_norms(kind)
-                if plan is not None:
-                    atom.fill_producers(plan, mean=mark == "layernorm")
+        if "attention_scale" not in marks:
+            done |= atom.rescale_norms()
+        for mark in ("layernorm", "rmsnorm"):
+            if mark in marks and plan is not None and "attention_scale" not in marks:
+                atom.fill_producers(plan, mean=mark == "layernorm")
+                if atom.sound():
                     atom.randomise_consumers(plan, normalised if mark == "layernorm" else None)
         if "attention_scale" in marks:
-            done |= atom.rescale_scores(plan)
+            atom.rescale_scores(plan, by_size)
     return done
 
 
@@ -84,20 +87,34 @@ class _Atom:
         index = index_map(o.expr, {self.name: [i if i < self.old else -1 for i in range(self.new)]})
         return torch.tensor(index, device=get_tensor(self.module, o.tensor).device) < 0
 
-    def rescale_norms(self, kind: type[nn.LayerNorm | nn.RMSNorm]) -> Attributes:
+    def norms(self) -> list[NormUse]:
+        """Where the forward takes statistics over the units."""
+        return [n for n in self.graph.norms if any(self.name in atom_names(e) for e in n.over)]
+
+    def sound(self) -> bool:
+        """Whether new units are zero behind every norm."""
+        return all(n.sound for n in self.norms())
+
+    def rescale_norms(self) -> Attributes:
+        """Multiply each scale (with its offset) by the root of old over new, and the eps that its module holds by their ratio."""
         done: Attributes = {}
-        for o in self.occurrences("scale"):
-            owner = o.tensor.rpartition(".")[0]
-            norm = self.module.get_submodule(owner)
-            if not is_norm(norm, kind):
-                continue
-            ratio = o.expr.size / resized(o.expr, {self.name: self.new})
-            tensor = get_tensor(self.module, o.tensor).detach()
-            set_tensor(self.module, o.tensor, torch.where(self.fresh(o), tensor, tensor * math.sqrt(ratio)))
-            for key in EPSILONS & vars(norm).keys():
-                eps = getattr(norm, key)
-                done[f"{owner}|{key}"] = value = (torch.finfo(tensor.dtype).eps if eps is None else eps) * ratio
-                setattr(norm, key, value)
+        modules = dict(self.module.named_modules())
+        for use in {n.scale: n for n in self.norms() if n.scale is not None}.values():
+            assert use.scale is not None
+            sizes = {self.name: self.new}
+            ratio = math.prod(e.size for e in use.over) / math.prod(resized(e, sizes) for e in use.over)
+            tensor = get_tensor(self.module, use.scale).detach()
+            scaled = (tensor + use.offset) * math.sqrt(ratio) - use.offset
+            for o in self.occurrences("scale"):
+                if o.tensor == use.scale:
+                    view = [-1 if d == o.dim else 1 for d in range(tensor.ndim)]
+                    scaled = torch.where(self.fresh(o).view(view), 1.0 - use.offset, scaled)
+            set_tensor(self.module, use.scale, scaled)
+            owner = use.scale.rpartition(".")[0]
+            for key in eps_of(modules, use) or ():
+                assert use.eps is not None
+                done[f"{owner}|{key}"] = value = use.eps * ratio
+                setattr(modules[owner], key, value)
         return done
 
     def fill_producers(self, plan: GrowPlan, mean: bool) -> None:
@@ -125,36 +142,37 @@ class _Atom:
             noise = torch.randn(shape, generator=generator).to(tensor) * float(std) * plan.scale
             set_tensor(self.module, o.tensor, tensor.index_copy(o.dim, fresh.nonzero().flatten(), noise))
 
-    def rescale_scores(self, plan: GrowPlan | None) -> Attributes:
-        """Multiply all queries by sqrt(new / old), zero the new keys; a scale that is stored is set as for a new network."""
-        for position, (name, dim, chosen, fresh) in self._queries_and_keys():
-            tensor = get_tensor(self.module, name).detach()
-            if position == 0:
-                factors = torch.ones_like(chosen, dtype=tensor.dtype).masked_fill_(chosen, math.sqrt(self.new / self.old))
-                set_tensor(self.module, name, tensor * factors.view([-1 if d == dim else 1 for d in range(tensor.ndim)]))
-            elif plan is not None and f"{name}:{dim}" not in plan.values:
-                set_tensor(self.module, name, tensor.index_fill(dim, (chosen & fresh).nonzero().flatten(), 0.0))
-        return self._stored_scale()
+    def rescale_scores(self, plan: GrowPlan | None, by_size: bool) -> None:
+        """Zero the new keys; where the scale follows the number of units, multiply all queries by sqrt(new / old)."""
+        factor = math.sqrt(self.new / self.old) if by_size else 1.0
+        for o, queries, keys in self._queries_and_keys():
+            tensor = get_tensor(self.module, o.tensor).detach()
+            fresh = self.fresh(o)
+            if factor != 1.0 and bool(queries.any()):
+                factors = torch.ones(len(queries), device=tensor.device, dtype=tensor.dtype).masked_fill_(queries, factor)
+                tensor = tensor * factors.view([-1 if d == o.dim else 1 for d in range(tensor.ndim)])
+            if plan is not None and f"{o.tensor}:{o.dim}" not in plan.values:
+                tensor = tensor.index_fill(o.dim, (keys & fresh).nonzero().flatten(), 0.0)
+            set_tensor(self.module, o.tensor, tensor)
 
-    def _queries_and_keys(self) -> Iterator[tuple[int, tuple[str, int, Tensor, Tensor]]]:
-        """(0 for queries, 1 for keys), with tensor, dimension, which entries make them, and which are new.
+    def _queries_and_keys(self) -> Iterator[tuple[Occurrence, Tensor, Tensor]]:
+        """What makes queries or keys, with which of its entries make queries and which keys.
 
         A fused tensor (3 * heads * size) holds queries, keys and values in this order, one of (2 * heads * size) beside
-        separate queries keys and values; otherwise the first producer makes the queries and the second the keys.
+        separate queries keys and values.
         """
-        made: list[str] = []
-        for o in self.occurrences("produce", "bias"):
-            fresh = self.fresh(o)
-            parts = self._parts(o)
-            owner = o.tensor if o.tensor.endswith("_proj_weight") else o.tensor.rpartition(".")[0]
-            if owner not in made:
-                made.append(owner)
-            start = 0 if parts >= 3 else made.index(owner)
-            block = torch.arange(len(fresh), device=fresh.device) // (len(fresh) // parts)
-            for position in range(start, 2):
-                chosen = block == position - start
-                if position - start < parts:
-                    yield position, (o.tensor, o.dim, chosen, fresh)
+        scores = scores_of(self.graph, self.name)
+        known = sides(scores) or (frozenset(), frozenset())
+        fused = frozenset().union(*(s.both for s in scores)) - known[0] - known[1]
+        for o in self.occurrences("produce", "bias", "raw"):
+            entries = torch.zeros(get_tensor(self.module, o.tensor).shape[o.dim], dtype=torch.bool)
+            if o.tensor in known[0] or o.tensor in known[1]:
+                yield o, entries | (o.tensor in known[0]), entries | (o.tensor in known[1])
+            elif o.tensor in fused:
+                parts = self._parts(o)
+                block = torch.arange(len(entries)) // (len(entries) // parts)
+                first = 0 if parts >= 3 or not known[0] else -1
+                yield o, block == first, (block == first + 1) & (parts > 1)
 
     def _parts(self, o: Occurrence) -> int:
         """How many of queries, keys and values a producer makes: it has as many entries for a unit as they have heads together.
@@ -167,18 +185,3 @@ class _Atom:
         heads = min((c.expr.size // self.old for c in self.occurrences("consume")), default=0)
         parts = max(o.expr.size // self.old // heads, 1) if heads else first.size
         return parts if first.size % parts == 0 else 1
-
-    def _stored_scale(self) -> Attributes:
-        done: Attributes = {}
-        for o in self.occurrences("produce"):
-            parts = o.tensor.split(".")[:-1]
-            for depth in range(len(parts) + 1):
-                owner = ".".join(parts[:depth])
-                holder = self.module.get_submodule(owner)
-                for key, value in vars(holder).items():
-                    if "scal" in key and isinstance(value, float) and math.isclose(value, self.old**-0.5, rel_tol=1e-6):
-                        done[f"{owner}|{key}"] = self.new**-0.5
-        for name, value in done.items():
-            owner, _, key = name.partition("|")
-            setattr(self.module.get_submodule(owner), key, value)
-        return done

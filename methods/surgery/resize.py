@@ -51,7 +51,13 @@ def widening(element: Element, plan: GrowPlan) -> Resize:
     return Resize(element, (*range(element.size), *([NEW] * plan.count)), plan)
 
 
-def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize], normalised: Collection[str] = ()) -> Resized:
+def resize(
+    module: nn.Module,
+    graph: Graph,
+    resizes: Sequence[Resize],
+    normalised: Collection[str] = (),
+    by_size: Collection[str] | None = None,
+) -> Resized:
     """Resize elements in place; each tensor is touched once, whatever the number of elements.
 
     Parameters keep their identity, ties, hooks, `requires_grad` and mode. Python attributes follow: those the elements name
@@ -62,6 +68,7 @@ def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize], normalise
         graph: its graph from before.
         resizes: the elements, each with its new units.
         normalised: consumers that see nothing but the output of a LayerNorm (see `compensate`).
+        by_size: elements whose scale of attention follows their size while the forward runs; None: all of them.
     """
     indices = _atom_indices(graph, resizes)
     plans = {move.atom: r for r in resizes if r.plan for move in r.element.moves}
@@ -72,7 +79,9 @@ def resize(module: nn.Module, graph: Graph, resizes: Sequence[Resize], normalise
             done.changes += _resize_tensor(module, graph, name, dims, indices, plans=plans)
     done.attributes |= _follow(module, graph, resizes, indices, {c.tensor for c in done.changes})
     for r in resizes:
-        done.attributes |= compensate(module, graph, r.element, len(r.index), r.plan, normalised=normalised)
+        follows = by_size is None or r.element.name in by_size
+        given = compensate(module, graph, r.element, len(r.index), r.plan, normalised=normalised, by_size=follows)
+        done.attributes |= given
     return done
 
 

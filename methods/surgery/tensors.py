@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +45,16 @@ def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
     with torch.no_grad():
         parameter.grad = None
         parameter.set_(value.detach().to(parameter.dtype).contiguous())  # type: ignore[call-overload]
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy, also of modules that keep a tensor that was computed (a masked or normalised weight)."""
+    memo: dict[int, Any] = {}
+    for m in module.modules():
+        for value in vars(m).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 def tied_names(module: nn.Module) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coppice.methods.graph.terms import Fix, Term, norm
+from coppice.methods.graph.terms import Fix, Term, held, norm
 from coppice.methods.graph.watch import Value, Watch
 
 Args = tuple[Any, ...]
@@ -88,10 +88,22 @@ def broadcast(watch: Watch, inputs: Sequence[Value], shape: Sequence[int]) -> li
 def rearranged(watch: Watch, x: Value, out: Tensor, dims: Sequence[Term], order: Sequence[int | None]) -> Value:
     """Label a tensor whose dimension i is dimension `order[i]` of `x` (None: a new one)."""
     value = watch.put(out, dims, (x,), x.zero)
-    value.squares = x.squares
+    value.squares, value.offset, value.even = x.squares, x.offset, x.even
     if x.sources:
         value.sources = tuple((n, tuple(() if i is None else m[i] for i in order)) for n, m in x.sources)
     return value
+
+
+def linear_along(inputs: Sequence[Value], out: Value, factors: bool = False) -> None:
+    """Note along which variables a sum (`factors`: a product) of values is linear in what makes it.
+
+    Every summand that has a variable must be so; of the factors of a product only one may have it.
+    """
+    mine = [(held(v.dims), held(v.even)) for v in inputs]
+    if not factors:
+        out.even = frozenset().union(*(e for _, e in mine)) - frozenset().union(*(h - e for h, e in mine))
+    elif any(e for _, e in mine):
+        out.even = frozenset(v for h, e in mine for v in e if sum(v in other for other, _ in mine) == 1)
 
 
 def freeze_axes(watch: Watch, x: Value, axes: Iterable[int]) -> None:
@@ -105,6 +117,7 @@ def same_label(watch: Watch, source: Value, tensor: Tensor) -> Value:
     """Label a tensor that holds the same values as `source`."""
     value = watch.put(tensor, source.dims, (source,), source.zero)
     value.adds |= source.adds
+    value.squares, value.offset, value.even = source.squares, source.offset, source.even
     value.sources = source.sources
     return value
 
@@ -122,4 +135,4 @@ def written(watch: Watch, target: Any) -> None:
     base = target._base if isinstance(target, Tensor) else None
     if base is not None and id(base) in watch.values:
         value = watch.values[id(base)]
-        value.adds, value.zero = value.bit, False
+        value.adds, value.zero, value.even = value.bit, False, frozenset()

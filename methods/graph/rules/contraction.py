@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from coppice.methods.graph.rules.common import Args, Kwargs, argument, broadcast, fixed, run
-from coppice.methods.graph.terms import Fix, Mul
+from coppice.methods.graph.rules.common import Args, Kwargs, argument, broadcast, fixed, linear_along, run
+from coppice.methods.graph.source import scaled_by_size
+from coppice.methods.graph.terms import Fix, Mul, held
 from coppice.methods.graph.watch import Handler, Value, Watch
 
 
@@ -23,6 +24,7 @@ def contract(watch: Watch, left: Value, left_dim: int, right: Value, right_dim: 
         return
     if not left.sources and not right.sources:
         watch.algebra.mark(left.dims[left_dim], "attention_scale")
+        watch.scores.append((left.dims[left_dim], left, right, scaled_by_size()))
         return
     weight, dim, other = (left, left_dim, right) if left.sources else (right, right_dim, left)
     for position in range(len(weight.dims)):
@@ -36,6 +38,7 @@ def product(watch: Watch, sides: tuple[Value, Value], out: Tensor, kept: tuple[l
     left, right = sides
     dims = [left.dims[a] if a >= 0 else right.dims[b] for a, b in zip(*kept, strict=True)]
     value = watch.put(out, dims, (left, right), bool(left.sources or right.sources or left.zero or right.zero))
+    linear_along((left, right), value, factors=True)
     if left.sources and right.sources:
         value.sources = tuple(
             (name, tuple(mapping[d] if d >= 0 else () for d in positions))
@@ -52,6 +55,7 @@ def add_bias(watch: Watch, value: Value, bias: Value, out: Tensor) -> None:
         watch.role(bias, position, "bias")
     dims = broadcast(watch, [value, bias], out.shape)
     total = watch.put(out, dims, (value, bias), value.zero and bias.zero)
+    linear_along((value, bias), total)
     total.sources = value.sources if bias.sources else ()
     if not bias.sources and len(bias.dims) == len(dims):
         total.adds |= bias.adds
@@ -144,7 +148,7 @@ def embedding(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     watch.uses(weight)
     watch.algebra.freeze(weight.dims[0], "rows of an embedding are looked up by number")
     watch.role(weight, 1, "produce")
-    watch.put(out, [*index.dims, weight.dims[1]], (weight, index), True)
+    watch.put(out, [*index.dims, weight.dims[1]], (weight, index), True).even = held(weight.dims[1:])
     return out
 
 
@@ -160,6 +164,7 @@ def attention(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         algebra.unify(q, k if q.size == k.size else Mul([k, Fix(q.size // k.size)]))
         algebra.mark(q, "heads")
     algebra.mark(query.dims[-1], "attention_scale")
+    watch.scores.append((query.dims[-1], query, key, scaled_by_size()))
     first = out[0] if isinstance(out, (tuple, list)) else out
     watch.put(first, [*query.dims[:-1], value.dims[-1]], (query, key, value), value.zero)
     for extra in out[1:] if isinstance(out, (tuple, list)) else ():

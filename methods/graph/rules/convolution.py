@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from coppice.methods.graph.rules.common import Args, Kwargs, fixed
-from coppice.methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
+from coppice.methods.graph.terms import ONE, Fix, Mul, Term, Var, held, norm
 from coppice.methods.graph.watch import Handler, Value, Watch
 
 
@@ -42,6 +42,7 @@ def convolution(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     channels = _convolve(watch, x, weight, args[8], args[6])
     dims = [x.dims[0], channels, *fixed(out.shape[2:])]
     value = watch.put(out, dims, (x, weight), True)
+    value.even = held([channels]) if args[8] == 1 else frozenset()
     if args[2] is not None:
         bias = watch.value(args[2])
         watch.uses(bias)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from coppice.methods.graph.rules.common import Args, Kwargs, fixed, run, tensors
-from coppice.methods.graph.terms import ONE, Mul, Term, Var, norm
-from coppice.methods.graph.watch import Handler, Value, Watch
+from coppice.methods.graph.terms import ONE, Mul, Term, Var, held, norm
+from coppice.methods.graph.watch import Handler, Norm, Value, Watch
 
 _BATCH_NORM_ROLES = ("scale", "shift", "mean", "var")
 
@@ -53,18 +54,19 @@ def layer_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         out: Any = (watch.empty_like(args[0]), watch.nothing, watch.nothing)
     else:
         out = run(watch, func, args, kwargs)
-    _last_dims(watch, out, args[:2], args[2:4], "layernorm")
+    _last_dims(watch, out, args[:2], args[2:4], "layernorm", eps=args[4])
     return out
 
 
 def rms_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Root mean square normalisation over the last dimensions."""
     out = run(watch, func, args, kwargs)
-    _last_dims(watch, out, args[:2], args[2:3], "rmsnorm")
+    eps = args[3] if len(args) > 3 and args[3] is not None else torch.finfo(args[0].dtype).eps
+    _last_dims(watch, out, args[:2], args[2:3], "rmsnorm", eps=eps)
     return out
 
 
-def _last_dims(watch: Watch, out: Any, normalised: Args, affine: Args, mark: str) -> None:
+def _last_dims(watch: Watch, out: Any, normalised: Args, affine: Args, mark: str, *, eps: float) -> None:
     x, count = watch.value(normalised[0]), len(normalised[1])
     inputs = [x]
     last = x.dims[len(x.dims) - count :]
@@ -79,6 +81,14 @@ def _last_dims(watch: Watch, out: Any, normalised: Args, affine: Args, mark: str
                 watch.algebra.unify(value.dims[position], dim)
                 watch.role(value, position, role)
     _label_first(watch, out, x, inputs)
+    sound = held(last) <= held(x.even) if mark == "layernorm" else x.zero
+    watch.norms[x.bit] = known = Norm(mark, tuple(last), sound, eps, training=watch.training)
+    if affine and isinstance(affine[0], Tensor):
+        scale = watch.value(affine[0])
+        if len(scale.sources) == 1 and scale.offset is not None:
+            known.scale, known.offset = scale.sources[0][0], scale.offset
+    else:
+        watch.value(next(tensors(out))).squares = ("normalised", x.bit)
 
 
 def group_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -8,7 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from coppice.methods.graph.rules.common import SPATIAL, Args, Kwargs, argument, fixed, rearranged, run, same_label
+from coppice.methods.graph.rules.common import (
+    SPATIAL,
+    Args,
+    Kwargs,
+    argument,
+    fixed,
+    linear_along,
+    rearranged,
+    run,
+    same_label,
+)
 from coppice.methods.graph.terms import Cat, Fix, Mul, Term, norm
 from coppice.methods.graph.watch import Handler, Source, Value, Watch
 
@@ -52,6 +62,7 @@ def stack(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _joined(watch: Watch, out: Tensor, inputs: list[Value], dims: list[Term], new: int | None) -> None:
     value = watch.put(out, dims, inputs, all(v.zero for v in inputs))
+    linear_along(inputs, value)
     if all(v.sources for v in inputs):
         sources: list[Source] = [s for v in inputs for s in v.sources]
         if new is not None:

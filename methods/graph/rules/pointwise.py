@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, run, tensors, written
-from coppice.methods.graph.terms import Fix, Term, norm
-from coppice.methods.graph.watch import Handler, Source, Value, Watch
+from coppice.methods.graph.rules.common import Args, Kwargs, broadcast, linear_along, run, tensors, written
+from coppice.methods.graph.terms import Fix, Term, held, norm
+from coppice.methods.graph.watch import Handler, Norm, Source, Value, Watch
 
 UNTAGGED = frozenset(
     ("hardswish", "any", "_prelu_kernel", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
@@ -102,6 +102,11 @@ def pointwise(name: str, watch: Watch, func: Any, args: Args, kwargs: Kwargs) ->
         return out
     value = _label(watch, out, inputs, role, zero)
     _follow_squares(name, value, inputs, args)
+    if name == "div":
+        value.even = held(inputs[0].even) - held(d for v in inputs[1:] for d in v.dims)
+        _normalised(watch, value, inputs)
+    elif name in ("neg", "positive"):
+        value.even = inputs[0].even
     if name in ("copy", "fill", "zero", "masked_fill"):
         written(watch, args[0])
     return out
@@ -111,10 +116,17 @@ def _follow_squares(name: str, value: Value, inputs: list[Value], args: Args) ->
     first = inputs[0]
     if name == "square" or (name == "pow" and type(args[1]) in (int, float) and args[1] == 2):
         value.squares = ("square", first.bit)
-    elif first.squares and first.squares[0] == "mean" and name in ("rsqrt", "sqrt", "clamp_min", "reciprocal"):
-        value.squares = first.squares
-    elif name == "div" and len(inputs) == 2 and inputs[1].squares == ("mean", first.bit):
+    elif first.squares and first.squares[0] in ("mean", "root") and (name in _ROOTS or _is_root(name, args)):
+        value.squares = (first.squares[0] if name == "clamp_min" else "root", first.squares[1])
+    elif name == "div" and len(inputs) == 2 and inputs[1].squares == ("root", first.bit):
         value.squares = ("normalised", first.bit)
+
+
+_ROOTS = ("rsqrt", "sqrt", "clamp_min", "reciprocal")
+
+
+def _is_root(name: str, args: Args) -> bool:
+    return name == "pow" and isinstance(args[1], (int, float)) and abs(args[1]) == 0.5
 
 
 def relu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -159,6 +171,7 @@ def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
             out = watch.empty_like(left)
         value = _label(watch, out, [a, b], "bias", a.zero and b.zero)
         value.zero = value.zero and _covers(a, value) and _covers(b, value)
+        linear_along((a, b), value)
         if left.shape == right.shape and not (a.sources and b.sources):
             value.adds |= a.adds | (b.adds if func._overloadpacket.__name__[:3] == "add" else 0)
             watch.added(a, b)
@@ -169,9 +182,20 @@ def add(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     inputs = [watch.value(t) for t in tensors((args, kwargs))]
     out = run(watch, func, args, kwargs)
     value = _label(watch, out, inputs, None, inputs[0].zero and any(type(a) in (int, float) and a == 0 for a in args[:2]))
-    if inputs[0].squares and inputs[0].squares[0] == "mean":
-        value.squares = inputs[0].squares
+    _add_number(watch, func, args, value, inputs[0])
     return out
+
+
+def _add_number(watch: Watch, func: Any, args: Args, value: Value, x: Value) -> None:
+    """A number added to every entry: the eps of a norm, or `1 + weight`."""
+    number = next((a for a in args[:2] if isinstance(a, (int, float))), None)
+    forward = func._overloadpacket.__name__.startswith("add") and len(args) == 2
+    value.even = x.even if number is not None else frozenset()
+    value.offset = x.offset + number if x.offset is not None and number is not None and forward else None
+    if x.squares and x.squares[0] in ("mean", "root"):
+        value.squares = x.squares
+        known = forward and number is not None and x.squares[0] == "mean" and x.squares[1] not in watch.epsilons
+        watch.epsilons[x.squares[1]] = float(number) if known and number is not None else None
 
 
 def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -186,11 +210,33 @@ def mul(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
         if a.bit == b.bit:
             value.squares = ("square", a.bit)
         for x, inverse in ((a, b), (b, a)):
-            if inverse.squares == ("mean", x.bit):
+            if inverse.squares == ("root", x.bit):
                 value.squares = ("normalised", x.bit)
-        if value.squares and value.squares[0] == "normalised" and value.squares[1] in watch.pending:
-            watch.algebra.mark(watch.pending.pop(value.squares[1]), "rmsnorm")
+            elif x.squares and x.squares[0] == "normalised" and inverse.sources:
+                _scaled(watch, x.squares[1], inverse)
+        if not (value.squares and value.squares[0] == "normalised"):
+            linear_along(inputs, value, factors=True)
+    elif len(inputs) == 1:
+        value.even = inputs[0].even
+    _normalised(watch, value, inputs)
     return out
+
+
+def _normalised(watch: Watch, value: Value, inputs: list[Value]) -> None:
+    """A value over the root of its own mean square: an RMS norm written by hand."""
+    if value.squares and value.squares[0] == "normalised" and value.squares[1] in watch.pending:
+        bit = value.squares[1]
+        term = watch.pending.pop(bit)
+        watch.algebra.mark(term, "rmsnorm")
+        zero = any(v.zero for v in inputs if v.bit == bit)
+        watch.norms[bit] = Norm("rmsnorm", (term,), zero, watch.epsilons.get(bit, 0.0), training=watch.training)
+
+
+def _scaled(watch: Watch, bit: int, parameter: Value) -> None:
+    """A normalised value is multiplied by a parameter."""
+    norm = watch.norms.get(bit)
+    if norm is not None and norm.scale is None and len(parameter.sources) == 1 and parameter.offset is not None:
+        norm.scale, norm.offset = parameter.sources[0][0], parameter.offset
 
 
 def in_order(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -38,6 +38,7 @@ def reduce(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     kept: list[Term] = [ONE if i in gone else d for i, d in enumerate(x.dims) if keep or i not in gone]
     for tensor in tensors(out):
         value = watch.put(tensor, kept if tensor.dim() == len(kept) else fixed(tensor.shape), (x,), x.zero)
+        value.even = x.even if name in ("mean", "sum") else frozenset()
         if squares:
             value.squares = ("mean", squares[1])
     return out
@@ -62,7 +63,8 @@ def spatial(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
             watch.algebra.freeze(dim)
         last.append(dim if alone else Fix(size, SPATIAL))
     for tensor in tensors(out):
-        watch.put(tensor, [*x.dims[:-rank], *last], (x,), x.zero)
+        value = watch.put(tensor, [*x.dims[:-rank], *last], (x,), x.zero)
+        value.even = x.even if "max" not in name else frozenset()
     return out
 
 

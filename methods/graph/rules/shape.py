@@ -50,7 +50,7 @@ def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     dims = watch.algebra.reshape(x.dims, shape)
     watch.written_sizes(dims, shape)
     value = watch.put(out, dims, (x,), x.zero)
-    value.squares = x.squares
+    value.squares, value.offset, value.even = x.squares, x.offset, x.even
     if shape == list(args[0].shape):
         value.adds |= x.adds
     if x.sources:

@@ -93,7 +93,7 @@ def test_heads_and_head_sizes() -> None:
     assert (head.level, head.grow, head.shrink, head.minimum) == ("head", "exact", "exact", 2)
     assert edits(head) == {("blocks.0.attn", "num_heads", "4")}
     size = listed["blocks.0.attn.qkv.weight:0/2"]
-    assert (size.grow, size.shrink, size.compensation) == ("compensated", "inexact", ("attention_scale",))
+    assert (size.grow, size.shrink, size.compensation) == ("inexact", "inexact", ("attention_scale",)), "a scale by hand"
     assert edits(size) == {("blocks.0.attn", "head_dim", "8")}
     assert listed["patch.weight:0"].compensation == ("layernorm",)
 
@@ -163,7 +163,10 @@ def test_an_attention_on_the_input_keeps_its_heads() -> None:
     [
         ("datadep", "a.weight:0", "inexact", "inexact"),
         ("channel_statistics", "a.weight:0", "inexact", "inexact"),
-        ("gpt_rope", "tok.weight:1", "compensated", "inexact"),
+        ("gpt_rope", "tok.weight:1", "inexact", "inexact"),  # the eps of its norms is a literal
+        ("vit_sep", "blocks.0.attn.q.weight:0/1", "compensated", "inexact"),
+        ("vit_sep", "patch.weight:0", "compensated", "inexact"),
+        ("group_shuffle", "conv1.weight:0/4", "inexact", "inexact"),
         ("weight_norm", "a.parametrizations.weight.original1:0", "exact", "inexact"),
         ("efficientnet", "blocks.0.expand.0.weight:0", "exact", "exact"),
         ("lstm", "rnn.weight_ih_l0:0/0", "exact", "exact"),
