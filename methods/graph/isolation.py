@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from coppice.methods.graph.held import generators
+from coppice.methods.graph.reach import Reach
 
-def stand_ins(modules: list[nn.Module], meta: bool) -> dict[int, Tensor]:
-    """Replace parameters (on meta) and buffers (always) for the time of the trace; by id of the original."""
-    new: dict[int, Tensor] = {}
-    for m in modules:
-        for table in (m._parameters, m._buffers):
-            for key, tensor in table.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in new:
-                    if meta:
-                        new[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-                    else:
-                        new[id(tensor)] = tensor if table is m._parameters else tensor.detach().clone()
-                table[key] = new[id(tensor)]  # type: ignore[assignment]
-        flat = m.__dict__.get("_flat_weights")
-        if isinstance(flat, list):
-            m.__dict__["_flat_weights"] = [new.get(id(t), t) for t in flat]
+
+def stand_ins(named: Iterable[Tensor], meta: bool) -> dict[int, Tensor]:
+    """What takes the place of parameters and buffers for the time of the trace; by id of the original.
+
+    On meta they have no data; else parameters share theirs, and buffers have a copy, since kernels write to them.
+    """
+    return {id(tensor): _stand_in(tensor, meta) for tensor in named}
+
+
+def _stand_in(tensor: Tensor, meta: bool) -> Tensor:
+    parameter = isinstance(tensor, nn.Parameter)
+    if meta:
+        new = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    elif parameter and type(tensor) is not nn.Parameter:
+        return tensor
+    else:
+        new = tensor.detach() if parameter else tensor.detach().clone()
+    if parameter:
+        new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+    if getattr(tensor, "__dict__", None):
+        new.__dict__.update(tensor.__dict__)
     return new
 
 
 @contextmanager
-def as_before(modules: list[nn.Module], meta: bool) -> Iterator[None]:
-    """Restore every attribute, parameter and buffer of every submodule, and the random number generators."""
-    saved = [(dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
-    generator = torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if not meta and torch.cuda.is_available() else []
+def as_before(modules: list[nn.Module], standing: Mapping[int, Tensor]) -> Iterator[None]:
+    """Put the stand-ins in place; afterwards restore everything that the forward can reach, and the random number generators."""
+    reach = Reach(modules, standing)
+    undo = list(generators())
     try:
+        reach.enter()
         yield
     finally:
-        for m, (attributes, parameters, buffers) in zip(modules, saved, strict=True):
-            m.__dict__.clear()
-            m.__dict__.update(attributes)
-            m._parameters.clear()
-            m._parameters.update(parameters)
-            m._buffers.clear()
-            m._buffers.update(buffers)
-        torch.set_rng_state(generator)
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
+        reach.restore()
+        for back in undo:
+            back()
 
 
 @contextmanager

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
+from coppice.methods.graph.caches import forget, function_caches
 from coppice.methods.graph.convert import Run, to_graph
 from coppice.methods.graph.dispatch import Dispatch
 from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
@@ -41,11 +43,14 @@ def trace(module: nn.Module, example_inputs: tuple[Any, ...]) -> Graph:
         if is_lazy(tensor):
             raise ValueError(f"every parameter must have a shape, but {name!r} is lazy; run the forward once before.")
     plan = _Plan(module, example_inputs, {id(m): (name, m) for name, m in reversed(modules)}, named)
+    made: list[ref[Tensor]] = []
     graph = None
-    with suppress(*_CANNOT_RUN_WITHOUT_DATA):
-        graph = _trace(plan, meta=True)
-    if graph is None:
-        graph = _trace(plan, meta=False)
+    with collector_paused(), function_caches():
+        with suppress(*_CANNOT_RUN_WITHOUT_DATA):
+            graph = _trace(plan, made, meta=True)
+        forget(made)
+        if graph is None:
+            graph = _trace(plan, made, meta=False)
     return dataclasses.replace(graph, aliases=aliases)
 
 
@@ -90,35 +95,38 @@ class _Plan:
     named: dict[str, Tensor]
 
 
-def _trace(plan: _Plan, meta: bool) -> Graph:
+def _trace(plan: _Plan, made: list[ref[Tensor]], meta: bool) -> Graph:
     watch = Watch(meta)
     run = Run(watch, {}, set(), {})
     run.module_names = {key: name for key, (name, _) in plan.modules.items()}
     modules = [m for _, m in plan.modules.values()]
     with ExitStack() as stack:
+        stack.callback(lambda: made.extend(watch.release() if meta else ()))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(collector_paused())
-        stack.enter_context(as_before(modules, meta))
+        replaced = stand_ins(plan.named.values(), meta)
+        stack.enter_context(as_before(modules, replaced))
         stack.enter_context(slow_paths(meta))
-        replaced = stand_ins(modules, meta)
         for name, tensor in plan.named.items():
             run.tensors[name] = watch.parameter(name, replaced[id(tensor)])
             if not isinstance(tensor, nn.Parameter):
                 run.buffers.add(name)
         stack.enter_context(_module_calls(run))
-        _forward(plan, watch, training=False)
+        dispatch = Dispatch(watch)
+        stack.callback(dispatch.undo_writes)
+        _forward(plan, dispatch, training=False)
         if not run.tensors.keys() - run.buffers <= watch.seen or _differs_in_training(modules):
             run.calls_frozen = True
-            _forward(plan, watch, training=True)
+            _forward(plan, dispatch, training=True)
     return to_graph(run)
 
 
-def _forward(plan: _Plan, watch: Watch, training: bool) -> None:
+def _forward(plan: _Plan, dispatch: Dispatch, training: bool) -> None:
+    watch = dispatch.watch
     watch.training = training
     for _, m in plan.modules.values():
-        m.__dict__["training"] = training
+        m.__dict__["training"] = training and not isinstance(m, nn.modules.batchnorm._BatchNorm)  # which refuses one example
     inputs = tuple(_input(watch, item) for item in plan.inputs)
-    with Dispatch(watch):
+    with dispatch:
         output = plan.module(*inputs)
     outputs = list(_output_tensors(output))
     if not outputs:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,12 @@ class Watch:
         self.given_numbers: frozenset[int] = frozenset()
         self.redispatch: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._next_bit = 1
+
+    def release(self) -> list[ref[Tensor]]:
+        """Let go of all tensors; weak references to them tell which of them something else still holds."""
+        made = [ref(value.tensor) for value in self.values.values() if value.tensor is not self.nothing]
+        self.values.clear()
+        return made
 
     def describe(self) -> str:
         """Which operator is running, and from where in the user's code."""
