@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import LIMIT_S
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
@@ -37,7 +39,7 @@ def commands(page: Path) -> list[str]:
     return [line.split("  #")[0].strip() for line in fenced + indented]
 
 
-def run(command: str, folder: Path, timeout_s: float = 240) -> str:
+def run(command: str, folder: Path, timeout_s: float = LIMIT_S) -> str:
     """Run a line of a page in `folder`, with this environment's Python and `coppice`; returns what it printed.
 
     Raises:
