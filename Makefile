@@ -8,7 +8,8 @@ PIP    := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-
 SHOW   := awk '/Downloading .*[0-9] [MG]B\)/ {print "  " $$0} /^Installing/ {print "  Installing"} {fflush()}'
 
 # Tests of rooms that start no Ray, no Slurm and no page: they run side by side.
-SIDE_BY_SIDE := tests/methods tests/scheduler tests/testing
+SIDE_BY_SIDE := tests/methods tests/scheduler tests/testing \
+  $(addprefix tests/orchestrator/,config doctor folder planning report tasks trial)
 
 SHELL       := bash
 .SHELLFLAGS := -o pipefail -ec

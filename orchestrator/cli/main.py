@@ -26,8 +26,10 @@ def main() -> None:
 def _run() -> None:
     from coppice.orchestrator.cli.commands import app
     from coppice.orchestrator.cli.output import BAD_INPUT, explained, keep_results_apart, say, write_what_can_be_written
+    from coppice.orchestrator.user import make_up_for_no_home
 
     write_what_can_be_written()
+    make_up_for_no_home()
     if "--json" in sys.argv:
         keep_results_apart()
     try:

@@ -26,6 +26,8 @@ VITAL = ("raylet", "gcs_server")
 """Processes of Ray's without which nothing goes on."""
 PATIENCE = {
     "RAY_gcs_server_port_wait_time_s": str(int(READY_S)),
+    "RAY_gcs_rpc_server_connect_timeout_s": str(int(READY_S)),
+    "RAY_agent_register_timeout_ms": str(int(1000 * READY_S)),
     "RAY_worker_register_timeout_seconds": str(int(READY_S)),
     "RAY_health_check_failure_threshold": "60",
 }

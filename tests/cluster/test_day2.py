@@ -49,9 +49,10 @@ def test_a_campaign_is_followed_from_its_folder_alone(slurm: Cluster, tmp_path: 
     folder = CampaignFolder(spec.root / "c")
     with driving(spec) as process:
         wait_for_epochs(spec, 2, 1)
+        wait_for("the third", lambda: row(output("status", str(folder.path)), "t0002").split()[1] == "queued")
         text = output("status", str(folder.path))
         assert re.search(rf"t0000 +running .* {job_of(spec, 't0000')} +node\d +0\.\d", row(text, "t0000")), text
-        assert row(text, "t0002").split()[1] == "queued" and "The driver runs" in text
+        assert "The driver runs" in text
         assert "t0002: JobArrayTaskLimit: as many jobs of the campaign run as may" in text
         process.kill()
     log = [sys.executable, "-m", "coppice", "logs", "-f", str(folder.path), "t0000"]
