@@ -15,8 +15,9 @@ from torch import nn
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _TAKE_SIZES = frozenset(
-    ("view", "reshape", "unflatten", "split", "split_with_sizes", "narrow", "expand", "repeat", "zeros", "ones", "full", "empty",
-     "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty", "as_strided")
+    ("view", "reshape", "unflatten", "split", "split_with_sizes", "narrow", "expand", "broadcast_to", "repeat", "tile",
+     "repeat_interleave", "zeros", "ones", "full", "empty", "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty",
+     "as_strided")
 )  # fmt: skip
 _HERE = os.path.dirname(__file__) + os.sep
 

@@ -116,6 +116,17 @@ def _halves(m: Any, x: Tensor, h: Tensor) -> Tensor:
     return torch.cat([h[..., :n] * 2, h[..., n:]], -1)
 
 
+def _spectrogram(m: Any, x: Tensor, h: Tensor) -> Tensor:
+    rows = h.transpose(1, 2).reshape(-1, x.shape[1])
+    size = torch.stft(rows, 4, 1, window=torch.ones(4), return_complex=True).abs().mean(1)
+    return size.view(x.shape[0], -1, size.shape[-1]).transpose(1, 2)
+
+
+def _packed(m: Any, x: Tensor, h: Tensor) -> Tensor:
+    sequence = nn.utils.rnn.pack_padded_sequence(h, torch.tensor([5, 3]), batch_first=True)
+    return nn.utils.rnn.pad_packed_sequence(m.r(sequence)[0], batch_first=True)[0]
+
+
 def _filled(m: Any, x: Tensor, h: Tensor) -> Tensor:
     mask = (x[..., :1] > 0).expand_as(h)
     return h.masked_scatter(mask, torch.relu(h[x[..., 0] > 0]))
@@ -182,5 +193,18 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "running": _linear(lambda m, x, h: h.cummax(1)[0] + h.logcumsumexp(1), _sequence),
     "lower": _linear(lambda m, x, h: torch.ones(5, 5).tril() @ h, _sequence),
     "pooled_heads": _linear(lambda m, x, h: F.avg_pool2d(h[:, None], (2, 1)).squeeze(1), _sequence),
+    "blur": _conv(
+        lambda m, x, h: F.conv2d(h, torch.ones(1, 1, 3, 3, device=h.device).repeat(h.shape[1], 1, 1, 1), groups=h.shape[1]),
+    ),
+    "frames": _linear(_spectrogram, _sequence),
+    "packed": _linear(_packed, _sequence, r=lambda: nn.GRU(8, 8, batch_first=True)),
+    "bounded_table": _linear(
+        lambda m, x, h: h + m.l(torch.arange(5, device=h.device)), _sequence, l=lambda: nn.Embedding(9, 8, max_norm=1.0),
+    ),
+    "counts": _linear(
+        lambda m, x, h: h * torch.bucketize(h, torch.tensor([0.0, 1.0], device=h.device)) * (h > 0).any(1, True)
+        + torch.count_nonzero(h, 1)[:, None], _sequence,
+    ),
+    "noise": _linear(lambda m, x, h: h * F.gumbel_softmax(h * 0, dim=1).detach().gt(2), _sequence),
     "extremes": _linear(lambda m, x, h: h.sort(1)[0][:, -3:] + h.topk(3, 1)[0], _sequence),
 }  # fmt: skip

@@ -138,6 +138,33 @@ def by_number(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
+def searched(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Where each value would stand in a sorted row of boundaries: the values keep their dimensions."""
+    out = run(watch, func, args, kwargs)
+    first = watch.operator == "bucketize"
+    given, row = (args[0], args[1]) if first else (args[1], args[0])
+    boundaries = watch.value(row)
+    if not isinstance(given, Tensor) or len(boundaries.dims) > 1:
+        return by_number(watch, func, args, kwargs)
+    freeze_axes(watch, boundaries, range(len(boundaries.dims)))
+    x = watch.value(given)
+    watch.uses(x)
+    watch.put(out, x.dims, (x, boundaries))
+    return out
+
+
+def packed(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Sequences of several lengths, packed into one row of steps or padded again: what a step holds stays."""
+    out = run(watch, func, args, kwargs)
+    x = watch.value(args[0])
+    old, new = (2, 1) if watch.operator.startswith("_pack") else (1, 2)
+    freeze_axes(watch, x, range(old))
+    data, counts = out
+    watch.put(data, [*(Fix(n, SPATIAL) for n in data.shape[:new]), *x.dims[old:]], (x,), x.zero)
+    watch.put(counts, [Fix(n, BY_NUMBER) for n in counts.shape])
+    return out
+
+
 def triangle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Entries above or below a diagonal are 0: the last two dimensions are in an order."""
     out = run(watch, func, args, kwargs)
@@ -168,9 +195,11 @@ RULES: dict[str, Handler] = {
     "masked_scatter": masked_scatter,
     **dict.fromkeys(
         ("nonzero", "masked_select", "bincount", "histc", "unique", "_unique", "_unique2", "unique_dim", "unique_consecutive",
-         "multinomial", "searchsorted", "bucketize", "take", "put", "isin", "count_nonzero", "nonzero_static", "segment_reduce"),
+         "multinomial", "take", "put", "isin", "nonzero_static", "segment_reduce"),
         by_number,
     ),
     **dict.fromkeys(("tril", "triu"), triangle),
     "diagonal": diagonal,
+    **dict.fromkeys(("searchsorted", "bucketize"), searched),
+    **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), packed),
 }  # fmt: skip

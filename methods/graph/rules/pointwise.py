@@ -12,8 +12,9 @@ from coppice.methods.graph.terms import Fix, Term, held, norm
 from coppice.methods.graph.watch import Handler, Norm, Source, Value, Watch
 
 UNTAGGED = frozenset(
-    ("hardswish", "any", "_prelu_kernel", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
-     "copy", "fill", "zero", "bernoulli", "rrelu_with_noise", "masked_fill", "uniform", "normal", "hardsigmoid")
+    ("hardswish", "_prelu_kernel", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+     "copy", "fill", "zero", "bernoulli", "rrelu_with_noise", "masked_fill", "uniform", "normal", "hardsigmoid",
+     "exponential", "geometric", "cauchy", "log_normal", "random")
 )  # fmt: skip
 KEEPS_ZERO = frozenset(
     ("relu", "tanh", "gelu", "silu", "hardswish", "neg", "abs", "sqrt", "sin", "erf", "leaky_relu", "elu", "hardtanh", "floor",
@@ -86,7 +87,11 @@ def pointwise(name: str, watch: Watch, func: Any, args: Args, kwargs: Kwargs) ->
     """Any entry-by-entry operator: all operands hold the same units."""
     inputs = [watch.value(t) for t in tensors((args, kwargs))]
     out = run_pointwise(watch, func, args, kwargs)
-    if not inputs:
+    if isinstance(out, tuple):
+        for tensor in out:
+            _label(watch, tensor, inputs, None, False)
+        return out
+    if not inputs or not isinstance(out, Tensor):
         return out
     zero = name in KEEPS_ZERO and inputs[0].zero
     role = None

@@ -112,9 +112,18 @@ def ranked(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
+def renormed(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Rows of a table are scaled down, in place, to a largest norm, which sees all of their units."""
+    x = watch.value(args[0])
+    watch.uses(x)
+    for dim in x.dims[1:]:
+        watch.algebra.mark(dim, "reduced")
+    return run(watch, func, args, kwargs)
+
+
 _REDUCTIONS = (
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "logsumexp", "prod",
-    "linalg_vector_norm", "all", "nansum", "aminmax",
+    "linalg_vector_norm", "all", "any", "nansum", "aminmax", "count_nonzero",
 )  # fmt: skip
 _SPATIAL = tuple(
     name.format(d)
@@ -134,5 +143,6 @@ RULES: dict[str, Handler] = {
     **dict.fromkeys(_REDUCTIONS, reduce),
     **dict.fromkeys((*_SPATIAL, *_RESAMPLING), spatial),
     "max_pool2d_with_indices": max_pool2d,
+    "embedding_renorm": renormed,
     **dict.fromkeys(("topk", "sort", "argmax", "argmin", "argsort", "kthvalue", "median", "mode"), ranked),
 }

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from coppice.methods.graph.rules.common import (
     Args,
     Kwargs,
@@ -138,13 +140,24 @@ def expand(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
+def _copies(watch: Watch, counts: Sequence[int], of: Tensor) -> list[Term]:
+    """How often something is repeated, which may follow a width; what makes a copy does not make it zero."""
+    times: list[Term] = [Var(n) if n > 1 else Fix(n) for n in counts]
+    watch.written_sizes(times, counts)
+    for term in times if of.is_floating_point() else ():
+        watch.algebra.mark(term, "offset")
+    return times
+
+
 def repeat(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Copies one after the other along each dimension."""
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     new = len(args[1]) - len(x.dims)
     old: list[Term] = [*[ONE] * new, *x.dims]
-    dims = [norm(Mul([Fix(r), d])) for r, d in zip(args[1], old, strict=True)]
+    times = _copies(watch, args[1], args[0])
+    freeze_axes(watch, x, [i for i, dim in enumerate(x.dims) if dim.size == 1 < times[new + i].size])
+    dims = [norm(Mul([r, d])) for r, d in zip(times, old, strict=True)]
     rearranged(watch, x, out, dims, [None] * new + list(range(len(x.dims))))
     return out
 
@@ -157,7 +170,7 @@ def repeat_interleave(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> An
     out = run(watch, func, args, kwargs)
     x = watch.value(args[0])
     dims = list(x.dims)
-    dims[dim] = norm(Mul([dims[dim], Fix(args[1])]))
+    dims[dim] = norm(Mul([dims[dim], *_copies(watch, [args[1]], args[0])]))
     rearranged(watch, x, out, dims, range(len(dims)))
     return out
 

@@ -137,25 +137,34 @@ def as_strided(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     if order is None:
         freeze_axes(watch, x, range(len(x.dims)))
         watch.put(out, fixed(out.shape, f"memory read in steps by {watch.describe()}"), (x,), x.zero)
-    else:
-        rearranged(watch, x, out, [Fix(1) if i is None else x.dims[i] for i in order], order)
+        return out
+    freeze_axes(watch, x, set(range(len(x.dims))) - set(order))
+    dims: list[Term] = [Fix(n, SPATIAL) if i is None else x.dims[i] for i, n in zip(order, out.shape, strict=True)]
+    rearranged(watch, x, out, dims, order)
     return out
 
 
 def _same_strides(old: Tensor, new: Tensor) -> list[int | None] | None:
-    """For each dimension of `new`, that of `old` with its size and stride (None: of size one); None where they do not match."""
+    """For each dimension of `new`, that of `old` with its size and stride.
+
+    None for one that reads windows of a single further dimension of `old`; no list at all where that is not all there is.
+    """
     left = {i: (n, s) for i, (n, s) in enumerate(zip(old.shape, old.stride(), strict=True)) if n != 1}
-    if len(set(left.values())) != len(left):
+    if len(set(left.values())) != len(left) or any(s == 0 for _, s in left.values()):
         return None
     order: list[int | None] = []
+    rest: list[tuple[int, int]] = []
     for pair in zip(new.shape, new.stride(), strict=True):
         match = next((i for i, known in left.items() if known == pair), None)
-        if match is None and pair[0] != 1:
-            return None
         order.append(match)
         if match is not None:
             del left[match]
-    return None if left else order
+        elif pair[0] != 1:
+            rest.append(pair)
+    size, stride = next(iter(left.values()), (1, 1))
+    reach = sum((n - 1) * s for n, s in rest)
+    inside = len(left) <= 1 and reach <= (size - 1) * stride and all(s % stride == 0 for _, s in rest)
+    return order if inside else None
 
 
 RULES: dict[str, Handler] = {
