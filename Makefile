@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-
 SHOW   := awk '/Downloading .*[0-9] [MG]B\)/ {print "  " $$0} /^Installing/ {print "  Installing"} {fflush()}'
 
 # Tests of rooms that start no Ray, no Slurm and no page: they run side by side.
-SIDE_BY_SIDE := tests/methods tests/scheduler tests/testing \
+SIDE_BY_SIDE := tests/methods tests/scheduler tests/testing tests/zoo \
   $(addprefix tests/orchestrator/,config doctor folder planning report tasks trial)
 
 SHELL       := bash
@@ -67,8 +67,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	@echo "Adding the test tools: pytest, ruff, mypy, import-linter."
-	@$(PIP) -e ".[test]" | $(SHOW)
+	@echo "Adding the test tools: pytest, ruff, mypy, import-linter, and the models of the zoo."
+	@$(PIP) --no-compile -e ".[test,zoo]" | $(SHOW)
 	@touch $@
 
 clean:

@@ -21,7 +21,7 @@ from coppice.methods.graph.values import AtomInfo, AttributeEdit, Element, Exact
 COMPENSATIONS = ("layernorm", "rmsnorm", "groupnorm", "attention_scale")
 _COUPLED = frozenset(("softmax", "reduced"))
 _MATTERS_AT_ZERO = frozenset(("offset", "weight_norm", *_COUPLED, *COMPENSATIONS))
-_UNLISTED = ("kernel size", "one input channel in each group", "length of a normalised weight")
+UNLISTED = ("kernel size", "one input channel in each group", "length of a normalised weight")
 
 
 def elements(module: nn.Module, example_inputs: tuple[Any, ...], *, graph: Graph | None = None) -> list[Element]:
@@ -134,6 +134,6 @@ def _frozen(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]
         if buffer is not None and buffer.dtype == torch.bool and frozen.reason == "never used by the forward":
             continue
         key = (owner or frozen.name, frozen.size, frozen.reason)
-        if key not in seen and frozen.reason not in _UNLISTED:
+        if key not in seen and frozen.reason not in UNLISTED:
             seen.add(key)
             yield Element(frozen.name, "channel", frozen.size, frozen.size, grow="no", shrink="no", reason=frozen.reason)

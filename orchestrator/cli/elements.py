@@ -12,10 +12,12 @@ import torch
 import typer
 
 from coppice.methods.graph.values import Element
+from coppice.methods.measures.coverage import coverage
 from coppice.methods.network import Network
 from coppice.methods.networks.catalog import network_reference
 from coppice.methods.probe import probe as verified
 from coppice.methods.record.architecture import build
+from coppice.orchestrator.cli.coverage_table import coverage_record, show_coverage
 from coppice.orchestrator.cli.options import Json
 from coppice.orchestrator.cli.output import plain_table, print_json, say, show, write
 
@@ -33,7 +35,7 @@ def elements(
     level: Annotated[list[str] | None, typer.Option(help=f"Only these levels: {', '.join(LEVELS)}.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List everything in a network that may grow or shrink, and what may not, with the reason."""
+    """List everything in a network that may grow or shrink, and what may not, with the reason; parameters by level at the end."""
     unknown = sorted(set(level or ()) - set(LEVELS))
     if unknown:
         raise ValueError(f"--level must be one of {', '.join(LEVELS)}, but got {', '.join(unknown)}.")
@@ -43,9 +45,12 @@ def elements(
         chosen = verified(network, chosen)
     if as_json:
         print_json({"network": network.factory, "arguments": network.arguments, "parameters": network.num_parameters(),
+                    "coverage": None if level else coverage_record(coverage(network, chosen)),
                     "elements": [_record(e) for e in chosen]})
-    else:
-        _show(network, chosen, probe)
+        return
+    _show(network, chosen, probe)
+    if not level:
+        show_coverage(coverage(network, chosen), chosen)
 
 
 def _arguments(content: str) -> dict[str, Any]:

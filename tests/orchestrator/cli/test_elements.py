@@ -25,6 +25,16 @@ def test_elements_are_a_table_with_reasons() -> None:
     assert re.search(r"[\d,]+ parameters\. May change: \d+ channel, .*May not: \d+\.", text)
 
 
+def test_parameters_are_told_by_level_with_the_reasons_for_the_rest() -> None:
+    lines = output(*FLAT).splitlines()
+    shares = dict(re.findall(r"^(\w+) +\d+ +[\d,]+ +([\d.]+) %$", "\n".join(lines), re.M))
+    assert float(shares["channel"]) > 90 and {"weight", "channel"} <= shares.keys()
+    assert re.match(r"Units \(channels, heads, groups\) that may come and go hold [\d,]+ of [\d,]+ parameters", lines[-4])
+    assert {re.split(r" {2,}", line.strip())[-1] for line in lines[-2:]} == {"input of the network", "output of the network"}
+    found = json.loads(output(*FLAT, "--json"))["coverage"]
+    assert found["by_level"]["channel"] == found["units"] < found["parameters"] and found["reasons"][0]["parameters"] > 0
+
+
 def test_levels_can_be_chosen() -> None:
     lines = output(*FLAT, "--level", "insertion").splitlines()
     assert all("insertion" in line for line in lines[1:-1])
