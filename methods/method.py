@@ -141,7 +141,7 @@ class Method(ABC):
         if element.level not in self.levels:
             return f"{type(self).__name__} acts on {', '.join(self.levels)}, not on {element.level}"
         if (element.grow if self.kind == "grow" else element.shrink) == "no":
-            return f"{element.name} cannot {self.kind}"
+            return f"{element.name} cannot {self.kind}" + (f": {element.fixed}" if element.fixed and self.kind == "grow" else "")
         return None
 
     @abstractmethod

@@ -6,7 +6,6 @@ that makes those units (rows, biases, a norm's scale and shift) is zero.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from coppice.methods.surgery import layers
 from coppice.methods.surgery.carry_out import resize_all
 from coppice.methods.surgery.resize import narrowing, widening
 from coppice.methods.surgery.shrink import Shrinking, advance
+from coppice.methods.surgery.tensors import copy_of
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, that counts as equal (in float32)."""
@@ -75,7 +75,7 @@ class _Subject:
     @staticmethod
     def of(network: Network) -> _Subject:
         generator = torch.Generator().manual_seed(0)
-        module = copy.deepcopy(network.module).cpu()
+        module = copy_of(network.module).cpu()
         _randomise(module, generator)
         inputs = tree_map(lambda x: _random_input(x, generator), network.example_inputs)
         copied = Network(module, network.factory, network.arguments, inputs)
@@ -85,7 +85,7 @@ class _Subject:
     def clone(self) -> Network:
         """A copy to try something on."""
         n = self.network
-        return replace(n, module=copy.deepcopy(n.module), edits=[], attributes={}, masks={}, lineage=[])
+        return replace(n, module=copy_of(n.module), edits=[], attributes={}, masks={}, lineage=[])
 
 
 def _randomise(module: nn.Module, generator: torch.Generator) -> None:

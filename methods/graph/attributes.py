@@ -14,6 +14,19 @@ from coppice.methods.graph.expr import Expr, Prod, Sum, atom_names, walk
 from coppice.methods.graph.values import AtomInfo, AttributeEdit, Graph, Occurrence
 
 _BUILTIN = ("groups", "num_groups", "num_heads")
+_FROM_SHAPES: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.modules.conv._ConvNd: ("in_channels", "out_channels"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.modules.batchnorm._NormBase: ("num_features",),
+    nn.LayerNorm: ("normalized_shape",),
+    nn.RMSNorm: ("normalized_shape",),
+    nn.GroupNorm: ("num_channels",),
+    nn.Embedding: ("num_embeddings", "embedding_dim"),
+    nn.PReLU: ("num_parameters",),
+    nn.RNNBase: ("hidden_size", "input_size"),
+    nn.MultiheadAttention: ("embed_dim", "kdim", "vdim", "head_dim"),
+}
+"""Attributes of torch's layers, and of layers derived from them, that follow from the shapes of their tensors."""
 
 
 def attribute_edits(modules: Mapping[str, nn.Module], graph: Graph) -> dict[str, tuple[AttributeEdit, ...]]:
@@ -68,9 +81,22 @@ def _is_builtin(kind: type) -> bool:
     return kind.__module__.startswith("torch.nn.")
 
 
+@lru_cache(maxsize=1024)
+def _is_layer(kind: type) -> bool:
+    """Whether it is one of torch's own modules, or derived from one of its layers."""
+    return _is_builtin(kind) or issubclass(kind, tuple(_FROM_SHAPES))
+
+
+@lru_cache(maxsize=1024)
+def _follow_from_shapes(kind: type) -> frozenset[str]:
+    return frozenset(name for base, names in _FROM_SHAPES.items() if issubclass(kind, base) for name in names)
+
+
 def _integers(module: nn.Module, read: frozenset[str]) -> dict[str, int]:
     table = module.__dict__
-    wanted = _BUILTIN if _is_builtin(type(module)) else sorted(table.keys() & read)
+    kind: Any = type(module)
+    own = [] if _is_builtin(kind) else sorted((table.keys() & read) - _follow_from_shapes(kind))
+    wanted = (*_BUILTIN, *(k for k in own if k not in _BUILTIN)) if _is_layer(kind) else own
     return {k: table[k] for k in wanted if type(table.get(k)) is int and table[k] > 1}
 
 
@@ -83,8 +109,10 @@ def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, d
             owner = ".".join(parts[:depth])
             if not tables[owner]:
                 continue
-            builtin = _is_builtin(type(modules[owner]))
+            kind: Any = type(modules[owner])
+            layer = _is_layer(kind)
             for name, value in tables[owner].items():
+                builtin = layer and name in _BUILTIN
                 if (owner, name) in done or (builtin and not _governs(modules[owner], name, occurrence, depth == len(parts))):
                     continue
                 expr = _matching(occurrence.expr, info.name, value, prefix=builtin and name != "num_heads")

@@ -105,25 +105,26 @@ def _scores(run: Run, exprs: _Exprs, tensors: dict[str, tuple[Expr, ...]]) -> It
 def _freeze_unused(run: Run) -> None:
     algebra = run.watch.algebra
     for name, dims in run.tensors.items():
-        for position, dim in enumerate(dims):
-            if name not in run.watch.seen:
-                algebra.freeze(dim, "never used by the forward")
-            elif name in run.buffers and run.role(name, position) in ("scale", "bias", "raw"):
-                algebra.freeze(dim, f"the buffer {name} holds fixed values for it")
+        for dim in dims if name not in run.watch.seen else ():
+            algebra.freeze(dim, "never used by the forward")
 
 
 def _freeze_unsound(run: Run) -> bool:
     """Freeze atoms that nothing makes or nothing uses."""
     roles: dict[Var, set[str]] = {}
+    fixed: dict[Var, str] = {}
     for name, position, dim in run.dims():
         term = norm(dim)
         for var in () if isinstance(term, Fix) else variables(term):
-            roles.setdefault(var, set()).update(run.watch.roles.get((name, position), {"raw"}))
+            found = run.watch.roles.get((name, position), {"raw"})
+            roles.setdefault(var, set()).update(found if name not in run.buffers else found - _MAKES)
+            if name in run.buffers:
+                fixed.setdefault(var, name)
     changed = False
     for var, known in roles.items():
         reason = ""
         if not known & _MAKES:
-            reason = "no parameter makes its units"
+            reason = f"the buffer {fixed[var]} holds fixed values for it" if var in fixed else "no parameter makes its units"
         elif "consume" not in known and not var.marks & _USES:
             reason = "no parameter uses its units"
         if reason:

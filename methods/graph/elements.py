@@ -11,6 +11,7 @@ from torch import nn
 
 from coppice.methods.graph.attributes import attribute_edits
 from coppice.methods.graph.blocks import insertions, removals
+from coppice.methods.graph.buffers import new_entries
 from coppice.methods.graph.compensable import compensates
 from coppice.methods.graph.expr import Atom, Prod, atom_names, walk
 from coppice.methods.graph.joint import Joints
@@ -58,19 +59,32 @@ def _units(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
         grow, shrink = _exactness(marks)
         if grow == "compensated" and not all(compensates(modules, graph, m) for m in members):
             grow = "inexact"
+        fixed = None if reason else next(_fixed(modules, graph, members), None)
         yield Element(
             name,
             _level(info),
             info.size,
             minimum=min(info.size, max(map(_minimum, members))),
             quantum=math.lcm(*map(_multiple, marks)),
-            grow="no" if reason else grow,
+            grow="no" if reason or fixed else grow,
             shrink="no" if reason else shrink,
             compensation=tuple(c for c in COMPENSATIONS if c in marks),
             moves=moves,
             attributes=_merged(edits, moves),
             reason=reason,
+            fixed=fixed,
         )
+
+
+def _fixed(modules: Mapping[str, nn.Module], graph: Graph, members: list[AtomInfo]) -> Iterator[str]:
+    """Why no units can be added: a buffer holds a value for each of them, and no rule says which is right for a new one."""
+    names = frozenset(m.name for m in members)
+    for o in (o for m in members for o in m.occurrences):
+        owner, _, leaf = o.tensor.rpartition(".")
+        if leaf in modules[owner]._buffers:
+            grown = names & atom_names(o.expr)
+            if new_entries(modules[owner], leaf, o.dim, o.expr, grown, role=o.role) is None:
+                yield f"the buffer {o.tensor} holds a value for each unit, and nothing says which a new one would have"
 
 
 def _exactness(marks: frozenset[str]) -> tuple[Exactness, Exactness]:

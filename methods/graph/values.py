@@ -187,6 +187,7 @@ class Element:
         moves: the atoms that move together with one unit; more than one means a joint move.
         attributes: Python attributes that follow.
         reason: why it is not permissible; None when it is.
+        fixed: why units may be removed, but none added; None where that is not so.
         kinds: what can be put at an insertion point (names of `coppice.methods.surgery.layers.KINDS`).
         verified: True when the probe ran it and the result agreed, False when not, None when nobody ran it.
     """
@@ -202,6 +203,7 @@ class Element:
     moves: tuple[Move, ...] = ()
     attributes: tuple[AttributeEdit, ...] = ()
     reason: str | None = None
+    fixed: str | None = None
     kinds: tuple[str, ...] = ()
     verified: bool | None = None
 

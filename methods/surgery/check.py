@@ -56,7 +56,7 @@ def check(network: Network, plan: Plan) -> None:
 
 def _check_growth(network: Network, element: Element, plan: GrowPlan) -> None:
     if element.grow == "no":
-        raise PlanError(f"{element.name} must be able to grow, but is not.")
+        raise PlanError(f"{element.name} must be able to grow, but is not{f': {element.fixed}' if element.fixed else ''}.")
     if plan.count < 1 or plan.count % element.quantum:
         raise PlanError(
             f"{element.name} grows by a positive multiple of {element.quantum}, but count={plan.count}; round the amount to that."

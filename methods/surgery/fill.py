@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from coppice.methods.graph.expr import NEW, index_map
-from coppice.methods.graph.values import Element, Graph
+from coppice.methods.graph.buffers import new_entries
+from coppice.methods.graph.expr import NEW, Atom, Expr, Prod, Sum, atom_names, index_map
+from coppice.methods.graph.values import Element, Graph, Role
 from coppice.methods.plan import GrowPlan
 from coppice.methods.surgery.changes import TensorChange, followed
+from coppice.methods.surgery.tensors import owner
 
 CONSTANTS = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0, "raw": 0.0}
 """Fill of new entries by role, where neither the plan's values nor copies say otherwise."""
@@ -30,6 +32,7 @@ def seed_for(plan: GrowPlan, name: str, dim: int) -> int:
 class Fill:
     """Fills the new entries of tensors that contain `element`'s atoms, as `plan` says."""
 
+    module: nn.Module
     element: Element
     plan: GrowPlan
     graph: Graph
@@ -48,6 +51,9 @@ class Fill:
         new = torch.tensor([i for i, old in enumerate(index) if old == NEW], device=tensor.device)
         role = self.graph.roles.get((name, dim), "raw")
         given = self.plan.values.get(f"{name}:{dim}")
+        holder, leaf = owner(self.module, name)
+        if leaf in holder._buffers and given is None and (role not in ("mean", "var") or not self.plan.sources):
+            return self._buffer(tensor, name, dim, new, role)
         if given is not None:
             tensor = tensor.index_copy(dim, new, _brought_to_size(given.to(tensor), before))
         elif self.plan.sources:
@@ -56,6 +62,22 @@ class Fill:
             tensor = tensor.index_copy(dim, new, self._fresh(tensor, name, dim, new, role))
         offset = self.plan.offsets.get(f"{name}:{dim}")
         return tensor if offset is None else tensor.index_add(dim, new, _brought_to_size(offset.to(tensor), before))
+
+    def _buffer(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: Role) -> Tensor:
+        """What a buffer holds for new units (see `coppice.methods.graph.buffers`)."""
+        expr = self.graph.tensors[name][dim]
+        grown = frozenset(a for a in atom_names(expr) if NEW in self.indices.get(a, ()))
+        holder, leaf = owner(self.module, name)
+        how = new_entries(holder, leaf, dim, expr, grown, role=role)
+        if how == "copy":
+            first = {a: [0 if i == NEW else k for k, i in enumerate(self.indices[a])] for a in grown}
+            sizes = {a: len(i) for a, i in self.indices.items()}
+            where = torch.tensor(index_map(_with_sizes(expr, sizes), first), device=tensor.device)
+            return tensor.index_select(dim, where)
+        shape = list(tensor.shape)
+        shape[dim] = len(new)
+        value = 1.0 if how == "one" else CONSTANTS[role] if how == "statistic" else 0.0
+        return tensor.index_copy(dim, new, tensor.new_full(shape, value))
 
     def _fresh(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: str) -> Tensor:
         shape = list(tensor.shape)
@@ -119,6 +141,15 @@ class Fill:
         fresh = set(new.tolist())
         first = {int(o): i for i, o in reversed(list(enumerate(index.tolist()))) if i not in fresh}
         return torch.tensor([first[int(index[i])] for i in new.tolist()], device=index.device)
+
+
+def _with_sizes(expr: Expr, sizes: Mapping[str, int]) -> Expr:
+    """The expression after its atoms got these sizes."""
+    if isinstance(expr, Atom):
+        return Atom(expr.name, sizes.get(expr.name, expr.size))
+    if isinstance(expr, Prod):
+        return Prod(tuple(_with_sizes(e, sizes) for e in expr.factors))
+    return Sum(tuple(_with_sizes(e, sizes) for e in expr.terms)) if isinstance(expr, Sum) else expr
 
 
 def _brought_to_size(values: Tensor, changes: Sequence[TensorChange]) -> Tensor:

@@ -112,7 +112,7 @@ def _resize_tensor(
         if NEW in index:
             grown = next(plans[a] for a in sorted(atom_names(expr)) if a in plans and NEW in indices[a])
             assert grown.plan is not None
-            tensor = Fill(grown.element, grown.plan, graph, indices).fill(tensor, name, dim, index, changes)
+            tensor = Fill(module, grown.element, grown.plan, graph, indices).fill(tensor, name, dim, index, changes)
         changes.append(TensorChange(name, dim, tuple(index), expr.size))
     set_tensor(module, name, tensor)
     return changes
@@ -141,13 +141,13 @@ def _follow(
 
 
 def follow_shapes(module: nn.Module) -> None:
-    """Set the size attributes of one of torch's own modules from the shapes of its tensors."""
+    """Set the size attributes of one of torch's layers, or of one derived from them, from the shapes of its tensors."""
     if isinstance(module, nn.modules.conv._ConvNd):
-        first, second = module.weight.shape[:2]
+        first, second = _weight(module).shape[:2]
         wide = second * module.groups
         module.out_channels, module.in_channels = (wide, first) if module.transposed else (first, wide)
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
+        module.out_features, module.in_features = _weight(module).shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         held = next((t for t in (module.weight, module.running_mean) if t is not None), None)
         if held is not None:
@@ -159,7 +159,7 @@ def follow_shapes(module: nn.Module) -> None:
         if module.weight is not None:
             module.num_channels = module.weight.shape[0]
     elif isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        module.num_embeddings, module.embedding_dim = module.weight.shape
+        module.num_embeddings, module.embedding_dim = _weight(module).shape
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.shape[0]
     elif isinstance(module, nn.RNNBase):
@@ -177,3 +177,12 @@ def follow_shapes(module: nn.Module) -> None:
         module.head_dim = rows // 3 // module.num_heads
 
 
+def _weight(module: nn.Module) -> Tensor:
+    """A layer's weight; where a hook computes it before each forward, the parameter of its shape that it is computed from."""
+    for name in ("weight", "weight_orig", "weight_v"):
+        found = module._parameters.get(name)
+        if found is not None:
+            return found
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
