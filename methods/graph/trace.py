@@ -17,6 +17,7 @@ from coppice.methods.graph.caches import forget, function_caches
 from coppice.methods.graph.convert import Run, to_graph
 from coppice.methods.graph.dispatch import Dispatch
 from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
+from coppice.methods.graph.siblings import follow_siblings
 from coppice.methods.graph.terms import Fix
 from coppice.methods.graph.values import Graph
 from coppice.methods.graph.watch import Value, Watch
@@ -117,6 +118,8 @@ def _trace(plan: _Plan, made: list[ref[Tensor]], meta: bool) -> Graph:
         if not run.tensors.keys() - run.buffers <= watch.seen or _differs_in_training(modules):
             run.calls_frozen = True
             _forward(plan, dispatch, training=True)
+    if not run.tensors.keys() <= watch.seen:
+        follow_siblings(run, {name: m for name, m in plan.modules.values()})
     return to_graph(run)
 
 

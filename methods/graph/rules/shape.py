@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from coppice.methods.graph.rules.common import (
+    SPATIAL,
     Args,
     Kwargs,
     argument,
@@ -20,7 +22,7 @@ from coppice.methods.graph.rules.common import (
     run,
 )
 from coppice.methods.graph.terms import ONE, Fix, Mul, Term, Var, norm
-from coppice.methods.graph.watch import Handler, Watch
+from coppice.methods.graph.watch import Handler, Value, Watch
 
 Mapping = tuple[tuple[int, ...], ...]
 
@@ -37,6 +39,17 @@ def _view_mapping(before: Sequence[int], after: Sequence[int], mapping: Mapping)
     return tuple(reversed(out))
 
 
+def _reshape_empty(watch: Watch, x: Value, shape: Sequence[int]) -> list[Term]:
+    """The dimensions of a reshape of a tensor without entries, where the sizes besides one of 0 leave no doubt."""
+    before = [dim for dim in x.dims if dim.size]
+    after = [n for n in shape if n]
+    if shape.count(0) != 1 or len(before) != len(x.dims) - 1 or math.prod(d.size for d in before) != math.prod(after):
+        freeze_axes(watch, x, range(len(x.dims)))
+        return fixed(shape)
+    dims = watch.algebra.reshape(before, after)
+    return [*dims[: shape.index(0)], Fix(0, SPATIAL), *dims[shape.index(0) :]]
+
+
 def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Reshape in row-major order: dimensions become one, or one becomes several."""
     out = run(watch, func, args, kwargs)
@@ -45,17 +58,13 @@ def view(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     if out.numel() != args[0].numel():
         rebuilt(watch, x, out, (-1,), "bytes of numbers")
         return out
-    if 0 in shape:
-        freeze_axes(watch, x, range(len(x.dims)))
-        watch.put(out, fixed(shape), (x,), x.zero)
-        return out
-    dims = watch.algebra.reshape(x.dims, shape)
+    dims = _reshape_empty(watch, x, shape) if 0 in shape else watch.algebra.reshape(x.dims, shape)
     watch.written_sizes(dims, shape)
     value = watch.put(out, dims, (x,), x.zero)
     value.squares, value.offset, value.even = x.squares, x.offset, x.even
     if shape == list(args[0].shape):
         value.adds |= x.adds
-    if x.sources:
+    if x.sources and 0 not in shape:
         value.sources = tuple((n, _view_mapping(args[0].shape, shape, m)) for n, m in x.sources)
     return out
 
