@@ -17,10 +17,11 @@ from coppice.methods.event import Event
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
-from coppice.methods.surgery.carry_out import carry_out
+from coppice.methods.surgery.carry_out import carry_out, resized_dimensions
 from coppice.methods.surgery.changes import Follower
 from coppice.methods.surgery.check import check
-from coppice.methods.surgery.followers import check_followed
+from coppice.methods.surgery.coverage import Coverage
+from coppice.methods.surgery.gradients import GradientFollower
 
 KINDS = {GrowPlan: "grow", PrunePlan: "prune", InsertPlan: "insert", RemovePlan: "remove", MaskPlan: "mask"}
 
@@ -46,19 +47,26 @@ def apply(
 
     Raises:
         PlanError: the plan does not fit the network; nothing was touched.
-        RuntimeError: after the change some parameter would not be trained; everything was rolled back.
+        RuntimeError: the optimizers that follow do not fit the network, or after the change some parameter would not be trained
+            any more; everything is as before.
     """
     check(network, plan)
     element = None if isinstance(plan, MaskPlan) else network.element(plan.element)
+    gradients = GradientFollower(network.module)
+    followers = [*followers, gradients]
+    coverage = Coverage.before(network.module, followers)
+    for follower in followers:
+        follower.prepare(resized_dimensions(network, plan))
     snapshot = Snapshot.take(network, followers)
     measured = None if certify is None else outputs(network.module, certify)
     before = _Before(element, network.num_parameters(), measured, time.perf_counter())
     try:
         with torch.random.fork_rng(devices=[]):
             carry_out(network, plan, followers)
-        check_followed(network.module, followers)
+        notes = [note for follower in followers for note in follower.finish()]
+        coverage.check(network.module, followers)
         after = None if certify is None else outputs(network.module, certify)
-        event = _event(network, plan, before, after)
+        event = replace(_event(network, plan, before, after), gradients=gradients.outcome, notes=tuple(notes))
         if accept is not None and not accept(event):
             event = replace(event, accepted=False, reason="rejected by the caller")
     except BaseException:

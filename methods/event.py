@@ -26,6 +26,9 @@ class Event:
         seconds: how long the change took.
         accepted: False when it was rolled back.
         reason: why it was rolled back.
+        gradients: what became of the gradients that all parameters had accumulated: `kept` (zero for new entries) or `dropped`;
+            None where there were none.
+        notes: what is worth knowing about the followers: which optimizer trains what is new, whose history starts anew.
     """
 
     kind: str
@@ -43,7 +46,9 @@ class Event:
     seconds: float
     accepted: bool = True
     reason: str | None = None
+    gradients: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that json can write."""
-        return asdict(self) | {"units": list(self.units)}
+        return asdict(self) | {"units": list(self.units), "notes": list(self.notes)}

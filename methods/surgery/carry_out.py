@@ -8,38 +8,60 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.graph.connectivity import settle
-from coppice.methods.graph.expr import unit_map
+from coppice.methods.graph.expr import atom_names, unit_map
 from coppice.methods.graph.values import Element, Graph, Occurrence
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from coppice.methods.surgery import layers
 from coppice.methods.surgery.changes import Follower, TensorChange, followed
+from coppice.methods.surgery.followers import share_out
 from coppice.methods.surgery.masks import apply_masks, mask_of
+from coppice.methods.surgery.mirrors import mirrors, restructure
 from coppice.methods.surgery.normalised import normalised_consumers
 from coppice.methods.surgery.resize import Resize, narrowing, resize, widening
 from coppice.methods.surgery.tensors import get_tensor, set_tensor
 from coppice.methods.surgery.trial import scaled_by_size
 
 
+def resized_dimensions(network: Network, plan: Plan) -> dict[str, list[int]]:
+    """The dimensions that the plan will resize, by the tensor's name."""
+    if not isinstance(plan, (GrowPlan, PrunePlan)):
+        return {}
+    atoms = {move.atom for move in network.element(plan.element).moves}
+    tensors = network.graph().tensors.items()
+    found = {name: [d for d, e in enumerate(exprs) if not atoms.isdisjoint(atom_names(e))] for name, exprs in tensors}
+    return {name: dims for name, dims in found.items() if dims}
+
+
 def carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> None:
     """Change the network as the plan says, and its followers with it."""
     if isinstance(plan, (GrowPlan, PrunePlan, MaskPlan)):
-        _adjust([network.module, *_mirrors(followers)], plan.adjust)
+        _adjust([network.module, *mirrors(followers)], plan.adjust)
     if isinstance(plan, MaskPlan):
         _set_masks(network, plan.masks, followers)
-    elif isinstance(plan, InsertPlan):
-        _notify(followers, layers.insert(network, plan), added=True)
-        network.changed()
-    elif isinstance(plan, RemovePlan):
-        _notify(followers, layers.remove(network, plan), added=False)
-        network.changed()
+    elif isinstance(plan, (InsertPlan, RemovePlan)):
+        _restructure(network, plan, followers)
     else:
         element = network.element(plan.element)
         if isinstance(plan, PrunePlan):
-            for module in (network.module, *_mirrors(followers)):
+            for module in (network.module, *mirrors(followers)):
                 _keep_what_units_carried(module, network.graph(), element, plan)
         change = widening(element, plan) if isinstance(plan, GrowPlan) else narrowing(element, plan.units)
         resize_all(network, [change], followers)
+
+
+def _restructure(network: Network, plan: InsertPlan | RemovePlan, followers: Sequence[Follower]) -> None:
+    """Put a layer in or take one out, in the averages that follow as well."""
+    edits = len(network.edits)
+    if isinstance(plan, InsertPlan):
+        share_out(followers, layers.insert(network, plan))
+    else:
+        for name, parameter in layers.remove(network, plan):
+            for follower in followers:
+                follower.removed(name, parameter)
+    for mirror in mirrors(followers):
+        restructure(mirror, network.module, network.edits[edits:])
+    network.changed()
 
 
 @torch.no_grad()
@@ -55,7 +77,7 @@ def _set_masks(network: Network, masks: Mapping[str, Tensor], followers: Sequenc
     before = {name: mask_of(network, name) for name in masks}
     network.masks |= {name: mask.to(network.device(), copy=True) for name, mask in masks.items()}
     _settle(network, followers)
-    for module in (network.module, *_mirrors(followers)):
+    for module in (network.module, *mirrors(followers)):
         apply_masks(network, module)
     for name, mask in before.items():
         for follower in followers:
@@ -71,7 +93,7 @@ def resize_all(
     """
     normalised = _normalised(network, resizes)
     by_size = scaled_by_size(network, [r.element for r in resizes], resize_all) if by_size is None else by_size
-    for module in _mirrors(followers):
+    for module in mirrors(followers):
         resize(module, network.graph(), resizes, normalised, by_size)
     done = resize(network.module, network.graph(), resizes, normalised, by_size)
     network.attributes |= done.attributes
@@ -91,7 +113,7 @@ def resize_all(
 def _settle(network: Network, followers: Sequence[Follower]) -> None:
     """Modules that know their connections take over the masks; what cannot exist does not."""
     network.masks = settle(network.module, network.masks)
-    for mirror in _mirrors(followers):
+    for mirror in mirrors(followers):
         settle(mirror, network.masks)
 
 
@@ -101,16 +123,6 @@ def _normalised(network: Network, resizes: Sequence[Resize]) -> frozenset[str]:
     atoms = [graph.atoms[m.atom] for r in resizes if r.plan is not None for m in r.element.moves]
     names = {o.tensor for a in atoms if "layernorm" in a.marks for o in a.occurrences if o.role == "consume"}
     return normalised_consumers(network, names) if names else frozenset()
-
-
-def _mirrors(followers: Iterable[Follower]) -> list[nn.Module]:
-    return [m for m in (f.mirror() for f in followers) if m is not None]
-
-
-def _notify(followers: Iterable[Follower], parameters: Sequence[tuple[str, nn.Parameter]], added: bool) -> None:
-    for name, parameter in parameters:
-        for follower in followers:
-            (follower.added if added else follower.removed)(name, parameter)
 
 
 def _keep_what_units_carried(module: nn.Module, graph: Graph, element: Element, plan: PrunePlan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,20 @@ def followed(tensor: Tensor, change: TensorChange, fill: float = 0.0) -> Tensor:
 
 
 class Follower(ABC):
-    """Something that is shaped like the network's parameters and must change with them."""
+    """Something that is shaped like the network's parameters and must change with them.
+
+    `apply` calls `prepare` before it touches anything, `snapshot` next, then the calls that say what changed, and `finish`.
+    """
+
+    def prepare(self, changing: Mapping[str, Sequence[int]]) -> None:  # noqa: B027
+        """Refuse what cannot follow, before anything is touched.
+
+        Args:
+            changing: the dimensions that will be resized, by the tensor's name; empty where nothing is resized.
+
+        Raises:
+            PlanError: something cannot follow; nothing was touched.
+        """
 
     @abstractmethod
     def resized(self, name: str, tensor: Tensor, changes: Sequence[TensorChange]) -> None:
@@ -46,8 +59,13 @@ class Follower(ABC):
         """The mask of the tensor `name` was set; True is kept. What was not kept before and is kept after is new."""
 
     def mirror(self) -> nn.Module | None:
-        """A copy of the module that is to be resized in full, just as the network is; None if there is none."""
+        """A copy of the module that is to change in full, just as the network does; None if there is none."""
         return None
+
+    def mirrors(self) -> Sequence[nn.Module]:
+        """All such copies, the same ones from `prepare` to `finish`."""
+        mirror = self.mirror()
+        return [] if mirror is None else [mirror]
 
     @abstractmethod
     def added(self, name: str, parameter: nn.Parameter) -> None:
@@ -56,6 +74,10 @@ class Follower(ABC):
     @abstractmethod
     def removed(self, name: str, parameter: nn.Parameter) -> None:
         """A parameter was taken out of the network."""
+
+    def finish(self) -> Sequence[str]:
+        """Everything has changed; returns what the event is to say about it."""
+        return ()
 
     @abstractmethod
     def snapshot(self) -> Any:

@@ -8,40 +8,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coppice.methods.surgery.groups import names_of
+from coppice.methods.surgery.state_values import packed, unpacked
+
 
 def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State tensors by `parameter/key`, and the JSON-able rest: scalars of the state, and each group's parameters and options.
 
+    Parameters that are not the network's are named `outside/0`, `outside/1` and so on, in the order of the groups. Lists, tuples
+    and dictionaries of a state are written into the rest (`nested`), their tensors beside the others.
+
     Raises:
-        ValueError: the optimizer trains a tensor that is not a parameter of `module`.
+        ValueError: the state holds something that is neither a tensor, nor a number, text or collection of such.
     """
-    names = {id(p): n for n, p in module.named_parameters()}
+    names = names_of(optimizer, module)
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
+    nested: dict[str, dict[str, Any]] = {}
     for parameter, state in optimizer.state.items():
         name = _name(names, parameter)
         for key, value in state.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and "/" not in str(key):
                 tensors[f"{name}/{key}"] = value
-            elif value is not None:
+            elif isinstance(value, (bool, int, float, str)):
                 scalars.setdefault(name, {})[key] = value
+            elif value is not None:
+                nested.setdefault(name, {})[key] = packed(value, f"{name}/{key}", tensors)
     groups = [
         {"parameters": [_name(names, p) for p in group["params"]], "options": _options(group)} for group in optimizer.param_groups
     ]
-    return tensors, {"groups": groups, "scalars": scalars}
+    rest: dict[str, Any] = {"groups": groups, "scalars": scalars}
+    return tensors, rest | ({"nested": nested} if nested else {})
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
     """A group's options; tensors (a capturable learning rate, say) as numbers."""
-    values = {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+    values = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in group.items() if k not in ("params", "param_names")}
     return {k: v for k, v in values.items() if isinstance(v, (int, float, bool, str, tuple, list, type(None)))}
 
 
 def _name(names: Mapping[int, str], parameter: Tensor) -> str:
     if id(parameter) not in names:
+        shape = f" of shape {tuple(parameter.shape)}" if isinstance(parameter, Tensor) else ""
         raise ValueError(
-            "every tensor the optimizer trains must be a parameter of the network, but one of shape "
-            f"{tuple(parameter.shape)} is not."
+            "every state of the optimizer must belong to a parameter in one of its groups, but there is state of a "
+            f"{type(parameter).__name__}{shape} that is in none."
         )
     return names[id(parameter)]
 
@@ -54,34 +65,56 @@ def load_optimizer_state(
     Args:
         optimizer: it must train the same parameters, in as many groups; which is in which group, and every option of a group,
             is as saved.
-        module: whose parameters it trains.
+        module: whose parameters it trains; others are matched by their order.
         tensors: the first value of `optimizer_state`, on any device.
         rest: the second one, also after a round trip through JSON.
 
     Raises:
         ValueError: names, shapes, groups or options do not fit; the message names them, and nothing was changed.
     """
-    parameters = dict(module.named_parameters())
+    names = names_of(optimizer, module)
+    known = {id(p): p for p in [*module.parameters(), *(p for g in optimizer.param_groups for p in g["params"])]}
+    parameters = {names[i]: p for i, p in known.items()}
     _check(optimizer, parameters, tensors, rest)
+    options: dict[int, Mapping[str, Any]] = {}
     for group, saved in zip(optimizer.param_groups, rest["groups"], strict=True):
-        group["params"] = [parameters[n] for n in saved["parameters"]]
+        group["params"][:] = [parameters[n] for n in saved["parameters"]]
+        if "param_names" in group:
+            group["param_names"][:] = saved["parameters"]
         for key, value in saved["options"].items():
             old = group.get(key)
             new = torch.as_tensor(value, dtype=old.dtype, device=old.device) if isinstance(old, Tensor) else value
             group[key] = tuple(new) if isinstance(old, tuple) else new
+        options |= {id(p): group for p in group["params"]}
     optimizer.state.clear()
+    nested = rest.get("nested", {})
+    inner = {path for path in tensors for name, entries in nested.items() for key in entries if _under(path, name, key)}
     for path, value in tensors.items():
-        name, _, key = path.rpartition("/")
-        parameter = parameters[name]
-        # Step counters stay where the optimizer itself would put them: on the CPU.
-        optimizer.state[parameter][key] = value.clone() if value.ndim == 0 else value.to(parameter.device, copy=True)
+        if path not in inner:
+            name, _, key = path.rpartition("/")
+            optimizer.state[parameters[name]][key] = _placed(value, parameters[name], options)
     for name, entries in rest["scalars"].items():
         optimizer.state[parameters[name]].update(entries)
+    for name, entries in nested.items():
+        placed = {path: _placed(tensors[path], parameters[name], options) for path in inner if path.startswith(f"{name}/")}
+        optimizer.state[parameters[name]].update({key: unpacked(value, placed) for key, value in entries.items()})
+
+
+def _under(path: str, name: str, key: str) -> bool:
+    return path == f"{name}/{key}" or path.startswith(f"{name}/{key}/")
+
+
+def _placed(value: Tensor, parameter: Tensor, options: Mapping[int, Mapping[str, Any]]) -> Tensor:
+    """A copy where the optimizer itself would put it: step counters stay on the CPU, unless its kernels read them."""
+    group = options.get(id(parameter), {})
+    if value.ndim == 0 and not (group.get("capturable") or group.get("fused")):
+        return value.clone()
+    return value.to(parameter.device, copy=True)
 
 
 def _check(
     optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
+    parameters: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     rest: Mapping[str, Any],
 ) -> None:
@@ -89,21 +122,24 @@ def _check(
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(f"the optimizer must have {len(groups)} parameter groups, but has {len(optimizer.param_groups)}.")
     for group, saved in zip(optimizer.param_groups, groups, strict=True):
-        options = sorted((group.keys() - {"params"}) - saved["options"].keys())
+        options = sorted((_options(group).keys() & optimizer.defaults.keys()) - saved["options"].keys())
         if options:
             raise ValueError(f"the state must be of the same kind of optimizer, but it has no value for {options}.")
     names = {id(p): n for n, p in parameters.items()}
     trained = {_name(names, p) for group in optimizer.param_groups for p in group["params"]}
     saved_names = {n for g in groups for n in g["parameters"]}
-    stated = {path.rpartition("/")[0] for path in tensors} | set(rest["scalars"])
+    nested = {(name, str(key)) for name, entries in rest.get("nested", {}).items() for key in entries}
+    flat = [path for path in tensors if not any(_under(path, *of) for of in nested)]
+    stated = {path.rpartition("/")[0] for path in flat} | set(rest["scalars"]) | {name for name, _ in nested}
     unknown, missing = sorted((saved_names | stated) - trained), sorted(trained - saved_names)
     if unknown or missing:
         raise ValueError(
             f"the optimizer's state must name the parameters that the optimizer trains, but {unknown or 'none'} are not trained "
             f"and {missing or 'none'} are not in the state."
         )
-    for path, value in tensors.items():
+    for path in flat:
         name, _, key = path.rpartition("/")
-        shape = parameters[name].shape
-        if value.ndim and value.ndim == len(shape) and value.shape != shape:
+        value, shape = tensors[path], parameters[name].shape
+        fits = all(v in (1, s) for v, s in zip(value.shape, shape, strict=False))
+        if value.ndim and value.ndim == len(shape) and not fits:
             raise ValueError(f"state {key} of {name} must have shape {tuple(shape)}, but has {tuple(value.shape)}.")

@@ -7,7 +7,9 @@ from torch import nn
 from coppice.methods.apply import apply
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, PrunePlan, RemovePlan
-from coppice.methods.surgery.followers import EmaFollower, OptimizerFollower, check_followed
+from coppice.methods.surgery.check import PlanError
+from coppice.methods.surgery.coverage import Coverage
+from coppice.methods.surgery.followers import EmaFollower, OptimizerFollower
 from tests.support.zoo import image, resnet
 
 SECOND = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "variance", "row_var", "col_var", "sum"}
@@ -50,7 +52,9 @@ def test_moments_follow(name):
         assert optimizer.state[p].keys() == before[p].keys()
         for key, old in before[p].items():
             now = optimizer.state[p][key]
-            if not isinstance(old, torch.Tensor) or old.ndim == 0 or old.shape[dim] == 1:
+            if key in ("row_var", "col_var"):
+                continue
+            if not isinstance(old, torch.Tensor) or old.ndim == 0:
                 assert torch.equal(torch.as_tensor(now), torch.as_tensor(old)), key
                 continue
             kept = old.index_select(dim, torch.tensor([0, 2, 3, 5]))
@@ -67,12 +71,37 @@ def test_moments_follow(name):
     assert module[0].weight.shape == (7, 5)
 
 
-def test_state_of_another_shape_starts_anew():
+@pytest.mark.parametrize("dim", (0, 1))
+def test_factored_second_moments_keep_their_products(dim):
+    """The estimate of a kept weight, row * column / mean(row), is the same after rows or columns went and came."""
+    network, optimizer = setup(OPTIMIZERS["adafactor"])
+    module = network.module
+    weight = module[0].weight if dim == 0 else module[2].weight
+
+    def estimate():
+        state = optimizer.state[weight]
+        return state["row_var"] @ state["col_var"] / state["row_var"].mean(-2, keepdim=True)
+
+    before = estimate()
+    follower = [OptimizerFollower(optimizer, module)]
+    apply(network, PrunePlan("0.weight:0", (1, 4)), follower)
+    kept = before.index_select(dim, torch.tensor([0, 2, 3, 5]))
+    torch.testing.assert_close(estimate(), kept)
+    apply(network, GrowPlan("0.weight:0", 3), follower)
+    torch.testing.assert_close(estimate().narrow(dim, 0, 4), kept)
+    torch.testing.assert_close(estimate().narrow(dim, 4, 3), kept.mean(dim, keepdim=True).expand_as(estimate().narrow(dim, 4, 3)))
+    step(network, optimizer)
+
+
+def test_state_of_another_shape_is_refused_before_anything_is_touched():
     network, optimizer = setup(OPTIMIZERS["adam"])
     weight = network.module[0].weight
-    optimizer.state[weight]["flat"] = torch.zeros(30)
-    apply(network, GrowPlan("0.weight:0", 1), [OptimizerFollower(optimizer, network.module)])
-    assert weight not in optimizer.state and network.module[2].weight in optimizer.state
+    optimizer.state[weight]["odd"] = torch.zeros(7)
+    before = copy.deepcopy(network.module.state_dict())
+    with pytest.raises(PlanError, match=r"0\.weight of shape \(6, 5\) Adam keeps 'odd' of shape \(7,\)"):
+        apply(network, GrowPlan("0.weight:0", 1), [OptimizerFollower(optimizer, network.module)])
+    assert all(torch.equal(v, before[k]) for k, v in network.module.state_dict().items())
+    assert optimizer.state[weight]["exp_avg"].shape == (6, 5)
     step(network, optimizer)
 
 
@@ -90,7 +119,6 @@ def test_new_parameters_join_the_group_of_their_relatives_and_removed_ones_leave
     followers = [OptimizerFollower(optimizer, network.module), EmaFollower(ema, network.module)]
     before = [len(g["params"]) for g in optimizer.param_groups]
     apply(network, InsertPlan("after:layers.0", "residual_conv", {"batch_norm": True}), followers)
-    check_followed(network.module, followers)
     assert all(p.ndim > 1 for p in optimizer.param_groups[0]["params"])
     assert all(p.ndim == 1 for p in optimizer.param_groups[1]["params"])
     assert sum(len(g["params"]) for g in optimizer.param_groups) > sum(before)
@@ -98,7 +126,6 @@ def test_new_parameters_join_the_group_of_their_relatives_and_removed_ones_leave
     x = network.example_inputs
     torch.testing.assert_close(ema(*x), network.module(*x))
     apply(network, RemovePlan("layers.0"), followers)
-    check_followed(network.module, followers)
     network.module.eval(), ema.eval()
     torch.testing.assert_close(ema(*x), network.module(*x))
     assert [n for n, _ in ema.named_parameters()] == [n for n, _ in network.module.named_parameters()]
@@ -106,15 +133,19 @@ def test_new_parameters_join_the_group_of_their_relatives_and_removed_ones_leave
 
 def test_both_directions_of_the_check():
     network, optimizer = grown_resnet()
-    follower = OptimizerFollower(optimizer, network.module)
-    check_followed(network.module, [follower])
+    followers = [OptimizerFollower(optimizer, network.module)]
+    coverage = Coverage.before(network.module, followers)
+    coverage.check(network.module, followers)
     held = optimizer.param_groups[0]["params"].pop()
-    with pytest.raises(RuntimeError, match=r"fc\.weight"):
-        check_followed(network.module, [follower])
-    optimizer.param_groups[0]["params"].append(held)
-    optimizer.param_groups[1]["params"].append(nn.Parameter(torch.zeros(1)))
-    with pytest.raises(RuntimeError, match="1 trained tensors are not in the network"):
-        check_followed(network.module, [follower])
+    with pytest.raises(RuntimeError, match=r"\['fc\.weight'\] are not trained any more"):
+        coverage.check(network.module, followers)
+    optimizer.param_groups[1]["params"] += [held, held]
+    with pytest.raises(RuntimeError, match=r"\['fc\.weight'\] are in several"):
+        coverage.check(network.module, followers)
+    optimizer.param_groups[1]["params"].pop()
+    network.module.fc = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"\['fc\.bias', 'fc\.weight'\] are no longer in the network"):
+        coverage.check(network.module, followers)
 
 
 def test_a_replaced_parameter_is_caught():

@@ -9,8 +9,9 @@ from torch import nn
 from coppice.methods.apply import apply
 from coppice.methods.network import Network
 from coppice.methods.plan import MaskPlan
-from coppice.methods.surgery.followers import SECOND_MOMENTS, EmaFollower, OptimizerFollower
+from coppice.methods.surgery.followers import EmaFollower, OptimizerFollower
 from coppice.methods.surgery.masks import apply_masks, mask_gradients, mask_of
+from coppice.methods.surgery.state_entries import SECOND_MOMENTS
 from tests.methods.surgery.test_followers import OPTIMIZERS
 
 NAME = "0.weight"
