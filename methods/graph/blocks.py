@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from coppice.methods.graph.expr import Atom, Const, atom_names
 from coppice.methods.graph.values import Element, Exactness, Graph, Level, ModuleCall
 
+_NUMBER = re.compile(r"(layer|block)_?(idx|index|id|number|num|no)|idx|index")
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -19,6 +21,7 @@ def removals(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element
     that keeps its input's shape is a layer. Beside removable modules in a sequence, the others are listed with the reason.
     """
     learning = _learning(graph)
+    refused = {name for name, call in graph.modules.items() if name in learning and _beside_or_same(call)}
     removable = {name: call for name, call in graph.modules.items() if name in learning and _why_not(call) is None}
     for holder in [name for name, call in removable.items() if call.residual]:
         for above in _above(holder):
@@ -32,8 +35,15 @@ def removals(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element
             level: Level = "block" if beside and modules[name]._modules else "layer"
             shrink: Exactness = "exact" if beside else "inexact"
             yield Element(name, level, 1, minimum=0, grow="no", shrink=shrink)
-        elif parent in parents and isinstance(modules[parent], _CONTAINERS) and name in learning:
+        elif (parent in parents and isinstance(modules[parent], _CONTAINERS) and name in learning) or (
+            name in refused and _why_not(call) is not None and not isinstance(modules[name], _CONTAINERS)
+        ):
             yield Element(name, "block", 1, minimum=1, grow="no", shrink="no", reason=_why_not(call))
+
+
+def _beside_or_same(call: ModuleCall) -> bool:
+    """Whether a module could be taken out by its sizes, whatever it returns besides and whoever reads it."""
+    return bool(call.why or call.used) and call.calls == 1 and bool(call.output) and call.inputs == call.output
 
 
 def _learning(graph: Graph) -> set[str]:
@@ -58,8 +68,12 @@ def _above(name: str) -> Iterator[str]:
 def _why_not(call: ModuleCall) -> str | None:
     if call.calls != 1:
         return f"it is called {call.calls} times"
+    if call.why is not None:
+        return call.why
     if not call.inputs or not call.output:
-        return "its input or output is not a single tensor"
+        return "it is given no tensor, or what it returns does not begin with one"
+    if call.used:
+        return f"it also returns another tensor (entry {call.used[0]} of what it returns) that the rest of the network uses"
     if call.inputs is call.output:
         return None
     sizes = [tuple(d.size for d in dims) for dims in (call.inputs, call.output)]
@@ -77,9 +91,22 @@ def insertions(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Eleme
             continue
         kinds = _kinds(call)
         if kinds:
-            same_shape = name in learning and _why_not(call) is None
-            kinds += ("duplicate",) if same_shape else ()
+            kinds += ("duplicate",) if name in learning and why_no_copy(modules, graph, name) is None else ()
             yield Element(f"after:{name}", "insertion", 1, minimum=0, shrink="no", kinds=kinds)
+
+
+def why_no_copy(modules: Mapping[str, nn.Module], graph: Graph, name: str) -> str | None:
+    """Why no copy of a module can be put behind it; None when one can."""
+    inside = {path: m for path, m in modules.items() if path == name or path.startswith(f"{name}.")}
+    own = next((f"{path}.{key}" for path, m in inside.items() for key in numbers(m)), None)
+    if own is not None:
+        return f"{own} is its number among the layers, under which a cache keeps what it makes: a copy would have the same one"
+    return _why_not(graph.modules[name])
+
+
+def numbers(module: nn.Module) -> list[str]:
+    """The attributes of a module that say the how many-th of its network it is (`layer_idx`, under which caches are kept)."""
+    return [key for key, value in module.__dict__.items() if type(value) is int and _NUMBER.fullmatch(key)]
 
 
 def _is_place(module: nn.Module, call: ModuleCall, learns: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from coppice.methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
 from coppice.methods.graph.terms import Fix, Mul, Term, Var, held, norm, same, variables
@@ -16,6 +17,29 @@ _USES = frozenset(("reduced", "attention_scale"))
 
 
 @dataclass
+class Call:
+    """One call of a module while the forward ran.
+
+    Attributes:
+        first: its first tensor argument.
+        last: the output in what it returned.
+        extra: it was given further arguments.
+        kind: `tuple` or `list` where it returned one.
+        rest: what else was in it (see `coppice.methods.graph.calls`).
+        made: position and label of each further tensor that it made.
+        why: why nothing else can return the same.
+    """
+
+    first: Value | None
+    last: Value | None
+    extra: bool
+    kind: str = ""
+    rest: list[dict[str, Any]] = field(default_factory=list)
+    made: list[tuple[int, int]] = field(default_factory=list)
+    why: str | None = None
+
+
+@dataclass
 class Run:
     """Everything that was collected while the forward ran.
 
@@ -23,7 +47,9 @@ class Run:
         watch: the notes of the rules: labels and roles.
         tensors: terms of each parameter and buffer.
         buffers: which of them are buffers.
-        calls: values that went in and out of each submodule, in order.
+        calls: of each submodule, in order.
+        used: labels of all that something was computed from, or that the network returned.
+        reads: attributes of each submodule that functions other than its own read, and that nothing in its place would have.
         aliases: other names of tied tensors.
         module_names: by id of the module.
         calls_frozen: no further calls are recorded (a second run of the same forward).
@@ -32,10 +58,12 @@ class Run:
     watch: Watch
     tensors: dict[str, list[Term]]
     buffers: set[str]
-    calls: dict[str, list[tuple[Value | None, Value | None]]]
+    calls: dict[str, list[Call]]
     aliases: dict[str, str] = field(default_factory=dict)
     calls_frozen: bool = False
     module_names: dict[int, str] = field(default_factory=dict)
+    used: int = 0
+    reads: dict[str, list[str]] = field(default_factory=dict)
 
     def dims(self) -> Iterator[tuple[str, int, Term]]:
         """Every dimension of every parameter and buffer."""
@@ -239,16 +267,15 @@ def _frozen(run: Run) -> tuple[Frozen, ...]:
 def _modules(run: Run, exprs: _Exprs) -> dict[str, ModuleCall]:
     known: dict[int, tuple[Expr, ...]] = {}
     for calls in run.calls.values():
-        for value in calls[0]:
-            if value is not None and value.bit not in known:
-                known[value.bit] = tuple(map(exprs, value.dims))
+        for end in (calls[0].first, calls[0].last):
+            if end is not None and end.bit not in known:
+                known[end.bit] = tuple(map(exprs, end.dims))
     return {name: _call(run, name, calls, known) for name, calls in run.calls.items()}
 
 
-def _call(
-    run: Run, name: str, calls: Sequence[tuple[Value | None, Value | None]], known: dict[int, tuple[Expr, ...]]
-) -> ModuleCall:
-    first, last = calls[0]
+def _call(run: Run, name: str, calls: Sequence[Call], known: dict[int, tuple[Expr, ...]]) -> ModuleCall:
+    call = calls[0]
+    first, last = call.first, call.last
     inputs = known[first.bit] if first is not None else ()
     output = known[last.bit] if last is not None else ()
     residual = branch = False
@@ -256,4 +283,8 @@ def _call(
         residual = bool(last.adds & first.bit)
         reach = first.deps | first.bit
         branch = not residual and bool(run.watch.sums.get(last.bit, 0) & reach)
-    return ModuleCall(name, inputs, output, len(calls), residual, branch)
+    form = {"kind": call.kind, "rest": call.rest} if call.kind else None
+    positions = tuple(position for position, bit in call.made if bit & run.used)
+    lost = run.reads.get(name)
+    why = call.why or (f"what calls it reads its attribute {lost[0]}" if lost else None)
+    return ModuleCall(name, inputs, output, len(calls), residual, branch, form, why, call.extra, positions)

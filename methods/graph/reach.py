@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -117,7 +117,8 @@ class Reach:
 
     def _table(self, table: dict[Any, Any], inside: bool) -> None:
         """A dictionary or the attributes of an object."""
-        saved = table.copy() if type(table) is dict else dict(dict.items(table))
+        base: Any = OrderedDict if isinstance(table, OrderedDict) else dict
+        saved = table.copy() if type(table) is dict else dict(base.items(table))
         self._undo.append((held.dict_of, table, saved))
         if len(saved) >= _MANY:
             return

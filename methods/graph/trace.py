@@ -14,13 +14,14 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
 from coppice.methods.graph.caches import forget, function_caches
-from coppice.methods.graph.convert import Run, to_graph
+from coppice.methods.graph.calls import argument, output_of, place_of_input, read_in_vain, watch_reads
+from coppice.methods.graph.convert import Call, Run, to_graph
 from coppice.methods.graph.dispatch import Dispatch
 from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
 from coppice.methods.graph.siblings import follow_siblings
 from coppice.methods.graph.terms import Fix
 from coppice.methods.graph.values import Graph
-from coppice.methods.graph.watch import Value, Watch
+from coppice.methods.graph.watch import Watch
 
 _CANNOT_RUN_WITHOUT_DATA = (RuntimeError, TypeError, ValueError, AssertionError)
 
@@ -111,15 +112,19 @@ def _trace(plan: _Plan, made: list[ref[Tensor]], meta: bool) -> Graph:
             run.tensors[name] = watch.parameter(name, replaced[id(tensor)])
             if not isinstance(tensor, nn.Parameter):
                 run.buffers.add(name)
+        reads: dict[int, set[str]] = {}
         stack.enter_context(_module_calls(run))
+        stack.enter_context(watch_reads(plan.modules, reads))
         dispatch = Dispatch(watch)
         stack.callback(dispatch.undo_writes)
         _forward(plan, dispatch, training=False)
         if not run.tensors.keys() - run.buffers <= watch.seen or _differs_in_training(modules):
             run.calls_frozen = True
             _forward(plan, dispatch, training=True)
+        run.used = watch.used()
     if not run.tensors.keys() <= watch.seen:
         follow_siblings(run, {name: m for name, m in plan.modules.values()})
+    run.reads = {plan.modules[key][0]: read_in_vain(plan.modules[key][1], read) for key, read in reads.items()}
     return to_graph(run)
 
 
@@ -135,6 +140,7 @@ def _forward(plan: _Plan, dispatch: Dispatch, training: bool) -> None:
     if not outputs:
         raise ValueError(f"the forward must return tensors (or containers of them), but it returned {type(output).__name__}.")
     for tensor in outputs:
+        watch.kept |= watch.value(tensor).bit
         for dim in watch.value(tensor).dims:
             watch.algebra.freeze(dim, "output of the network")
 
@@ -172,18 +178,47 @@ def _differs_in_training(modules: list[nn.Module]) -> bool:
 def _module_calls(run: Run) -> Iterator[None]:
     """Record the values that go in and out of each submodule."""
     names = run.module_names
-    values = run.watch.values
 
-    def record(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def record(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> Any:
         name = names.get(id(called))
         if not name or run.calls_frozen:
-            return
-        first: Value | None = values.get(id(args[0])) if args and isinstance(args[0], Tensor) else None
-        last: Value | None = values.get(id(output)) if isinstance(output, Tensor) else None
-        run.calls.setdefault(name, []).append((first, last))
+            return None
+        call, replaced = _call(run.watch, args, kwargs, returned)
+        run.calls.setdefault(name, []).append(call)
+        return replaced
 
-    handle = register_module_forward_hook(record)
+    handle = register_module_forward_hook(record, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _call(watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> tuple[Call, Any]:
+    """What is known of a call, and what the module returns instead: further tensors that it made, under labels of their own.
+
+    With these labels it can be told at the end whether anything outside of the module has used them.
+    """
+    place, output = place_of_input(args, kwargs), output_of(returned)
+    first = None if place is None else watch.values.get(id(argument(args, kwargs, place)))
+    call = Call(first, None if output is None else watch.values.get(id(output)), len(args) + len(kwargs) > 1)
+    if output is returned:
+        return call, None
+    if type(returned) not in (tuple, list):
+        call.why = f"it returns a {type(returned).__name__}"
+        return call, None
+    passed = {id(value): key for key, value in (*enumerate(args), *kwargs.items()) if value is not None}
+    items = list(returned)
+    for position, item in enumerate(items[1:], 1):
+        if item is None or isinstance(item, (bool, int, float, str)):
+            call.rest.append({"value": item})
+        elif id(item) in passed:
+            call.rest.append({"argument": passed[id(item)]})
+        elif isinstance(item, Tensor) and id(item) in watch.values:
+            items[position] = torch.ops.aten.alias(item)
+            call.made.append((position, watch.value(items[position]).bit))
+            call.rest.append({"value": None})
+        else:
+            call.why = f"it also returns a {type(item).__name__}"
+    call.kind = type(returned).__name__
+    return call, type(returned)(items)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from coppice.methods.graph.calls import Form
 from coppice.methods.graph.expr import Expr
 
 Level = Literal["weight", "channel", "head", "group", "layer", "block", "insertion"]
@@ -63,11 +64,15 @@ class ModuleCall:
 
     Attributes:
         name: fully qualified module name.
-        inputs: dimensions of the first tensor argument.
-        output: dimensions of the tensor it returns (empty when it returns something else).
+        inputs: dimensions of the first tensor argument, by position or keyword.
+        output: dimensions of the tensor it returns, or that comes first in what it returns (empty without one).
         calls: how often the module is called in one forward.
         residual: the output is the input plus something (so removing the module drops the branch only).
         branch: the output is added to a skip path that carries the same labels.
+        form: what it returns besides its output (see `coppice.methods.graph.calls`), None where it returns a tensor only.
+        why: why nothing can stand in its place, whatever its sizes: something that it returns, or that others read of it.
+        extra: it is given more than one argument.
+        used: positions of further tensors in what it returns that it makes and that are used outside of it.
     """
 
     name: str
@@ -76,6 +81,10 @@ class ModuleCall:
     calls: int
     residual: bool
     branch: bool
+    form: Form | None = None
+    why: str | None = None
+    extra: bool = False
+    used: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

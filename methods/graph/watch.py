@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class Watch:
         self.roles: dict[tuple[str, int], set[str]] = {}
         self.seen: set[str] = set()
         self.nonnegative = 0
+        self.kept = 0
         self.sums: dict[int, int] = {}
         self._given: dict[tuple[int, str], Term] = {}
         self.ties: list[tuple[Term, Term]] = []
@@ -120,6 +122,10 @@ class Watch:
         made = [ref(value.tensor) for value in self.values.values() if value.tensor is not self.nothing]
         self.values.clear()
         return made
+
+    def used(self) -> int:
+        """Labels of all tensors that another was computed from, or that the network returned."""
+        return functools.reduce(lambda labels, value: labels | value.deps, self.values.values(), self.kept)
 
     def describe(self) -> str:
         """Which operator is running, and from where in the user's code."""

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coppice.methods.graph.blocks import why_no_copy
 from coppice.methods.network import Network
 from coppice.methods.plan import InsertPlan, RemovePlan
 from coppice.methods.surgery.inserted import PassThrough, Zero, put_behind, put_behind_names, take_away_behind
 from coppice.methods.surgery.kinds import KINDS, check_arguments, initialise, initialise_ends, make
+from coppice.methods.surgery.numbering import close_gap
 from coppice.methods.surgery.tensors import get_tensor, owner, tied_names
 
 __all__ = ["KINDS", "branch_ends", "channel_statistics", "insert", "remove", "replay"]
@@ -46,7 +48,9 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
     at = plan.element.removeprefix("after:")
     element = network.element(plan.element)
     if plan.kind not in element.kinds:
-        raise ValueError(f"behind {at} one of {list(element.kinds)} can be put, but got {plan.kind!r}.")
+        modules = dict(network.module.named_modules())
+        why = f" ({why_no_copy(modules, network.graph(), at)})" if plan.kind == "duplicate" else ""
+        raise ValueError(f"behind {at} one of {list(element.kinds)} can be put, but got {plan.kind!r}{why}.")
     check_arguments(plan.kind, plan.arguments)
     holder = network.module.get_submodule(at)
     name, arguments = _free_name(holder), _arguments(network, at, plan)
@@ -61,7 +65,7 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
         made.to(device=reference.device, dtype=reference.dtype).train(holder.training)
         initialise(made, plan.kind, plan.arguments, generator)
     _give(made, plan.values)
-    put_behind(holder, name, made)
+    put_behind(holder, name, made, whole=plan.kind == "duplicate")
     network.edits.append({"op": "insert", "at": at, "name": name, "kind": plan.kind, "arguments": arguments})
     if plan.kind == "duplicate":
         _copy_attributes(network, at, inside)
@@ -94,8 +98,12 @@ def remove(network: Network, plan: RemovePlan) -> Changed:
     call = network.graph().modules[at]
     before = list(network.module.named_parameters())
     masked = {id(get_tensor(network.module, n)): mask for n, mask in network.masks.items()}
-    edit = {"op": "zero" if call.branch and not call.residual else "identity", "at": at}
+    edit: dict[str, Any] = {"op": "zero" if call.branch and not call.residual else "identity", "at": at}
+    if call.form is not None:
+        edit["form"] = call.form
+    old = network.module.get_submodule(at)
     _take_out(network.module, edit)
+    close_gap(network, at, old)
     network.edits.append(edit)
     names = {id(get_tensor(network.module, n)): n for n in tied_names(network.module)}
     network.masks = {names[i]: mask for i, mask in masked.items() if i in names}
@@ -118,7 +126,8 @@ def replay(module: nn.Module, edits: Sequence[Mapping[str, Any]]) -> None:
     for edit in edits:
         if edit["op"] == "insert":
             holder = module.get_submodule(edit["at"])
-            put_behind(holder, edit["name"], make(holder, edit["kind"], edit["arguments"]))
+            made = make(holder, edit["kind"], edit["arguments"])
+            put_behind(holder, edit["name"], made, whole=edit["kind"] == "duplicate")
         elif edit["op"] in ("identity", "zero"):
             _take_out(module, edit)
         else:
@@ -151,9 +160,9 @@ def _take_out(module: nn.Module, edit: Mapping[str, Any]) -> None:
     parent, leaf = owner(module, edit["at"])
     old = parent._modules[leaf]
     assert old is not None
-    replacement = Zero() if edit["op"] == "zero" else PassThrough()
-    for name, child in take_away_behind(old).items():
-        replacement.add_module(name, child)
+    replacement = (Zero if edit["op"] == "zero" else PassThrough)(edit.get("form"), old)
+    for name, child, whole in take_away_behind(old):
+        put_behind(replacement, name, child, whole)
     replacement.training = old.training
     parent._modules[leaf] = replacement
 
