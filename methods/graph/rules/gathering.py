@@ -138,6 +138,21 @@ def by_number(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
+def whole_matrix(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Inverses, exponentials, factors of matrices: every entry depends on all others."""
+    out = run(watch, func, args, kwargs)
+    name = watch.operator.removeprefix("_").removeprefix("linalg_").removesuffix("_ex")
+    inputs = [watch.value(t) for t in tensors((args, kwargs))]
+    for value in inputs:
+        watch.uses(value)
+        for dim in value.dims:
+            if not isinstance(norm(dim), Fix):
+                watch.algebra.freeze(dim, f"rows and columns of a matrix whose {name} is taken in {watch.describe()}")
+    for tensor in tensors(out):
+        watch.put(tensor, [Fix(n, f"rows and columns of the {name} of a matrix") for n in tensor.shape], inputs)
+    return out
+
+
 def searched(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Where each value would stand in a sorted row of boundaries: the values keep their dimensions."""
     out = run(watch, func, args, kwargs)
@@ -200,6 +215,12 @@ RULES: dict[str, Handler] = {
     ),
     **dict.fromkeys(("tril", "triu"), triangle),
     "diagonal": diagonal,
+    **dict.fromkeys(
+        ("linalg_matrix_exp", "linalg_inv_ex", "_linalg_svd", "linalg_qr", "_linalg_eigh", "linalg_eig", "linalg_cholesky_ex",
+         "_linalg_det", "_linalg_slogdet", "linalg_householder_product", "_linalg_solve_ex", "linalg_lu_factor_ex",
+         "linalg_lstsq", "linalg_pinv", "cholesky_inverse", "linalg_solve_triangular", "cholesky_solve", "geqrf", "ormqr"),
+        whole_matrix,
+    ),
     **dict.fromkeys(("searchsorted", "bucketize"), searched),
     **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), packed),
 }  # fmt: skip

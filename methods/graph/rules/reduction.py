@@ -35,9 +35,10 @@ def reduce(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
             watch.pending[squares[1]] = term
         else:
             watch.algebra.mark(term, "reduced")
+    zero = x.zero and name not in ("logsumexp", "all")
     kept: list[Term] = [ONE if i in gone else d for i, d in enumerate(x.dims) if keep or i not in gone]
     for tensor in tensors(out):
-        value = watch.put(tensor, kept if tensor.dim() == len(kept) else fixed(tensor.shape), (x,), x.zero)
+        value = watch.put(tensor, kept if tensor.dim() == len(kept) else fixed(tensor.shape), (x,), zero)
         value.even = x.even if name in ("mean", "sum") else frozenset()
         if squares:
             value.squares = ("mean", squares[1])

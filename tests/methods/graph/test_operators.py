@@ -1,11 +1,16 @@
 """Less common operators leave free what they do not mix, and say what they do mix (`test_soundness` resizes and runs each)."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from coppice.methods.graph import elements, trace
 from coppice.methods.graph.expr import atom_names
 from tests.support.zoo_operators import OPERATORS
+from tests.support.zoo_patterns import Made
 
 OTHERS = {
     "experts": "up:1",
@@ -28,3 +33,27 @@ def test_the_width_is_free(name: str) -> None:
     for dimension in ("a.weight:0", OTHERS.get(name, "a.weight:0")):
         tensor, _, position = dimension.rpartition(":")
         assert atom_names(graph.tensors[tensor][int(position)]) & permissible, graph.frozen
+
+
+@pytest.mark.parametrize(
+    ("middle", "reason"),
+    [
+        (lambda h: F.channel_shuffle(h.flatten(0, 1)[..., None], 2)[..., 0].view(h.shape), "the 2 groups of a channel shuffle"),
+        (lambda h: torch.linalg.inv(h[:, :, None] * h[..., None])[..., 0] + h, "a matrix whose inv is taken in linalg_inv_ex at"),
+        (lambda h: h.gather(-1, h.argsort(-1)), "sort at"),
+        (lambda h: torch.fft.fft(h).real, "_fft_r2c at"),
+        (lambda h: h.index_select(-1, torch.arange(8)), "index_select at"),
+        (lambda h: torch.bincount(h.flatten().long().abs()).sum() + h, "told apart by their number in bincount at"),
+        (lambda h: h.take(torch.zeros(2, 5, 8, dtype=torch.long)), "told apart by their number in take at"),
+    ],
+)
+def test_what_is_mixed_says_so(middle: Callable[[Tensor], Tensor], reason: str) -> None:
+    network = Made(lambda m, x: m.o(middle(m.a(x))), a=nn.Linear(6, 8), o=nn.Linear(8, 3))
+    found = [f for f in trace(network, (torch.randn(2, 5, 6),)).frozen if f.name.startswith("a.weight:0")]
+    assert any(reason in f.reason for f in found), found
+
+
+def test_a_unit_of_zeros_makes_a_sum_of_exponentials_that_is_not_zero() -> None:
+    network = Made(lambda m, x: m.o(m.a(x).logsumexp(1)), a=nn.Linear(6, 8), o=nn.Linear(8, 3))
+    found = {e.name: e for e in elements(network, (torch.randn(2, 5, 6),))}
+    assert (found["a.weight:0"].grow, found["a.weight:0"].shrink) == ("exact", "inexact")
