@@ -97,8 +97,11 @@ from coppice.methods.selection.each import (
 from coppice.methods.selection.ranking import GlobalRanking as GlobalRanking
 from coppice.methods.selection.weights import ErdosRenyi as ErdosRenyi
 from coppice.methods.selection.weights import Uniform as Uniform
+from coppice.methods.surgery.changes import TensorChange as TensorChange
+from coppice.methods.surgery.changes import followed as followed
 from coppice.methods.surgery.followers import EmaFollower as EmaFollower
 from coppice.methods.surgery.followers import OptimizerFollower as OptimizerFollower
+from coppice.methods.surgery.state_entries import register_state_rule as register_state_rule
 from coppice.orchestrator.config.models import Campaign as Campaign
 from coppice.orchestrator.operations.status import status as status
 from coppice.orchestrator.planning.load import load_campaign as load_campaign

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.surgery.groups import names_of
+from coppice.methods.surgery.state_entries import rule_of
+from coppice.methods.surgery.state_layout import kinds_of
 from coppice.methods.surgery.state_values import packed, unpacked
 
 
@@ -140,6 +142,6 @@ def _check(
     for path in flat:
         name, _, key = path.rpartition("/")
         value, shape = tensors[path], parameters[name].shape
-        fits = all(v in (1, s) for v, s in zip(value.shape, shape, strict=False))
-        if value.ndim and value.ndim == len(shape) and not fits:
+        ruled = hasattr(optimizer, "coppice_resized") or rule_of(optimizer, key) is not None
+        if value.ndim and value.ndim == len(shape) and not ruled and not kinds_of(value.shape, shape):
             raise ValueError(f"state {key} of {name} must have shape {tuple(shape)}, but has {tuple(value.shape)}.")

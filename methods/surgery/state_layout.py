@@ -28,7 +28,7 @@ def kinds_of(value: Sequence[int], shape: Sequence[int]) -> frozenset[str]:
         FLAT: n > 1 and value == (math.prod(shape),),
         FACTORED: value != shape and len(value) == n and all(v in (1, s) for v, s in zip(value, shape, strict=True)),
         CONSTANT: math.prod(value) == 1,
-        HISTORY: n > 1 and len(value) == n + 1 and value[1:] == shape,
+        HISTORY: len(value) == n + 1 and value[1:] == shape,
         "without last": n > 1 and value == shape[:-1],
         "without second last": n > 1 and value == (*shape[:-2], shape[-1]),
     }
