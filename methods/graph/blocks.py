@@ -98,6 +98,8 @@ def insertions(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Eleme
 def why_no_copy(modules: Mapping[str, nn.Module], graph: Graph, name: str) -> str | None:
     """Why no copy of a module can be put behind it; None when one can."""
     inside = {path: m for path, m in modules.items() if path == name or path.startswith(f"{name}.")}
+    if not graph.modules[name].residual:
+        return "it is no residual block, so that a copy could not start as the identity"
     own = next((f"{path}.{key}" for path, m in inside.items() for key in numbers(m)), None)
     if own is not None:
         return f"{own} is its number among the layers, under which a cache keeps what it makes: a copy would have the same one"

@@ -62,6 +62,18 @@ def with_output(returned: Any, value: Tensor) -> Any:
     return [value, *returned[1:]] if isinstance(returned, list) else value
 
 
+def ends_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], returned: Any) -> tuple[Tensor, Tensor]:
+    """Input and output of a call.
+
+    Raises:
+        TypeError: it has no input, or no output.
+    """
+    place, output = place_of_input(args, kwargs), output_of(returned)
+    if place is None or output is None:
+        raise TypeError(f"a module must be given a tensor and return one first, but it returned {type(returned).__name__}.")
+    return argument(args, kwargs, place), output
+
+
 def carried(module: nn.Module) -> dict[str, Any]:
     """The flags and words of a module: attributes that do not change with its size, which its parent may go on reading."""
     table = module.__dict__

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from coppice.methods.graph.calls import ends_of, with_output
 from coppice.methods.method import Context
 from coppice.methods.ranks import ALONE, Ranks
 
@@ -77,7 +79,7 @@ def observe(
     module = context.network.module
     wanted = (names if gradients else ()) if isinstance(gradients, bool) else gradients
     caught: dict[str, tuple[Tensor, Tensor]] = {}
-    hooks = [module.get_submodule(n).register_forward_hook(_catch(n, caught), prepend=True) for n in names]
+    hooks = [module.get_submodule(n).register_forward_hook(_catch(n, caught), prepend=True, with_kwargs=True) for n in names]
     samples = 0
     try:
         with frozen_modes(module):
@@ -95,12 +97,13 @@ def observe(
     return context.ranks.count(samples)
 
 
-def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _catch(name: str, caught: dict[str, tuple[Tensor, Tensor]]) -> Callable[..., Any]:
     """Keeps the output itself and passes a copy on: an in-place operation behind the module must not change what is kept."""
 
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        caught[name] = (inputs[0].detach().clone(), output)
-        return output.clone()
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> Any:
+        given, output = ends_of(args, kwargs, returned)
+        caught[name] = (given.detach().clone(), output)
+        return with_output(returned, output.clone())
 
     return hook
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from coppice.methods.companion import Companion
+from coppice.methods.graph.calls import argument, output_of, place_of_input, with_output
 from coppice.methods.graph.values import Element
 from coppice.methods.measures.statistics import Seen, mean_loss, observe, require_finite
 from coppice.methods.method import Context, Measurement, Method, parameter
@@ -80,7 +82,7 @@ class RemoveBlocks(Method):
         rises = {}
         for element in elements:
             block = context.network.module.get_submodule(element.name)
-            hook = block.register_forward_hook(_without(_branch(context.network, element)))
+            hook = block.register_forward_hook(_without(_branch(context.network, element)), with_kwargs=True)
             try:
                 rises[element.name] = mean_loss(context, self.num_batches) - whole
             finally:
@@ -145,5 +147,12 @@ def _branch(network: Network, element: Element) -> bool:
     return call.branch and not call.residual
 
 
-def _without(branch: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    return lambda module, inputs, output: torch.zeros_like(output) if branch else inputs[0]
+def _without(branch: bool) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:
+    """A hook that lets a block return its input, or zeros, in the form that it returns."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> Any:
+        place, output = place_of_input(args, kwargs), output_of(returned)
+        assert place is not None and output is not None, "a block is given a tensor and returns one"
+        return with_output(returned, torch.zeros_like(output) if branch else argument(args, kwargs, place))
+
+    return hook

@@ -14,16 +14,18 @@ The edits of a network are an ordered log; replayed on the factory's own module 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from coppice.methods.graph.blocks import why_no_copy
+from coppice.methods.graph.calls import output_of
 from coppice.methods.network import Network
 from coppice.methods.plan import InsertPlan, RemovePlan
-from coppice.methods.surgery.inserted import PassThrough, Zero, put_behind, put_behind_names, take_away_behind
+from coppice.methods.surgery.ends import branch_ends, ends_of_copy
+from coppice.methods.surgery.inserted import PassThrough, Zero, put_behind, take_away_behind
 from coppice.methods.surgery.kinds import KINDS, check_arguments, initialise, initialise_ends, make
 from coppice.methods.surgery.numbering import close_gap
 from coppice.methods.surgery.tensors import get_tensor, owner, tied_names
@@ -58,7 +60,7 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
     generator = torch.Generator().manual_seed(plan.seed)
     inside = f"{at}.{name}"
     if plan.kind == "duplicate":
-        ends = [made.get_submodule(path) for path in branch_ends(network, at)]
+        ends = [made.get_submodule(path) for path in ends_of_copy(network, at, made)]
         initialise_ends(ends, str(plan.arguments.get("last", "zero")), generator)
     else:
         reference = next(holder.parameters(), next(network.module.parameters()))
@@ -144,7 +146,7 @@ def channel_statistics(network: Network, at: str, batch: tuple[Any, ...]) -> dic
     """
     seen: list[Tensor] = []
     holder = network.module.get_submodule(at)
-    handle = holder.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    handle = holder.register_forward_hook(lambda module, inputs, output: seen.append(_own(output).detach().clone()))
     try:
         with torch.no_grad():
             network.module(*batch)
@@ -154,6 +156,13 @@ def channel_statistics(network: Network, at: str, batch: tuple[Any, ...]) -> dic
         raise ValueError(f"{at} must be called once in a forward, but was called {len(seen)} times.")
     rows = seen[0].movedim(1 if seen[0].ndim == 4 else -1, 0).flatten(1).double()
     return {"mean": rows.mean(1).tolist(), "var": rows.var(1, correction=0).tolist()}
+
+
+def _own(returned: Any) -> Tensor:
+    """The output in what a module returned."""
+    output = output_of(returned)
+    assert output is not None, "a place has an output"
+    return output
 
 
 def _take_out(module: nn.Module, edit: Mapping[str, Any]) -> None:
@@ -184,21 +193,6 @@ def _arguments(network: Network, at: str, plan: InsertPlan) -> dict[str, Any]:
     if plan.kind.startswith("residual"):
         return {**arguments, "width": plan.arguments.get("width", arguments["size"])}
     return {**arguments, "relu": isinstance(network.module.get_submodule(at), nn.ReLU)}
-
-
-def branch_ends(network: Network, at: str) -> list[str]:
-    """Paths, inside a block, of the modules with weights whose output is added to a skip path; else the last one that runs."""
-    behind = tuple(f"{name}." for name in put_behind_names(network.module.get_submodule(at)))
-    adds_to_skip = dict(_weighted(network, at, behind))
-    return [path for path, adds in adds_to_skip.items() if adds] or list(adds_to_skip)[-1:]
-
-
-def _weighted(network: Network, at: str, behind: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
-    for name, call in network.graph().modules.items():
-        path = name.removeprefix(at).removeprefix(".")
-        inside = (name == at or name.startswith(at + ".")) and not f"{path}.".startswith(behind)
-        if inside and network.module.get_submodule(name)._parameters.get("weight") is not None:
-            yield path, call.branch
 
 
 def _copy_attributes(network: Network, at: str, inside: str) -> None:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from coppice.methods.graph.blocks import numbers
 from coppice.methods.network import Network
+from coppice.methods.surgery.ends import placed_inputs
 
 _CANNOT_RUN = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)
 
@@ -72,7 +73,7 @@ def _outputs(network: Network) -> list[Tensor] | None:
     network.module.eval()
     try:
         with torch.random.fork_rng(devices=[]):
-            return [t.clone() for t in tree_leaves(network.module(*network.example_inputs)) if isinstance(t, Tensor)]
+            return [t.clone() for t in tree_leaves(network.module(*placed_inputs(network))) if isinstance(t, Tensor)]
     except _CANNOT_RUN:
         return None
     finally:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from coppice.methods.graph.calls import ends_of
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.pruning.gates.weight_gates import Gates
@@ -36,7 +37,7 @@ def why_no_gate(network: Network, element: Element) -> str | None:
         return "no weights are at the ends of its branches"
     call, seen = network.graph().modules[element.name], []
     block = network.module.get_submodule(element.name)
-    hook = block.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    hook = block.register_forward_hook(lambda *call: seen.append(ends_of(*call[1:])), with_kwargs=True)
     modes = [(m, m.training) for m in network.module.modules()]
     try:
         network.module.eval()

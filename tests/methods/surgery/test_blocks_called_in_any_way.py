@@ -164,3 +164,49 @@ def test_numbers_of_layers_have_no_gap_and_are_not_given_twice() -> None:
     assert [layer.layer_idx for layer in n.module.layers if isinstance(layer, Layer)] == [0, 1, 2]
     again = rebuild(record(n), tensors_of(n), example_inputs=n.example_inputs, trust=["tests"])
     assert [layer.layer_idx for layer in again.module.layers if isinstance(layer, Layer)] == [0, 1, 2]
+
+
+class Scaled(nn.Module):
+    """Two parallel branches beside the skip path, the first with a layer scale that the block itself holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.gamma = nn.LayerNorm(8), nn.Parameter(torch.rand(8))
+        self.attention, self.wide, self.back = Attention(8), nn.Linear(8, 12), nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        return x + self.gamma * self.attention(h)[0] + self.back(torch.relu(self.wide(h)))
+
+
+class Behind(nn.Module):
+    """A block whose sum goes through something that is not the identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.fc(torch.tanh(x)))
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.a, self.b, self.head = nn.Embedding(20, 8), Scaled(), Behind(), nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.b(self.a(self.embed(ids))).mean(1))
+
+
+def test_copies_are_the_identity_where_they_are_offered() -> None:
+    n = network(Mixed)
+    before = n.module(*n.example_inputs)
+    apply(n, InsertPlan("after:a", "duplicate"))
+    assert torch.equal(n.module(*n.example_inputs), before)
+    zero = [name for name, p in n.module.a.grown_0.named_parameters() if not p.any()]
+    assert {"attention.out.weight", "back.weight"} <= set(zero) and "wide.weight" not in zero
+    n.module(*n.example_inputs).square().sum().backward()
+    assert all(n.module.a.grown_0.get_parameter(name).grad.any() for name in ("attention.out.weight", "back.weight"))
+    with pytest.raises(ValueError, match=r"after:b|behind b"):
+        apply(n, InsertPlan("after:b", "duplicate"))

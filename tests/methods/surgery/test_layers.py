@@ -174,11 +174,12 @@ def test_the_last_scale_of_a_copy_is_found_by_what_it_does() -> None:
     assert torch.equal(drawn, torch.randn(6, generator=torch.Generator().manual_seed(3)))
 
 
-def test_a_layer_is_copied_without_the_copies_behind_it() -> None:
+def test_a_block_is_copied_without_the_copies_behind_it() -> None:
     n = net()
     for _ in range(2):
-        apply(n, InsertPlan("after:branch", "duplicate", {"last": "normal"}))
-    assert list(dict(n.module.branch.grown_1.named_parameters())) == ["weight", "bias"]
+        apply(n, InsertPlan("after:blocks.1", "duplicate", {"last": "normal"}))
+    assert list(dict(n.module.blocks[1].grown_1.named_children())) == ["last", "conv2", "conv1"]
+    assert "duplicate" not in n.element("after:branch").kinds
 
 
 def test_identity_with_batch_norm_of_measured_statistics() -> None:
