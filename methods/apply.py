@@ -63,7 +63,7 @@ def apply(
     try:
         with torch.random.fork_rng(devices=[]):
             carry_out(network, plan, followers)
-        notes = [note for follower in followers for note in follower.finish()]
+        notes = [note for follower in followers for note in follower.finish()] + coverage.notes(network.module)
         coverage.check(network.module, followers)
         after = None if certify is None else outputs(network.module, certify)
         event = replace(_event(network, plan, before, after), gradients=gradients.outcome, notes=tuple(notes))

@@ -46,6 +46,12 @@ class Coverage:
         _not_replaced(live, untrained, held, followers)
         return Coverage(inside, frozenset(id(p) for p in untrained))
 
+    def notes(self, module: nn.Module) -> list[str]:
+        """What the event says of parameters that are trained by none of the optimizers that follow."""
+        names = [n for n, p in module.named_parameters() if id(p) in self.untrained]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return [f"{', '.join(names[:3])}{more}: in no optimizer that follows, before as after"] if names else []
+
     def check(self, module: nn.Module, followers: Iterable[Follower]) -> None:
         """After the change every parameter that requires gradients is in one group, or was in none before.
 

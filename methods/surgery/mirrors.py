@@ -20,10 +20,10 @@ def mirrors(followers: Iterable[Follower]) -> list[nn.Module]:
 def restructure(mirror: nn.Module, module: nn.Module, edits: Sequence[Mapping[str, Any]]) -> None:
     """Repeat edits of `module` on its copy; new tensors get the values of the module's own.
 
-    Everything else keeps its identity and values. What is new takes the copy's mode, and requires gradients only if some of the
-    copy's parameters do.
+    Everything else keeps its identity and values. What is new takes the copy's mode, its device and precision if it has one of
+    each, and requires gradients only if some of the copy's parameters do.
     """
-    known = _tensors(mirror).keys()
+    known, like = _tensors(mirror).keys(), {(p.device, p.dtype) for p in mirror.parameters()}
     trained = not known or any(p.requires_grad for p in mirror.parameters())
     modules = {id(m) for m in mirror.modules()}
     layers.replay(mirror, edits)
@@ -33,6 +33,8 @@ def restructure(mirror: nn.Module, module: nn.Module, edits: Sequence[Mapping[st
             continue
         if id(tensor) not in copies:
             value = tensor.detach().clone()
+            if len(like) == 1 and tensor.is_floating_point():
+                value = value.to(*next(iter(like)))
             parameter = isinstance(tensor, nn.Parameter)
             copies[id(tensor)] = nn.Parameter(value, trained and tensor.requires_grad) if parameter else value
         holder, leaf = owner(mirror, name)

@@ -78,16 +78,7 @@ def load_optimizer_state(
     known = {id(p): p for p in [*module.parameters(), *(p for g in optimizer.param_groups for p in g["params"])]}
     parameters = {names[i]: p for i, p in known.items()}
     _check(optimizer, parameters, tensors, rest)
-    options: dict[int, Mapping[str, Any]] = {}
-    for group, saved in zip(optimizer.param_groups, rest["groups"], strict=True):
-        group["params"][:] = [parameters[n] for n in saved["parameters"]]
-        if "param_names" in group:
-            group["param_names"][:] = saved["parameters"]
-        for key, value in saved["options"].items():
-            old = group.get(key)
-            new = torch.as_tensor(value, dtype=old.dtype, device=old.device) if isinstance(old, Tensor) else value
-            group[key] = tuple(new) if isinstance(old, tuple) else new
-        options |= {id(p): group for p in group["params"]}
+    options = _load_groups(optimizer, parameters, rest)
     optimizer.state.clear()
     nested = rest.get("nested", {})
     inner = {path for path in tensors for name, entries in nested.items() for key in entries if _under(path, name, key)}
@@ -100,6 +91,23 @@ def load_optimizer_state(
     for name, entries in nested.items():
         placed = {path: _placed(tensors[path], parameters[name], options) for path in inner if path.startswith(f"{name}/")}
         optimizer.state[parameters[name]].update({key: unpacked(value, placed) for key, value in entries.items()})
+
+
+def _load_groups(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> dict[int, Mapping[str, Any]]:
+    """Give the groups their parameters and options; returns each parameter's group, by id."""
+    options: dict[int, Mapping[str, Any]] = {}
+    for group, saved in zip(optimizer.param_groups, rest["groups"], strict=True):
+        group["params"][:] = [parameters[n] for n in saved["parameters"]]
+        if "param_names" in group:
+            group["param_names"][:] = saved["parameters"]
+        for key, value in saved["options"].items():
+            old = group.get(key)
+            new = torch.as_tensor(value, dtype=old.dtype, device=old.device) if isinstance(old, Tensor) else value
+            group[key] = tuple(new) if isinstance(old, tuple) else new
+        options |= {id(p): group for p in group["params"]}
+    return options
 
 
 def _under(path: str, name: str, key: str) -> bool:

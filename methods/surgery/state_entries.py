@@ -120,7 +120,8 @@ def fill_of(key: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> str:
     if key in SECOND_MOMENTS:
         return "mean"
     pairs = [(v.detach().float(), p.detach().float().to(v.device)) for v, p in pairs]
-    if all(v.shape == p.shape for v, p in pairs):
+    if all(v.shape in (p.shape, (p.numel(),)) for v, p in pairs):
+        pairs = [(v.reshape(p.shape), p) for v, p in pairs]
         weight = sum(float(p.square().sum()) for _, p in pairs)
         apart = sum(float((v - p).square().sum()) for v, p in pairs)
         named = key in COPIES or _COPY.search(key) is not None

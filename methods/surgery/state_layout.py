@@ -25,7 +25,7 @@ def kinds_of(value: Sequence[int], shape: Sequence[int]) -> frozenset[str]:
     n = len(shape)
     found = {
         SAME: value == shape,
-        FLAT: n > 1 and value == (math.prod(shape),),
+        FLAT: value == (math.prod(shape),),
         FACTORED: value != shape and len(value) == n and all(v in (1, s) for v, s in zip(value, shape, strict=True)),
         CONSTANT: math.prod(value) == 1,
         HISTORY: len(value) == n + 1 and value[1:] == shape,
@@ -77,6 +77,8 @@ def choose(
     kinds = sorted((mine & set(common)) or mine)
     if usual and SAME in kinds:
         return SAME
+    if SAME in kinds and FLAT in kinds:
+        kinds.remove(FLAT)
     square = [k for k in kinds if k.startswith("matrix")]
     if SAME in kinds and square:
         kinds = square if is_preconditioner(value) else [SAME]

@@ -37,11 +37,13 @@ class StateView:
     Attributes:
         optimizer: whose state.
         copies: labels of the entries that are copies of the weights.
+        shapes: the shapes of the network's parameters at that time.
     """
 
     def __init__(self, optimizer: Any, module: nn.Module) -> None:
         self.optimizer = optimizer
         self._names: dict[Tensor, str] = {p: n for n, p in module.named_parameters()}
+        self.shapes = {p: p.shape for p in self._names}
         self._held: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter, state in optimizer.state.items():
             if isinstance(parameter, Tensor) and parameter in self._names and isinstance(state, Mapping):
@@ -50,7 +52,7 @@ class StateView:
                         self._held[label(path)].append((value, parameter))
         self._common = {k: common_kinds((v.shape, p.shape) for v, p in held) for k, held in self._held.items()}
         self._fills: dict[str, str] = {}
-        self.copies = sorted(k for k in self._held if SAME in self._common[k] and self._fill(k) == "copy")
+        self.copies = sorted(k for k in self._held if self._fill(k) == "copy")
 
     def _fill(self, key: str) -> str:
         if key not in self._fills:
@@ -61,13 +63,15 @@ class StateView:
         """The copy of a weight that is kept under a label."""
         state = self.optimizer.state.get(parameter)
         found = leaves(state) if isinstance(state, Mapping) else ()
-        return next((v for path, v in found if label(path) == key and isinstance(v, Tensor)), None)
+        value = next((v for path, v in found if label(path) == key and isinstance(v, Tensor)), None)
+        return None if value is None else value.reshape(self.shapes.get(parameter, parameter.shape))
 
     def give_copy(self, parameter: Tensor, key: str, value: Tensor) -> None:
         """Replace it."""
         state = self.optimizer.state[parameter]
-        path = next(path for path, _ in leaves(state) if label(path) == key)
-        state[path[0]] = replaced(state[path[0]], {path: value}, path[:1])
+        path, old = next((path, old) for path, old in leaves(state) if label(path) == key)
+        same = old.ndim == value.ndim
+        state[path[0]] = replaced(state[path[0]], {path: value if same else value.flatten()}, path[:1])
 
     def check(self, changing: Mapping[str, Sequence[int]]) -> None:
         """Raise `PlanError` where the state of a parameter that will be resized cannot be understood."""

@@ -228,7 +228,7 @@ def test_what_cannot_be_understood_is_refused_only_where_it_would_have_to_follow
 def test_tensors_in_attributes_that_would_have_to_follow_are_refused():
     network, optimizer, follower = trained(lambda p: {})
     optimizer.slow = [[p.detach().clone() for p in g["params"]] for g in optimizer.param_groups]
-    with pytest.raises(PlanError, match=r"Custom keeps a tensor like 0\.weight of shape \(6, 5\) in its attribute 'slow'"):
+    with pytest.raises(PlanError, match=r"of shape \(6, 5\), as 0\.weight may need it, in its attribute 'slow'"):
         apply(network, GROW, follower)
 
 
