@@ -44,6 +44,8 @@ RULES: dict[str, Handler] = {
 }
 
 _HANDLERS: dict[Any, Handler] = {}
+_KNOWN = frozenset(("aten", "prims", "torchvision", "transformers"))
+"""Libraries whose operators the rules mean; the same name elsewhere may do anything."""
 
 
 def handler(func: Any) -> Handler:
@@ -56,6 +58,8 @@ def handler(func: Any) -> Handler:
 
 def _find(func: Any) -> Handler:
     name = func._overloadpacket.__name__
+    if getattr(func, "namespace", "aten") not in _KNOWN:
+        return decomposed(func) or freeze_all
     if name in RULES:
         return RULES[name]
     base = name[:-1] if name.endswith("_") else name

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.ao.quantization as quantization
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coppice.methods.graph import elements, trace
 from coppice.methods.graph.expr import atom_names
+from tests.support.resizing import resize
 from tests.support.zoo_operators import OPERATORS
 from tests.support.zoo_patterns import Made
 
@@ -57,3 +59,36 @@ def test_a_unit_of_zeros_makes_a_sum_of_exponentials_that_is_not_zero() -> None:
     network = Made(lambda m, x: m.o(m.a(x).logsumexp(1)), a=nn.Linear(6, 8), o=nn.Linear(8, 3))
     found = {e.name: e for e in elements(network, (torch.randn(2, 5, 6),))}
     assert (found["a.weight:0"].grow, found["a.weight:0"].shrink) == ("exact", "inexact")
+
+
+@torch.library.custom_op("coppice_tests::relu", mutates_args=())
+def _not_what_it_is_called(x: Tensor) -> Tensor:
+    return x.flip(-1).clone()
+
+
+@_not_what_it_is_called.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_an_operator_of_somebody_else_is_not_judged_by_its_name() -> None:
+    network = Made(lambda m, x: m.o(_not_what_it_is_called(m.a(x))), a=nn.Linear(6, 8), o=nn.Linear(8, 3))
+    frozen = {f.name: f.reason for f in trace(network, (torch.randn(2, 6),)).frozen}
+    assert frozen["a.weight:0"].startswith("no rule for the operator relu at ")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["fbgemm", "qnnpack"])
+def test_observed_layers_have_free_widths_and_say_that_their_grid_moves(backend: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(quantization.QuantStub(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).train()
+    plain.qconfig = quantization.get_default_qat_qconfig(backend)
+    network, example = quantization.prepare_qat(plain), (torch.randn(16, 6),)
+    network(*example)
+    graph = trace(network, example)
+    element = {e.name: e for e in elements(network, example, graph=graph)}["1.weight:0"]
+    assert (element.grow, element.shrink) == ("inexact", "inexact")
+    wider = resize(network, graph, {"1.weight:0": [*range(8), -1, -1]}, element.attributes)
+    assert wider(*example).shape == (16, 3)
+    if backend == "fbgemm":
+        assert wider.get_parameter("1.weight").shape[0] == wider.get_buffer("1.weight_fake_quant.scale").shape[0] == 10
