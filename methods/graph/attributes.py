@@ -102,7 +102,7 @@ def _integers(module: nn.Module, read: frozenset[str]) -> dict[str, int]:
 
 def _edits(info: AtomInfo, modules: Mapping[str, nn.Module], tables: dict[str, dict[str, int]]) -> Iterator[AttributeEdit]:
     done: set[tuple[str, str]] = set()
-    for occurrence in info.occurrences:
+    for occurrence in info.occurrences if info.size > 1 else ():  # a factor of one is in every product by chance
         parts = occurrence.tensor.split(".")[:-1]
         inserted = max((i for i, part in enumerate(parts, 1) if part.startswith("grown_")), default=0)
         for depth in range(len(parts), inserted - 1, -1):

@@ -112,6 +112,7 @@ def _trace(plan: _Plan, made: list[ref[Tensor]], meta: bool) -> Graph:
             run.tensors[name] = watch.parameter(name, replaced[id(tensor)])
             if not isinstance(tensor, nn.Parameter):
                 run.buffers.add(name)
+                watch.buffers.add(name)
         reads: dict[int, set[str]] = {}
         stack.enter_context(_module_calls(run))
         stack.enter_context(watch_reads(plan.modules, reads))
@@ -148,7 +149,7 @@ def _forward(plan: _Plan, dispatch: Dispatch, training: bool) -> None:
 def _input(watch: Watch, item: Any) -> Any:
     if isinstance(item, Tensor):
         tensor = torch.empty_like(item, device="meta") if watch.meta else item.detach().clone()
-        watch.put(tensor, [Fix(n, "input of the network") for n in item.shape], zero=True)
+        watch.put(tensor, [Fix(n, "input of the network") for n in item.shape], zero=True).live = True
         return tensor
     if isinstance(item, (list, tuple)):
         return type(item)(_input(watch, i) for i in item)

@@ -35,12 +35,13 @@ class Value:
         sources: the parameters that it is nothing but a rearrangement or product of; empty for activations.
         squares: the value whose square it is (or the mean of that, or its inverse root), while an RMS norm may follow.
         freezes: terms that freeze, with the reason, as soon as anything but its shape is used.
+        live: it depends on the network's input (not on parameters and constants alone).
         even: the variables of its dimensions along which it is linear in what makes it: a unit whose producers are the mean
             of the other units' is the mean of those units in it.
         offset: it is the parameter in `sources` plus this number, entry by entry; None where it is anything else.
     """
 
-    __slots__ = ("adds", "bit", "deps", "dims", "even", "freezes", "offset", "sources", "squares", "tensor", "zero")
+    __slots__ = ("adds", "bit", "deps", "dims", "even", "freezes", "live", "offset", "sources", "squares", "tensor", "zero")
 
     def __init__(self, tensor: Tensor, dims: Sequence[Term], bit: int) -> None:
         self.tensor = tensor
@@ -49,6 +50,7 @@ class Value:
         self.deps = 0
         self.adds = bit
         self.zero = False
+        self.live = False
         self.sources: tuple[Source, ...] = ()
         self.squares: tuple[str, int] | None = None
         self.freezes: list[tuple[Term, str]] = []
@@ -107,6 +109,7 @@ class Watch:
         self.norms: dict[int, Norm] = {}
         self.scores: list[tuple[Term, Value, Value, bool]] = []
         self.bits: dict[str, int] = {}
+        self.buffers: set[str] = set()
         self.epsilons: dict[int, float | None] = {}
         self.training = False
         self.attributes: list[tuple[nn.Module, str, Term]] = []
@@ -167,6 +170,7 @@ class Watch:
         deps = 0
         for other in inputs:
             deps |= other.deps | other.bit
+            value.live = value.live or other.live
         value.deps = deps
         value.zero = zero
         self.values[id(tensor)] = value
@@ -195,6 +199,10 @@ class Watch:
         for name, mapping in value.sources:
             for source_dim in mapping[dim]:
                 self.roles.setdefault((name, source_dim), set()).add(role)
+
+    def is_fixed(self, value: Value) -> bool:
+        """Whether it is made of buffers alone."""
+        return bool(value.sources) and all(name in self.buffers for name, _ in value.sources)
 
     def uses(self, value: Value) -> None:
         """Note that the parameters behind `value` took part in an operation."""

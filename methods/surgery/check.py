@@ -11,6 +11,7 @@ from coppice.methods.graph.expr import resized
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
+from coppice.methods.surgery.learning import why_new_units_cannot_learn
 from coppice.methods.surgery.tensors import get_tensor, tied_names
 
 LEVELS: dict[type, tuple[str, ...]] = {
@@ -71,6 +72,9 @@ def _check_growth(network: Network, element: Element, plan: GrowPlan) -> None:
         raise PlanError(f"sources must name {plan.count} units in 0..{element.size - 1}, or -1, but are {plan.sources}.")
     if -1 in plan.sources and element.compensation:
         raise PlanError(f"copies and new units cannot be mixed in {element.name}, which is compensated; plan them one by one.")
+    dead = why_new_units_cannot_learn(network, element, plan)
+    if dead is not None:
+        raise PlanError(f"new units of {element.name} must be able to learn, but {dead}; unfreeze it, or grow another element.")
     sizes = {m.atom: (element.size + plan.count) * m.units for m in element.moves}
     occurrences = {f"{o.tensor}:{o.dim}": o for m in element.moves for o in network.graph().atoms[m.atom].occurrences}
     for o in occurrences.values():

@@ -49,7 +49,7 @@ class Fill:
             before: dimensions of the same tensor that were resized before this one.
         """
         new = torch.tensor([i for i, old in enumerate(index) if old == NEW], device=tensor.device)
-        role = self.graph.roles.get((name, dim), "raw")
+        role = self._role(name, dim)
         given = self.plan.values.get(f"{name}:{dim}")
         holder, leaf = owner(self.module, name)
         if leaf in holder._buffers and given is None and (role not in ("mean", "var") or not self.plan.sources):
@@ -62,6 +62,15 @@ class Fill:
             tensor = tensor.index_copy(dim, new, self._fresh(tensor, name, dim, new, role))
         offset = self.plan.offsets.get(f"{name}:{dim}")
         return tensor if offset is None else tensor.index_add(dim, new, _brought_to_size(offset.to(tensor), before))
+
+    def _role(self, name: str, dim: int) -> Role:
+        """The role of new entries: a new group of a transposed convolution makes units, as its rows would."""
+        role = self.graph.roles.get((name, dim), "raw")
+        holder, _ = owner(self.module, name)
+        if role != "consume" or not isinstance(holder, nn.modules.conv._ConvTransposeNd) or holder.groups == 1:
+            return role
+        grown = [a for a in atom_names(self.graph.tensors[name][dim]) if NEW in self.indices.get(a, ())]
+        return "produce" if all("conv_groups" in self.graph.atoms[a].marks for a in grown) else role
 
     def _buffer(self, tensor: Tensor, name: str, dim: int, new: Tensor, role: Role) -> Tensor:
         """What a buffer holds for new units (see `coppice.methods.graph.buffers`)."""
@@ -83,11 +92,21 @@ class Fill:
         shape = list(tensor.shape)
         shape[dim] = len(new)
         kind = self.plan.produce if role == "produce" else self.plan.consume if role == "consume" else None
+        if role == "raw" and self.plan.produce != "zero":
+            return self._drawn(tensor, name, dim, new, shape)
         if kind is None:
             return tensor.new_full(shape, CONSTANTS[role])
         if kind == "zero":
             return tensor.new_zeros(shape)
         return self._random(kind, tensor, name, dim, shape).to(tensor)
+
+    def _drawn(self, tensor: Tensor, name: str, dim: int, new: Tensor, shape: list[int]) -> Tensor:
+        """Entries drawn from those that there are: of a size and sign that such a parameter may have, and alive."""
+        old = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device).index_fill(0, new, False)
+        entries = tensor.index_select(dim, old.nonzero().flatten()).flatten()
+        generator = torch.Generator().manual_seed(seed_for(self.plan, name, dim))
+        where = torch.randint(max(len(entries), 1), (math.prod(shape),), generator=generator)
+        return entries[where.to(entries.device)].reshape(shape) if len(entries) else tensor.new_zeros(shape)
 
     def _random(self, kind: str, tensor: Tensor, name: str, dim: int, shape: list[int]) -> Tensor:
         generator = torch.Generator().manual_seed(seed_for(self.plan, name, dim))

@@ -18,9 +18,14 @@ def contract(watch: Watch, left: Value, left_dim: int, right: Value, right_dim: 
     for value in (left, right):
         if value.sources:
             watch.uses(value)
+    if left.sources and right.sources and any(len(v.dims) == 1 and watch.is_fixed(v) for v in (left, right)):
+        return  # a weight times a vector that nothing trains: a norm by power iteration
     if left.sources and right.sources:
         watch.role(left, left_dim, "produce")
         watch.role(right, right_dim, "consume")
+        return
+    if not left.sources and not right.sources and not (left.live and right.live):
+        watch.algebra.mark(left.dims[left_dim], "reduced")
         return
     if not left.sources and not right.sources:
         watch.algebra.mark(left.dims[left_dim], "attention_scale")
@@ -31,13 +36,16 @@ def contract(watch: Watch, left: Value, left_dim: int, right: Value, right_dim: 
         watch.role(weight, position, "consume" if position == dim else "produce")
     if not other.zero:
         watch.algebra.mark(weight.dims[dim], "offset")
+    if not weight.zero:
+        watch.algebra.mark(weight.dims[dim], "reduced")
 
 
 def product(watch: Watch, sides: tuple[Value, Value], out: Tensor, kept: tuple[list[int], list[int]]) -> Value:
     """Label a product; `kept` says which dimensions of each side the result's dimensions come from (-1: none)."""
     left, right = sides
     dims = [left.dims[a] if a >= 0 else right.dims[b] for a, b in zip(*kept, strict=True)]
-    value = watch.put(out, dims, (left, right), bool(left.sources or right.sources or left.zero or right.zero))
+    weights = [v for v in (left, right) if v.sources]
+    value = watch.put(out, dims, (left, right), all(v.zero for v in weights) if weights else left.zero or right.zero)
     linear_along((left, right), value, factors=True)
     if left.sources and right.sources:
         value.sources = tuple(

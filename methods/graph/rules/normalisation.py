@@ -138,7 +138,9 @@ def softmax(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     out = watch.empty_like(args[0]) if watch.meta and not widened else run(watch, func, args, kwargs)
     x = watch.value(args[0])
     watch.algebra.mark(x.dims[args[1]], "softmax")
-    watch.put(out, x.dims, (x,))
+    value = watch.put(out, x.dims, (x,))
+    value.sources = x.sources
+    watch.uses(x)
     return out
 
 

@@ -49,7 +49,7 @@ def _label(watch: Watch, out: Tensor, inputs: list[Value], role: str | None, zer
     else:
         dims = broadcast(watch, inputs, out.shape)
     value = watch.put(out, dims, inputs, zero)
-    activations = [v for v in inputs if not v.sources]
+    activations = [v for v in inputs if v.live]
     for parameter in inputs:
         if not parameter.sources:
             continue
@@ -96,7 +96,7 @@ def pointwise(name: str, watch: Watch, func: Any, args: Args, kwargs: Kwargs) ->
     zero = name in KEEPS_ZERO and inputs[0].zero
     role = None
     if name == "div":
-        zero, role = inputs[0].zero, "scale"
+        zero, role = inputs[0].zero and not any(v.zero and not v.live and not v.sources for v in inputs[1:]), "scale"
     elif name == "pow":
         zero = inputs[0].zero and isinstance(args[1], (int, float)) and args[1] > 0
     elif name == "_prelu_kernel":
