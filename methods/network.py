@@ -30,6 +30,7 @@ class Network:
         attributes: `module|name` -> value, for every Python attribute that a change has set.
         masks: tensor name -> bool mask (True keeps).
         lineage: JSON-able events that made the network what it is, oldest first.
+        growth_changes: element name -> how much growing it changes the outputs, relatively, as far as that was measured.
     """
 
     module: nn.Module
@@ -40,6 +41,7 @@ class Network:
     attributes: dict[str, Any] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    growth_changes: dict[str, float] = field(default_factory=dict, repr=False)
     _graph: Graph | None = field(default=None, repr=False)
     _elements: tuple[Element, ...] | None = field(default=None, repr=False)
 

@@ -12,6 +12,7 @@ from coppice.methods.growth.first_order.path import why_not_fan_in
 from coppice.methods.measures.site import NoSite, site_of
 from coppice.methods.method import Context, Measurement, Method, parameter
 from coppice.methods.plan import GrowPlan
+from coppice.methods.surgery.exactness import keeps_function
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class Random(Method):
         reason = super().accepts(context, element)
         if reason is not None:
             return reason
-        if self.zero != "none" and element.grow == "inexact":
+        if self.zero != "none" and not keeps_function(context.network, element):
             return "new units would change the function whatever their weights"
-        if self.zero != "none" and "groupnorm" in element.compensation:
-            return "new units inside a group of GroupNorm would change its mean and variance"
         return self._cannot_learn(context, element) if self.zero == "fan_in" else None
 
     def _cannot_learn(self, context: Context, element: Element) -> str | None:

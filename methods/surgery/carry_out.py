@@ -61,6 +61,7 @@ def _restructure(network: Network, plan: InsertPlan | RemovePlan, followers: Seq
                 follower.removed(name, parameter)
     for mirror in mirrors(followers):
         restructure(mirror, network.module, network.edits[edits:])
+    network.growth_changes.clear()
     network.changed()
 
 

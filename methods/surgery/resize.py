@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from coppice.methods.graph.expr import NEW, atom_names, index_map, resized
 from coppice.methods.graph.values import Element, Graph
@@ -183,6 +184,12 @@ def _weight(module: nn.Module) -> Tensor:
         found = module._parameters.get(name)
         if found is not None:
             return found
+    chain = list(module.parametrizations.weight.modules()) if is_parametrized(module, "weight") else []  # type: ignore[union-attr]
+    modes = [(m, m.training) for m in chain]
+    for m in chain:
+        m.training = False  # a power iteration goes on with every access while it trains
     weight = module.weight
+    for m, training in modes:
+        m.training = training
     assert isinstance(weight, Tensor)
     return weight

@@ -34,7 +34,7 @@ def copy_with_weights(network: Network) -> Network:
 
 def like(network: Network, module: nn.Module) -> Network:
     """The network with another module of the same structure."""
-    made = replace(network, module=module, edits=[], attributes={}, masks=dict(network.masks), lineage=[])
+    made = replace(network, module=module, edits=[], attributes={}, masks=dict(network.masks), lineage=[], growth_changes={})
     made._graph, made._elements = network.graph(), network.elements()
     return made
 
@@ -48,7 +48,7 @@ def results(network: Network) -> list[Tensor]:
     return [t.detach().clone() for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
 
 
-def relative_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+def change_between(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """Largest difference over the largest entry, of any output."""
     worst = 0.0
     for a, b in zip(after, before, strict=True):
@@ -82,5 +82,5 @@ def _changes_less(network: Network, element: Element, resize_all: ResizeAll) -> 
     for by_size in ((element.name,), ()):
         grown = like(network, copy_of(original.module))
         resize_all(grown, [widening(element, GrowPlan(element.name, element.quantum))], (), by_size)
-        changes.append(relative_change(reference, results(grown)))
+        changes.append(change_between(reference, results(grown)))
     return changes[0] < changes[1]

@@ -84,6 +84,7 @@ def test_vectors_of_spectral_norm_follow():
     layers = [nn.utils.parametrizations.spectral_norm(nn.Linear(*s)) for s in ((6, 8), (8, 3))]
     n = network(nn.Sequential(layers[0], nn.Tanh(), layers[1]), 4, 6)
     element = next(e for e in n.elements() if e.permissible and e.level == "channel")
+    n.module.train()
     assert error(apply(n, GrowPlan(element.name, 2), certify=n.example_inputs)) < 1e-12 and element.grow == "exact"
     n.module.train()(*n.example_inputs).sum().backward()
     assert len(n.module[0].parametrizations.weight[0]._u) == 10

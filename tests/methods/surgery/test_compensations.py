@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from coppice.methods.apply import apply
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan
+from coppice.methods.surgery.exactness import keeps_function
+from coppice.methods.surgery.tensors import copy_of
 
 
 def change(module: nn.Module, inputs: Tensor, name: str, count: int = 2) -> tuple[str, float]:
@@ -135,3 +137,21 @@ def test_normalised_queries_are_no_compensation():
     torch.manual_seed(0)
     found, error = change(Attention("normed"), 3 * torch.randn(2, 5, 6), "q.weight:0/1")
     assert found == "inexact" and error > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "kept"),
+    [
+        (Attention("inv"), "q.weight:0/1", True), (Attention("normed"), "q.weight:0/1", False),
+        (Residual("pre"), "inp.weight:0", True), (Residual("post"), "inp.weight:0", False),
+        (Residual("scaled"), "f1.weight:0", True),
+    ],
+)  # fmt: skip
+def test_what_a_compensation_achieves_is_measured(module, name, kept):
+    torch.manual_seed(0)
+    network = Network(module, "x:y", {}, (3 * torch.randn(2, 5, 6),))
+    before = copy_of(module)
+    assert keeps_function(network, network.element(name)) == kept
+    if network.element(name).compensation:
+        assert (network.growth_changes[name] < 1e-12) == kept, "in double precision"
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
