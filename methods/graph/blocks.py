@@ -21,8 +21,9 @@ def removals(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element
     that keeps its input's shape is a layer. Beside removable modules in a sequence, the others are listed with the reason.
     """
     learning = _learning(graph)
-    refused = {name for name, call in graph.modules.items() if name in learning and _beside_or_same(call)}
-    removable = {name: call for name, call in graph.modules.items() if name in learning and _why_not(call) is None}
+    why = {name: _why_not(call) or _fused(modules, name) for name, call in graph.modules.items() if name in learning}
+    refused = {name for name in why if _beside_or_same(graph.modules[name]) or _fused(modules, name)}
+    removable = {name: graph.modules[name] for name, reason in why.items() if reason is None}
     for holder in [name for name, call in removable.items() if call.residual]:
         for above in _above(holder):
             if isinstance(modules[above], _CONTAINERS):
@@ -36,9 +37,17 @@ def removals(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element
             shrink: Exactness = "exact" if beside else "inexact"
             yield Element(name, level, 1, minimum=0, grow="no", shrink=shrink)
         elif (parent in parents and isinstance(modules[parent], _CONTAINERS) and name in learning) or (
-            name in refused and _why_not(call) is not None and not isinstance(modules[name], _CONTAINERS)
+            name in refused and not isinstance(modules[name], _CONTAINERS)
         ):
-            yield Element(name, "block", 1, minimum=1, grow="no", shrink="no", reason=_why_not(call))
+            yield Element(name, "block", 1, minimum=1, grow="no", shrink="no", reason=why[name])
+
+
+def _fused(modules: Mapping[str, nn.Module], name: str) -> str | None:
+    """Why a part of a layer of torch's stays: the fused kernel takes its weights, which a trace turns off."""
+    parent = modules[name.rpartition(".")[0]] if name else None
+    if isinstance(parent, nn.TransformerEncoderLayer):
+        return "nn.TransformerEncoderLayer gives its weights to a fused kernel"
+    return None
 
 
 def _beside_or_same(call: ModuleCall) -> bool:

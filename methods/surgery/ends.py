@@ -22,11 +22,21 @@ def branch_ends(network: Network, at: str) -> list[str]:
 
 
 def weighted(network: Network, at: str, behind: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
-    """Paths, inside a block, of the modules with weights, as they run, and whether their output is added to a skip path."""
-    for name, call in network.graph().modules.items():
+    """Paths, inside a block, of the modules with weights, as they run, and whether their output is added to a skip path.
+
+    A module that is not called, but whose weights the module that holds it gives to a function, runs where that one does.
+    """
+    calls = network.graph().modules
+    for name, call in calls.items():
         path = name.removeprefix(at).removeprefix(".")
         inside = (name == at or name.startswith(at + ".")) and not f"{path}.".startswith(behind)
-        if inside and network.module.get_submodule(name)._parameters.get("weight") is not None:
+        module = network.module.get_submodule(name)
+        for child, held in module.named_children() if inside else ():
+            under = f"{path}.{child}".removeprefix(".")
+            called = f"{name}.{child}" in calls or f"{under}.".startswith(behind)
+            if not called and held._parameters.get("weight") is not None:
+                yield under, False
+        if inside and module._parameters.get("weight") is not None:
             yield path, call.branch
 
 

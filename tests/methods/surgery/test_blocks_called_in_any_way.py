@@ -210,3 +210,38 @@ def test_copies_are_the_identity_where_they_are_offered() -> None:
     assert all(n.module.a.grown_0.get_parameter(name).grad.any() for name in ("attention.out.weight", "back.weight"))
     with pytest.raises(ValueError, match=r"after:b|behind b"):
         apply(n, InsertPlan("after:b", "duplicate"))
+
+
+class Both(nn.Module):
+    """An encoder and a decoder of torch's, with the masks that they are used with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+        self.model = nn.Transformer(8, 2, 2, 2, 12, dropout=0.0, batch_first=True, norm_first=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, mask = self.embed(ids), ids == 0
+        causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).triu(1)
+        return self.head(self.model(x, x, tgt_mask=causal, src_key_padding_mask=mask, memory_key_padding_mask=mask))
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_layers_of_torchs_transformer_are_copied_exactly_and_removed() -> None:
+    n = network(Both)
+    with torch.no_grad():
+        for p in n.module.parameters():
+            p.add_(torch.randn(p.shape), alpha=0.1)
+    n.module.eval()
+    for at in ("model.encoder.layers.1", "model.decoder.layers.1"):
+        with torch.no_grad():
+            before = n.module(*n.example_inputs)
+        apply(n, InsertPlan(f"after:{at}", "duplicate"))
+        made = n.module.get_submodule(f"{at}.grown_0")
+        assert not made.self_attn.out_proj.weight.any() and made.norm1.weight.any() and made.self_attn.in_proj_weight.any()
+        with torch.no_grad():
+            assert torch.allclose(n.module(*n.example_inputs), before, atol=1e-6)
+        assert "fused kernel" in (n.element("model.encoder.layers.0.self_attn").reason or "")
+        apply(n, RemovePlan(at))
+        with torch.no_grad():
+            n.module(*n.example_inputs)
