@@ -196,6 +196,15 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "blur": _conv(
         lambda m, x, h: F.conv2d(h, torch.ones(1, 1, 3, 3, device=h.device).repeat(h.shape[1], 1, 1, 1), groups=h.shape[1]),
     ),
+    "standardised": _conv(
+        lambda m, x, h: F.conv2d(torch.relu(h), F.batch_norm(
+            m.l.weight.reshape(1, m.l.weight.shape[0], -1), None, None, weight=m.gain, training=True, eps=1e-6,
+        ).reshape_as(m.l.weight)),
+        l=lambda: nn.Conv2d(8, 8, 3), gain=lambda: nn.Parameter(torch.ones(8)),
+    ),
+    "normalised_rows": _linear(
+        lambda m, x, h: F.linear(h, F.layer_norm(m.l.weight, m.l.weight.shape[1:])), _rows, l=lambda: nn.Linear(8, 8),
+    ),
     "frames": _linear(_spectrogram, _sequence),
     "packed": _linear(_packed, _sequence, r=lambda: nn.GRU(8, 8, batch_first=True)),
     "bounded_table": _linear(

@@ -41,7 +41,12 @@ def batch_norm(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _label_first(watch: Watch, out: Any, x: Value, inputs: list[Value]) -> None:
     outputs = list(tensors(out))
-    watch.put(outputs[0], x.dims, inputs, x.zero)
+    value = watch.put(outputs[0], x.dims, inputs, x.zero)
+    if x.sources:  # a standardised weight: every entry of a row sees all others
+        watch.uses(x)
+        value.sources = x.sources
+        for dim in (*x.dims[:1], *x.dims[2:]) if watch.operator == "batch_norm" else x.dims:
+            watch.algebra.mark(dim, "reduced")
     for extra in outputs[1:]:
         if extra is not watch.nothing:
             watch.put(extra, fixed(extra.shape), inputs)

@@ -21,6 +21,8 @@ OTHERS = {
     "lstm_cell": "r.weight_ih:0",
     "gru_cell": "r.weight_ih:0",
     "rnn_cell": "r.weight_ih:0",
+    "standardised": "l.weight:0",
+    "normalised_rows": "l.weight:0",
 }
 """Another dimension that must be free."""
 
