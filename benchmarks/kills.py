@@ -71,7 +71,7 @@ def here(
         if matrix.kills.total() >= kills:
             break
         if kind not in references:
-            references[kind] = local_campaign(root, "-".join(kind), kind, size).finish().folder
+            references[kind] = local_campaign(root, "-".join(kind), kind, size).run_through()
         killed = local_campaign(root, f"{'-'.join(kind)}-{number}", kind, size)
         share = max(1, size[0] * size[1] // KILLS_A_CAMPAIGN)
         for part in range(min(KILLS_A_CAMPAIGN, kills - matrix.kills.total())):

@@ -19,9 +19,8 @@ import yaml
 
 from coppice.orchestrator.folder.checkpoint import available
 from coppice.orchestrator.folder.events import FINAL, read_events, state_of
+from tests.support.waiting import LIMIT_S
 
-LIMIT_S = 400.0
-"""After so long a campaign hangs."""
 NETWORKS = {"mlp": {"hidden": [16]}, "resnet": {"depth": 8, "width": 0.25}}
 SMALL = {"limit_train": 600}
 Kind = tuple[str, str, str]
@@ -100,7 +99,7 @@ class Killed:
         file: its campaign file.
         folder: of the campaign.
         log: what its drivers print.
-        hung: whether it had to be ended after `LIMIT_S`.
+        hung: whether it had to be ended, since nothing had happened in it for `LIMIT_S`.
     """
 
     file: Path
@@ -135,13 +134,18 @@ class Killed:
 
     def until(self, condition: Callable[[], object], process: subprocess.Popen[bytes]) -> bool:
         """Wait until the condition holds or the process has ended; whether the process still runs."""
-        deadline = time.monotonic() + LIMIT_S
+        seen, deadline = self._signs_of_life(), time.monotonic() + LIMIT_S
         while process.poll() is None and not condition():
             if time.monotonic() > deadline:
-                self.hung = True
-                return False
+                before, seen, deadline = seen, self._signs_of_life(), time.monotonic() + LIMIT_S
+                if seen == before:
+                    self.hung = True
+                    return False
             time.sleep(0.005)
         return process.poll() is None
+
+    def _signs_of_life(self) -> tuple[int, int]:
+        return self.epochs(), len(list(self.folder.glob("trials/*")))
 
     def kill(self, victim: str, epochs: int, delay_s: float) -> bool:
         """Run it, and kill `victim` `delay_s` after so many epochs in all; false where the campaign had ended before.
@@ -175,6 +179,15 @@ class Killed:
         states = [trial["state"] for trial in fingerprint(self.folder).values()]
         assert self.hung or set(states) <= set(FINAL), f"{states}\n{self.log.read_text(errors='replace')[-2000:]}"
         return self
+
+    def run_through(self) -> Path:
+        """Its folder, once it has come to its end without a kill.
+
+        Raises:
+            AssertionError: it did not.
+        """
+        assert not self.finish().hung, f"{self.folder} must end for others to be compared with it, but hangs"
+        return self.folder
 
 
 def end(tree: Mapping[int, str]) -> None:

@@ -86,7 +86,8 @@ def away_campaigns(
         return
     draws, number, done = random.Random(seed), 0, 0
     while done < kills:
-        whole = campaign(root, f"whole-{number}", LOCAL, seed + number, environment).finish()
+        whole = campaign(root, f"whole-{number}", LOCAL, seed + number, environment)
+        reference = whole.run_through()
         killed = campaign(root, f"away-{number}", JOBS, seed + number, environment)
         total, count, epochs = whole.epochs(), 0, 0
         while done + count < kills:
@@ -95,5 +96,5 @@ def away_campaigns(
                 break
             count += 1
         killed.finish()
-        yield killed, whole.folder, count
+        yield killed, reference, count
         done, number = done + count, number + 1
