@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from coppice.methods.event import Event
+from coppice.methods.graph.outputs import Returned
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
@@ -58,14 +58,14 @@ def apply(
     for follower in followers:
         follower.prepare(resized_dimensions(network, plan))
     snapshot = Snapshot.take(network, followers)
-    measured = None if certify is None else outputs(network.module, certify)
+    measured = None if certify is None else _returned(network.module, certify)
     before = _Before(element, network.num_parameters(), measured, time.perf_counter())
     try:
         with torch.random.fork_rng(devices=[]):
             carry_out(network, plan, followers)
         notes = [note for follower in followers for note in follower.finish()] + coverage.notes(network.module)
         coverage.check(network.module, followers)
-        after = None if certify is None else outputs(network.module, certify)
+        after = None if certify is None else _returned(network.module, certify)
         event = replace(_event(network, plan, before, after), gradients=gradients.outcome, notes=tuple(notes))
         if accept is not None and not accept(event):
             event = replace(event, accepted=False, reason="rejected by the caller")
@@ -79,12 +79,20 @@ def apply(
     return event
 
 
-@torch.no_grad()
 def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
-    """All floating-point tensors that the module returns for `inputs`, in eval mode and the parameters' own precision.
+    """The tensors that the module returns for `inputs`, in eval mode and the parameters' own precision.
 
-    Modes and the RNG are put back.
+    They may be in containers, mappings, dataclasses and other objects; floating-point and complex ones, or whole numbers where
+    there are no others. Modes and the RNG are put back.
+
+    Raises:
+        ValueError: the module returns nothing that can be compared.
     """
+    return _returned(module, inputs).results
+
+
+@torch.no_grad()
+def _returned(module: nn.Module, inputs: Any) -> Returned:
     modes = [(m, m.training) for m in module.modules()]
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     kinds = {p.device.type for p in module.parameters()} or {"cpu"}
@@ -97,7 +105,7 @@ def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:
         finally:
             for submodule, training in modes:
                 submodule.training = training
-    return [t.detach().clone() for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
+    return Returned.of(output)
 
 
 def predicted(plan: Plan) -> float | None:
@@ -115,11 +123,11 @@ class _Before:
 
     element: Element | None
     num_parameters: int
-    outputs: list[Tensor] | None
+    outputs: Returned | None
     seconds: float
 
 
-def _event(network: Network, plan: Plan, before: _Before, after: list[Tensor] | None) -> Event:
+def _event(network: Network, plan: Plan, before: _Before, after: Returned | None) -> Event:
     change, scale = _differences(before.outputs, after)
     count, size, size_after, units = _sizes(plan, before.element)
     return Event(
@@ -139,12 +147,10 @@ def _event(network: Network, plan: Plan, before: _Before, after: list[Tensor] | 
     )
 
 
-def _differences(before: list[Tensor] | None, after: list[Tensor] | None) -> tuple[float | None, float | None]:
+def _differences(before: Returned | None, after: Returned | None) -> tuple[float | None, float | None]:
     """max |after - before| and max |before|; None where nothing was measured, where shapes changed or where it is not finite."""
-    if before is None or after is None or [t.shape for t in before] != [t.shape for t in after]:
-        return None, None
-    change = max((float((a - b).abs().max()) for a, b in zip(after, before, strict=True) if b.numel()), default=0.0)
-    scale = max((float(b.abs().max()) for b in before if b.numel()), default=0.0)
+    found = None if before is None or after is None else after.differences(before)
+    change, scale = found or (math.nan, math.nan)
     return change if math.isfinite(change) else None, scale if math.isfinite(scale) else None
 
 

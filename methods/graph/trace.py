@@ -18,6 +18,7 @@ from coppice.methods.graph.calls import argument, output_of, place_of_input, rea
 from coppice.methods.graph.convert import Call, Run, to_graph
 from coppice.methods.graph.dispatch import Dispatch
 from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
+from coppice.methods.graph.outputs import tensors_in
 from coppice.methods.graph.siblings import follow_siblings
 from coppice.methods.graph.terms import Fix
 from coppice.methods.graph.values import Graph
@@ -137,7 +138,7 @@ def _forward(plan: _Plan, dispatch: Dispatch, training: bool) -> None:
     inputs = tuple(_input(watch, item) for item in plan.inputs)
     with dispatch:
         output = plan.module(*inputs)
-    outputs = list(_output_tensors(output))
+    outputs = list(_output_tensors(output)) or tensors_in(output)
     if not outputs:
         raise ValueError(f"the forward must return tensors (or containers of them), but it returned {type(output).__name__}.")
     for tensor in outputs:
