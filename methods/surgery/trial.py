@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from coppice.methods.graph.compensable import scores_of
+from coppice.methods.graph.outputs import Returned
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan
@@ -45,7 +45,7 @@ def results(network: Network) -> list[Tensor]:
     network.module.eval()
     with torch.random.fork_rng(devices=[]):
         output = network.module(*network.example_inputs)
-    return [t.detach().clone() for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
+    return Returned.of(output).results
 
 
 def change_between(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
