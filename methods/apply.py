@@ -19,9 +19,10 @@ from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from coppice.methods.surgery.carry_out import carry_out, resized_dimensions
 from coppice.methods.surgery.changes import Follower
-from coppice.methods.surgery.check import check
+from coppice.methods.surgery.check import PlanError, check
 from coppice.methods.surgery.coverage import Coverage
 from coppice.methods.surgery.gradients import GradientFollower
+from coppice.methods.surgery.running import CANNOT_RUN, failure, modes_that_run, told_by_us, where
 
 KINDS = {GrowPlan: "grow", PrunePlan: "prune", InsertPlan: "insert", RemovePlan: "remove", MaskPlan: "mask"}
 
@@ -46,11 +47,13 @@ def apply(
         What changed. `accepted` is False when it was rolled back.
 
     Raises:
-        PlanError: the plan does not fit the network; nothing was touched.
+        PlanError: the plan does not fit the network, or the forward does not run after the change in some mode in which it ran
+            before; the network is as before.
         RuntimeError: the optimizers that follow do not fit the network, or after the change some parameter would not be trained
             any more; everything is as before.
     """
     check(network, plan)
+    modes = {} if isinstance(plan, MaskPlan) else modes_that_run(network)
     element = None if isinstance(plan, MaskPlan) else network.element(plan.element)
     gradients = GradientFollower(network.module)
     followers = [*followers, gradients]
@@ -62,7 +65,9 @@ def apply(
     before = _Before(element, network.num_parameters(), measured, time.perf_counter())
     try:
         with torch.random.fork_rng(devices=[]):
-            carry_out(network, plan, followers)
+            _carry_out(network, plan, followers)
+        if (failed := failure(network, modes)) is not None:
+            raise PlanError(f"{plan.element} must be able to change alone, but then the forward does not run {failed}.")
         notes = [note for follower in followers for note in follower.finish()] + coverage.notes(network.module)
         coverage.check(network.module, followers)
         after = None if certify is None else _returned(network.module, certify)
@@ -77,6 +82,16 @@ def apply(
     else:
         snapshot.restore(network, followers)
     return event
+
+
+def _carry_out(network: Network, plan: Plan, followers: Sequence[Follower]) -> None:
+    """Carry out a plan; what goes wrong on the way is a plan that does not fit."""
+    try:
+        carry_out(network, plan, followers)
+    except CANNOT_RUN as error:
+        if told_by_us(error):
+            raise
+        raise PlanError(f"{plan.element} cannot change as planned: it fails {where(error)}.") from error
 
 
 def outputs(module: nn.Module, inputs: Any) -> list[Tensor]:

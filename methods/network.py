@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,42 @@ from coppice.methods.graph.connectivity import settle
 from coppice.methods.graph.elements import elements as find_elements
 from coppice.methods.graph.trace import trace
 from coppice.methods.graph.values import Element, Graph
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a forward runs.
+
+    Attributes:
+        meta: without data; else only with it.
+        shapes: of the tensors that it returns.
+    """
+
+    meta: bool
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What running has shown of an element of which the algebra alone is not certain.
+
+    Attributes:
+        follow: the attributes (`module|name`) that follow its size.
+        reason: why it may not change; None where it may.
+        inexact: whether the function changes with it, whatever the algebra says.
+    """
+
+    follow: tuple[str, ...]
+    reason: str | None = None
+    inexact: bool = False
+
+    def settled(self, element: Element) -> Element:
+        """The element without doubt."""
+        edits = tuple(replace(a, certain=True) for a in element.attributes if f"{a.module}|{a.name}" in self.follow)
+        if self.reason is not None:
+            return replace(element, attributes=edits, grow="no", shrink="no", reason=element.reason or self.reason)
+        grow = "inexact" if self.inexact and element.grow != "no" else element.grow
+        return replace(element, attributes=edits, grow=grow)
 
 
 @dataclass
@@ -31,6 +67,10 @@ class Network:
         masks: tensor name -> bool mask (True keeps).
         lineage: JSON-able events that made the network what it is, oldest first.
         growth_changes: element name -> how much growing it changes the outputs, relatively, as far as that was measured.
+        verdicts: element -> what running has shown of it, for elements that were in doubt (see `surgery.verdicts`).
+        settled: whether all elements, as the module is now, have run.
+        modes: how the forward runs on the example inputs, in the modes (training or not) in which it does; None before anybody
+            asked.
     """
 
     module: nn.Module
@@ -42,6 +82,9 @@ class Network:
     masks: dict[str, Tensor] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     growth_changes: dict[str, float] = field(default_factory=dict, repr=False)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    modes: dict[bool, Run] | None = field(default=None, repr=False)
+    settled: bool = field(default=False, repr=False)
     _graph: Graph | None = field(default=None, repr=False)
     _elements: tuple[Element, ...] | None = field(default=None, repr=False)
 
@@ -63,7 +106,8 @@ class Network:
     def elements(self) -> tuple[Element, ...]:
         """Every element of the module as it is now; errors as those of `graph`."""
         if self._elements is None:
-            self._elements = tuple(find_elements(self.module, self.example_inputs, graph=self.graph()))
+            found = find_elements(self.module, self.example_inputs, graph=self.graph())
+            self._elements = tuple(self.verdicts[e.name].settled(e) if e.name in self.verdicts else e for e in found)
         return self._elements
 
     def _require_inputs(self) -> None:
@@ -93,6 +137,12 @@ class Network:
         torch.clear_autocast_cache()
         self._graph = None
         self._elements = None
+        self.settled = False
+
+    def judged(self) -> None:
+        """All elements have run: take over the verdicts."""
+        self._elements = None
+        self.settled = True
 
     def num_parameters(self) -> int:
         """Parameters that are trained or frozen, tied ones once, masked ones not counted."""

@@ -141,12 +141,14 @@ def _apply_all(
         return context.ranks.from_rank_0(keeps)
 
     pending = PendingPlans(plans)
-    events, failed = [], []
+    events: list[Event] = []
+    failed: list[str] = []
     while (plan := pending.next()) is not None:
         try:
             event = apply(context.network, plan, [*followers, pending], _certify(context), accept)
         except PlanError as error:
-            failed.append(f"{plan.element} does not fit any more after an earlier change of the same step: {error}")
+            earlier = f"{plan.element} does not fit any more after an earlier change of the same step: {error}"
+            failed.append(earlier if events else str(error))
             continue
         if event.accepted:
             events.append(event)

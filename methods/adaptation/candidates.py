@@ -15,6 +15,7 @@ from coppice.methods.measures.latency import latency_per_unit
 from coppice.methods.method import Context, Measurement, Method
 from coppice.methods.network import Network
 from coppice.methods.selection.values import Candidate, Limit, Permissible
+from coppice.methods.surgery.verdicts import settle
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Scope:
 
 def permissible_elements(context: Context, method: Method, scope: Scope) -> tuple[list[Permissible], list[str]]:
     """Elements that may be changed, and for those in the scope that may not, why not; both are rank 0's."""
+    settle(context.network)
     permissible, skipped = [], []
     inside = [e for e in context.network.elements() if not scope.elements or _is_named(e, scope.elements)]
     for element in inside:

@@ -14,6 +14,7 @@ from coppice.methods.graph.expr import atom_names, unit_map
 from coppice.methods.graph.values import Element
 from coppice.methods.network import Network
 from coppice.methods.surgery.tensors import get_tensor
+from coppice.methods.surgery.verdicts import settle
 
 UNITS = ("channel", "head", "group")
 OF_THE_DATA = ("input of the network", "output of the network")
@@ -45,7 +46,7 @@ class Coverage:
 
 def coverage(network: Network, elements: Sequence[Element] | None = None) -> Coverage:
     """What the usable ones of `elements` (the network's when None) hold: those that are permissible and in no doubt."""
-    found = network.elements() if elements is None else elements
+    found = settle(network) if elements is None else elements
     free = [e for e in found if e.permissible and e.doubt is None]
     held = {level: _resized(network, [e for e in free if e.level == level]) for level in UNITS}
     every = _resized(network, [e for e in free if e.level in UNITS])

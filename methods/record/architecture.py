@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from coppice.methods.network import Network
+from coppice.methods.network import Network, Verdict
 from coppice.methods.record import examples
 from coppice.methods.record.factory import ArchitectureError, build, import_factory, require_trusted_factory
 from coppice.methods.surgery import layers
@@ -59,7 +60,8 @@ def record(network: Network) -> dict[str, Any]:
 
     Keys: `format`, `torch`, `factory`, `base_hash` (names and shapes of the factory's module), `edits` (inserted and removed
     modules, in order), `shapes` (changed tensors), `attributes` (`module|name`), `requires_grad` (changed parameters), `masks`
-    (names), `lineage`, `example_inputs` (shape and dtype of each, where they are tensors).
+    (names), `lineage`, `example_inputs` (shape and dtype of each, where they are tensors), `verdicts` (what running has shown of
+    elements).
     """
     own, edited, trained = _base(network.factory, json.dumps(dict(network.arguments)), json.dumps(network.edits))
     live = _shapes(network.module)
@@ -75,6 +77,7 @@ def record(network: Network) -> dict[str, Any]:
         "masks": sorted(network.masks),
         "lineage": list(network.lineage),
         "example_inputs": examples.described(network.example_inputs),
+        "verdicts": {name: dataclasses.asdict(verdict) for name, verdict in network.verdicts.items()},
     }
 
 
@@ -132,7 +135,8 @@ def rebuild(
     placed = {n: m.to(device) for n, m in masks.items()}
     edits, attributes, lineage = list(saved["edits"]), dict(saved["attributes"]), list(saved["lineage"])
     example_inputs = example_inputs or examples.zeros(saved.get("example_inputs", []), device)
-    return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage)
+    verdicts = {n: Verdict(tuple(v["follow"]), v["reason"], v["inexact"]) for n, v in saved.get("verdicts", {}).items()}
+    return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage, verdicts)
 
 
 def _upgraded(saved: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from coppice.methods.network import Network
 from coppice.methods.networks.catalog import network_reference
 from coppice.methods.probe import probe as verified
 from coppice.methods.record.architecture import build
+from coppice.methods.surgery.verdicts import settle
 from coppice.orchestrator.cli.coverage_table import coverage_record, show_coverage
 from coppice.orchestrator.cli.options import Json
 from coppice.orchestrator.cli.output import plain_table, print_json, say, show, write
@@ -40,7 +41,7 @@ def elements(
     if unknown:
         raise ValueError(f"--level must be one of {', '.join(LEVELS)}, but got {', '.join(unknown)}.")
     network = _network(factory, _arguments(arguments), inputs, dtypes or ["float"])
-    chosen: Sequence[Element] = [e for e in network.elements() if not level or e.level in level]
+    chosen: Sequence[Element] = [e for e in settle(network) if not level or e.level in level]
     if probe:
         chosen = verified(network, chosen)
     if as_json:

@@ -22,6 +22,7 @@ from coppice.methods.record.architecture import rebuild, record, tensors_of
 from coppice.methods.surgery.check import PlanError
 from coppice.methods.surgery.shrink import Shrinking, advance
 from coppice.methods.surgery.tensors import get_tensor
+from coppice.methods.surgery.verdicts import settle
 from tests.methods.walking import draw_plan
 from tests.zoo.object_graph import differences, object_graph
 
@@ -53,11 +54,6 @@ class Tried:
         return sum(f.kind == kind for f in self.faults)
 
 
-def usable(element: Element) -> bool:
-    """Whether a method may change it."""
-    return element.permissible and element.doubt is None
-
-
 def listing_leaves(network: Network) -> list[Fault]:
     """What is different after the elements of a network that has never run were listed."""
     before = object_graph(network.module)
@@ -76,7 +72,7 @@ class Subject:
         generator = torch.Generator().manual_seed(0)
         module = copy.deepcopy(network.module)
         network = Network(module, network.factory, network.arguments, network.example_inputs)
-        network.elements()
+        settle(network)
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.is_floating_point() and parameter.numel() > 1 and float(parameter.std()) == 0.0:
@@ -91,7 +87,8 @@ class Subject:
     def clone(self) -> Network:
         n = self.network
         copied = Network(copy.deepcopy(n.module), n.factory, n.arguments, n.example_inputs)
-        copied._graph, copied._elements = n.graph(), n.elements()
+        copied._graph, copied._elements, copied.modes = n.graph(), n.elements(), n.modes
+        copied.verdicts, copied.settled = dict(n.verdicts), n.settled
         return copied
 
 
@@ -124,8 +121,8 @@ def try_elements(subject: Subject) -> Tried:
     """Change every offered element alone, by the least that it can, in every direction."""
     tried = Tried()
     reference = run(subject.network)
-    for element in subject.network.elements():
-        if not usable(element) or element.level == "weight":
+    for element in settle(subject.network):
+        if not element.permissible or element.level == "weight":
             continue
         for name, attempt in _attempts(subject, element, reference):
             tried.number += 1
@@ -255,6 +252,7 @@ def walk(network: Network, seed: int = 0) -> list[Fault]:
     rng, done, refused, last = random.Random(seed), 0, 0, ""
     try:
         while done < WALK and refused < MOST_REFUSALS:
+            settle(network)
             plan = draw_plan(network, rng)
             last = f"{type(plan).__name__} of {plan.element}"
             try:
