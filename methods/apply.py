@@ -23,6 +23,7 @@ from coppice.methods.surgery.check import PlanError, check
 from coppice.methods.surgery.coverage import Coverage
 from coppice.methods.surgery.gradients import GradientFollower
 from coppice.methods.surgery.running import CANNOT_RUN, failure, modes_that_run, told_by_us, where
+from coppice.methods.surgery.verdicts import settle
 
 KINDS = {GrowPlan: "grow", PrunePlan: "prune", InsertPlan: "insert", RemovePlan: "remove", MaskPlan: "mask"}
 
@@ -52,6 +53,8 @@ def apply(
         RuntimeError: the optimizers that follow do not fit the network, or after the change some parameter would not be trained
             any more; everything is as before.
     """
+    if any(e.name == plan.element and e.doubt is not None for e in network.elements()):
+        settle(network)
     check(network, plan)
     modes = {} if isinstance(plan, MaskPlan) else modes_that_run(network)
     element = None if isinstance(plan, MaskPlan) else network.element(plan.element)

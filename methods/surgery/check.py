@@ -13,7 +13,6 @@ from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, MaskPlan, Plan, PrunePlan, RemovePlan
 from coppice.methods.surgery.learning import why_new_units_cannot_learn
 from coppice.methods.surgery.tensors import get_tensor, tied_names
-from coppice.methods.surgery.verdicts import settle
 
 LEVELS: dict[type, tuple[str, ...]] = {
     GrowPlan: ("channel", "head", "group"),
@@ -44,11 +43,6 @@ def check(network: Network, plan: Plan) -> None:
         raise PlanError(str(error.args[0])) from None
     if element.reason is not None:
         raise PlanError(f"{element.name} must be permissible, but is not: {element.reason}.")
-    if element.permissible and element.doubt is not None:
-        settle(network)
-        element = network.element(plan.element)
-        if element.reason is not None:
-            raise PlanError(f"{element.name} must be permissible, but is not: {element.reason}.")
     if element.doubt is not None:
         raise PlanError(f"{element.name} must be certain to change as a whole, but {element.doubt}.")
     wanted = LEVELS[type(plan)]

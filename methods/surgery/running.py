@@ -36,12 +36,13 @@ def failure(network: Network, modes: Mapping[bool, Run]) -> str | None:
 
     Nothing that the forward reaches is different afterwards.
     """
-    for training, run in modes.items():
-        standing = stand_ins([*network.module.parameters(), *network.module.buffers()], run.meta)
+    for meta in {run.meta for run in modes.values()}:
+        standing = stand_ins([*network.module.parameters(), *network.module.buffers()], meta)
         with isolated(network.module, standing):
-            found = attempt(network.module, network.example_inputs, training, run)
-        if found is not None:
-            return found
+            for training in (t for t, run in modes.items() if run.meta == meta):
+                found = attempt(network.module, network.example_inputs, training, modes[training])
+                if found is not None:
+                    return found
     return None
 
 

@@ -1,7 +1,7 @@
 """A change after which the forward does not run is neither offered to methods nor accepted; doubt is resolved by running."""
 
-import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from coppice.methods.surgery.check import PlanError
 from coppice.methods.surgery.running import modes_that_run
 from coppice.methods.surgery.verdicts import settle
 
-SIZES = {"rows": 8}
+SIZES, MODE = {"rows": 8}, "training"
 
 
 class Hidden(nn.Module):
@@ -57,8 +57,7 @@ def doubtful() -> Network:
     (hidden,) = (e for e in network.elements() if e.name == "a.weight:0")
     atom = Atom("a.weight:0", 8)
     edits = tuple(AttributeEdit("", name, atom) for name in ("width", "other"))
-    changed = copy.replace(hidden, attributes=edits) if hasattr(copy, "replace") else type(hidden)(
-        **{**vars(hidden), "attributes": edits, "reason": None, "grow": "exact", "shrink": "exact"})
+    changed = replace(hidden, attributes=edits, reason=None, grow="exact", shrink="exact")
     network._elements = tuple(changed if e is hidden else e for e in network.elements())
     return network
 
@@ -102,7 +101,7 @@ def test_apply_resolves_doubt_by_itself_and_the_record_keeps_the_verdict() -> No
 def test_a_mode_that_never_ran_is_not_asked_for() -> None:
     class OnlyEval(Hidden):
         def forward(self, x: Tensor) -> Tensor:
-            if self.training:
+            if getattr(self, MODE):
                 raise ValueError("targets are needed")
             return self.b(torch.tanh(self.a(x)))
 
