@@ -136,7 +136,7 @@ def rebuild(
     edits, attributes, lineage = list(saved["edits"]), dict(saved["attributes"]), list(saved["lineage"])
     example_inputs = example_inputs or examples.zeros(saved.get("example_inputs", []), device)
     verdicts = {n: Verdict(tuple(v["follow"]), v["reason"], v["inexact"]) for n, v in saved.get("verdicts", {}).items()}
-    return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage, verdicts)
+    return Network(module, reference, arguments, example_inputs, edits, attributes, placed, lineage, verdicts=verdicts)
 
 
 def _upgraded(saved: Mapping[str, Any]) -> Mapping[str, Any]:
