@@ -21,9 +21,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> tupl
     and dictionaries of a state are written into the rest (`nested`), their tensors beside the others.
 
     Raises:
-        ValueError: the state holds something that is neither a tensor, nor a number, text or collection of such.
+        ValueError: the optimizer trains no parameter of `module`, or the state holds something that is neither a tensor, nor a
+            number, text or collection of such.
     """
     names = names_of(optimizer, module)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if held and all(names[id(p)].startswith("outside/") for p in held):
+        raise ValueError(
+            "a tensor that the optimizer trains must be a parameter of the network, but one of shape "
+            f"{tuple(held[0].shape)} is not, and nor is any other; make the optimizer of this module's parameters."
+        )
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     nested: dict[str, dict[str, Any]] = {}

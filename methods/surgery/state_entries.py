@@ -115,10 +115,10 @@ def fill_of(key: str, pairs: Sequence[tuple[Tensor, Tensor]]) -> str:
         key: name of the state.
         pairs: each state of that name, and its parameter.
     """
-    if key in MOMENTA or not all(v.is_floating_point() for v, _ in pairs):
-        return "zero"
     if key in SECOND_MOMENTS:
         return "mean"
+    if key in MOMENTA or not all(v.is_floating_point() and p.is_floating_point() for v, p in pairs):
+        return "zero"
     pairs = [(v.detach().float(), p.detach().float().to(v.device)) for v, p in pairs]
     if all(v.shape in (p.shape, (p.numel(),)) for v, p in pairs):
         pairs = [(v.reshape(p.shape), p) for v, p in pairs]

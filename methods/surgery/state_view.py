@@ -48,7 +48,7 @@ class StateView:
         for parameter, state in optimizer.state.items():
             if isinstance(parameter, Tensor) and parameter in self._names and isinstance(state, Mapping):
                 for path, value in leaves(state):
-                    if isinstance(value, Tensor) and value.numel():
+                    if isinstance(value, Tensor) and value.ndim and value.numel():
                         self._held[label(path)].append((value, parameter))
         self._common = {k: common_kinds((v.shape, p.shape) for v, p in held) for k, held in self._held.items()}
         self._fills: dict[str, str] = {}

@@ -12,6 +12,7 @@ from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, PrunePlan
 from coppice.methods.surgery.followers import OptimizerFollower
 from coppice.methods.surgery.optimizer_state import load_optimizer_state, optimizer_state
+from coppice.methods.surgery.state_entries import fill_of
 
 KINDS = {
     "adamw amsgrad": lambda p: optim.AdamW(p, lr=1e-2, amsgrad=True),
@@ -72,6 +73,13 @@ def test_averages_of_asgd_are_copies_of_the_weights():
     apply(n, GrowPlan("0.weight:0", 3), [OptimizerFollower(optimizer, n.module)])
     weight = n.module[0].weight
     assert torch.equal(optimizer.state[weight]["ax"][8:], weight[8:]) and bool(weight[8:].any())
+
+
+def test_new_entries_of_complex_weights_get_a_mean():
+    torch.manual_seed(0)
+    weight = torch.randn(4, 3, dtype=torch.complex64, requires_grad=True)
+    assert fill_of("exp_avg_sq", [(weight.detach().abs().square().to(weight.dtype), weight)]) == "mean"
+    assert fill_of("own", [(torch.ones(4, 3), weight)]) == "zero"
 
 
 class Words(nn.Module):
