@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coppice.methods.graph.expr import Atom, Const, Expr, Prod, Sum, atom_names
+from coppice.methods.graph.needs import size_rules
 from coppice.methods.graph.terms import Fix, Mul, Term, Var, held, norm, same, variables
-from coppice.methods.graph.values import AtomInfo, AttributeEdit, Frozen, Graph, ModuleCall, NormUse, Occurrence, Role, ScoreUse
+from coppice.methods.graph.values import AtomInfo, Frozen, Graph, ModuleCall, NormUse, Occurrence, Role, ScoreUse
 from coppice.methods.graph.watch import Value, Watch
 
 _PRECEDENCE: tuple[Role, ...] = ("produce", "consume", "scale", "shift", "mean", "var", "bias", "raw")
@@ -94,18 +95,9 @@ def to_graph(run: Run) -> Graph:
     tensors = {name: tuple(map(exprs, dims)) for name, dims in run.tensors.items()}
     roles = {(n, d): run.role(n, d) for n, dims in tensors.items() for d, e in enumerate(dims) if not isinstance(e, Const)}
     atoms = _atoms(run, names, tensors, roles)
-    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, exprs), tuple(_attributes(run, exprs)),
+    rules = tuple(size_rules(run.watch.needed, run.module_names, exprs, names))
+    return Graph(tensors, roles, atoms, run.aliases, _frozen(run), _modules(run, exprs), rules,
                  tuple(_norms(run, exprs)), tuple(_scores(run, exprs, tensors)))
-
-
-def _attributes(run: Run, exprs: _Exprs) -> Iterator[AttributeEdit]:
-    done = set()
-    for owner, name, term in run.watch.attributes:
-        expr = exprs(term)
-        module = run.module_names.get(id(owner))
-        if module is not None and atom_names(expr) and (module, name, expr) not in done:
-            done.add((module, name, expr))
-            yield AttributeEdit(module, name, expr)
 
 
 def _norms(run: Run, exprs: _Exprs) -> Iterator[NormUse]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,11 +12,10 @@ from coppice.methods.graph.attributes import attribute_edits
 from coppice.methods.graph.blocks import insertions, removals
 from coppice.methods.graph.buffers import new_entries
 from coppice.methods.graph.compensable import compensates
-from coppice.methods.graph.expr import Atom, Prod, atom_names, walk
-from coppice.methods.graph.joint import Joints
-from coppice.methods.graph.terms import MULTIPLE
+from coppice.methods.graph.expr import Prod, atom_names, walk
+from coppice.methods.graph.together import Together
 from coppice.methods.graph.trace import submodules, trace
-from coppice.methods.graph.values import AtomInfo, AttributeEdit, Element, Exactness, Graph, Level, Move
+from coppice.methods.graph.values import AtomInfo, Element, Exactness, Graph, Level, Move
 
 COMPENSATIONS = ("layernorm", "rmsnorm", "groupnorm", "attention_scale")
 _COUPLED = frozenset(("softmax", "reduced"))
@@ -50,10 +48,10 @@ def elements(module: nn.Module, example_inputs: tuple[Any, ...], *, graph: Graph
 
 def _units(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
     edits = attribute_edits(modules, graph)
-    joints = Joints(modules, graph, edits)
+    together = Together(modules, graph, edits)
     for name, info in graph.atoms.items():
-        reason = joints.reasons.get(name)
-        moves = joints.moves.get(name, (Move(name),))
+        reason = together.reasons.get(name)
+        moves = together.moves.get(name, (Move(name),))
         members = [graph.atoms[m.atom] for m in moves]
         marks = frozenset().union(*(m.marks for m in members))
         grow, shrink = _exactness(marks)
@@ -65,12 +63,12 @@ def _units(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:
             _level(info),
             info.size,
             minimum=min(info.size, max(map(_minimum, members))),
-            quantum=math.lcm(*map(_multiple, marks)),
+            quantum=together.quantum.get(name, 1),
             grow="no" if reason or fixed else grow,
             shrink="no" if reason else shrink,
             compensation=tuple(c for c in COMPENSATIONS if c in marks),
             moves=moves,
-            attributes=_merged(edits, moves),
+            attributes=() if reason else together.attributes(name, moves),
             reason=reason,
             fixed=fixed,
         )
@@ -108,21 +106,6 @@ def _minimum(info: AtomInfo) -> int:
     products = [[p for p in walk(o.expr) if isinstance(p, Prod) and info.name in atom_names(p)] for o in info.occurrences]
     beside_atoms = any(sum(bool(atom_names(f)) for f in p.factors) > 1 for nested in products for p in nested)
     return 2 if beside_atoms or all(products) else 1
-
-
-def _multiple(mark: str) -> int:
-    """What the number of units must be a multiple of, where a kernel demands that."""
-    return int(mark.removeprefix(MULTIPLE)) if mark.startswith(MULTIPLE) else 1
-
-
-def _merged(edits: dict[str, tuple[AttributeEdit, ...]], moves: tuple[Move, ...]) -> tuple[AttributeEdit, ...]:
-    merged: dict[tuple[str, str], AttributeEdit] = {}
-    for move in moves:
-        for edit in edits[move.atom]:
-            known = merged.setdefault((edit.module, edit.name), edit)
-            if isinstance(edit.expr, Atom) and not isinstance(known.expr, Atom):
-                merged[edit.module, edit.name] = edit
-    return tuple(merged.values())
 
 
 def _weights(modules: Mapping[str, nn.Module], graph: Graph) -> Iterator[Element]:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from coppice.methods.graph.expr import Atom, Expr, Prod
-from coppice.methods.graph.values import AttributeEdit, Graph, Move
-
-Edits = Mapping[str, tuple[AttributeEdit, ...]]
+from coppice.methods.graph.sizes import SizeRule
+from coppice.methods.graph.values import Graph, Move
 
 
 class Joints:
@@ -20,12 +19,12 @@ class Joints:
         reasons: atom -> why it cannot move by itself.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], graph: Graph, edits: Edits) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], graph: Graph) -> None:
         self.moves: dict[str, tuple[Move, ...]] = {}
         self.reasons: dict[str, str] = {}
         attention = _attention_sizes(modules, graph)
         held = {name for size, pairs in attention.items() for name in (size, *(n for pair in pairs for n in pair))}
-        for component in _components(graph, [*_literal_ties(graph), *_attribute_ties(graph, edits)]):
+        for component in _components(graph, _literal_ties(graph)):
             if not held & set(component):
                 self._lead(component[0], [Move(name) for name in component])
         for size, pairs in attention.items():
@@ -66,6 +65,12 @@ def _attention_sizes(modules: Mapping[str, nn.Module], graph: Graph) -> dict[str
     return out
 
 
+def attention_rules(modules: Mapping[str, nn.Module], graph: Graph) -> tuple[SizeRule, ...]:
+    """`embed_dim` = heads * head size in each of torch's own attentions."""
+    pairs = _attention_exprs(modules, graph)
+    return tuple(SizeRule(embed, product, "nn.MultiheadAttention") for embed, product in pairs if embed != product)
+
+
 def _attention_exprs(modules: Mapping[str, nn.Module], graph: Graph) -> list[tuple[Expr, Expr]]:
     pairs = []
     for name, m in modules.items():
@@ -94,20 +99,6 @@ def _fixed_attention(modules: Mapping[str, nn.Module], graph: Graph) -> Iterable
 
 def _literal_ties(graph: Graph) -> list[tuple[str, ...]]:
     return [(name, *info.ties) for name, info in graph.atoms.items() if info.ties]
-
-
-def _attribute_ties(graph: Graph, edits: Edits) -> list[tuple[str, ...]]:
-    """Parts of dimensions whose size is the same single attribute."""
-    users: dict[tuple[str, str], list[str]] = {}
-    for name, of_atom in edits.items():
-        for edit in of_atom:
-            if isinstance(edit.expr, Atom) and "/" in name:
-                users.setdefault((edit.module, edit.name), []).append(name)
-    certain = {(edit.module, edit.name) for edit in graph.attributes}
-    ambiguous = {
-        key for key in users if key not in certain and any(o != key and o[0] == key[0] and users[o] == users[key] for o in users)
-    }
-    return [tuple(names) for key, names in users.items() if len(names) > 1 and key not in ambiguous]
 
 
 def _components(graph: Graph, ties: list[tuple[str, ...]]) -> list[list[str]]:

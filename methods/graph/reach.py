@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from coppice.methods.graph import held
+from coppice.methods.graph.given import watched, watched_items
 
 Standing = Mapping[int, Tensor]
 _ATOMS = (str, int, float, bool, bytes, complex, type(None), range, slice, torch.dtype, torch.device, torch.Size)
@@ -64,7 +65,7 @@ class Reach:
         """Note everything, and let the forward find the stand-ins."""
         self._seen.update(map(id, self._modules))
         for m in self._modules:
-            self._table(m.__dict__, inside=True)
+            self._table(m.__dict__, inside=True, owner=m)
             self._class(type(m), inside=True)
         while self._globals:
             self._file(self._globals.pop())
@@ -115,19 +116,25 @@ class Reach:
             for item in list(things):
                 self._visit(item, inside)
 
-    def _table(self, table: dict[Any, Any], inside: bool) -> None:
-        """A dictionary or the attributes of an object."""
+    def _table(self, table: dict[Any, Any], inside: bool, owner: Any = None) -> None:
+        """A dictionary or, of an `owner`, the attributes; whole numbers among these remember where they were read."""
         base: Any = OrderedDict if isinstance(table, OrderedDict) else dict
         saved = table.copy() if type(table) is dict else dict(base.items(table))
         self._undo.append((held.dict_of, table, saved))
         if len(saved) >= _MANY:
             return
         for key, item in saved.items():
+            if type(item) is int and owner is not None:
+                table[key] = watched(owner, key, item)
             if type(item) in _ATOMIC:
                 continue
             new = self._stand_in(item, inside)
             if new is not item:
                 table[key] = new
+            elif owner is not None and type(item) is tuple:
+                table[key] = watched_items(owner, key, item)
+            elif owner is not None and type(item) is list:
+                item[:] = watched_items(owner, key, item)
 
     def _stand_in(self, item: Any, inside: bool) -> Any:
         """Look into an entry; what stands in its place while the forward runs."""
@@ -187,7 +194,7 @@ class Reach:
         except AttributeError:
             table = None
         if isinstance(table, dict):
-            self._table(table, inside)
+            self._table(table, inside, owner=thing if inside else None)
         saved = held.slots(thing)
         if saved:
             self._undo.append((held.slots_of, thing, saved))

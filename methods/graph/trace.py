@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
+from coppice.methods.graph.builtin import follow_shapes
 from coppice.methods.graph.caches import forget, function_caches
 from coppice.methods.graph.calls import argument, output_of, place_of_input, read_in_vain, watch_reads
 from coppice.methods.graph.convert import Call, Run, to_graph
+from coppice.methods.graph.functions import Calls
 from coppice.methods.graph.dispatch import Dispatch
+from coppice.methods.graph.given import equalities
 from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
 from coppice.methods.graph.outputs import tensors_in
 from coppice.methods.graph.siblings import follow_siblings
@@ -115,6 +118,7 @@ def _trace(plan: _Plan, made: list[ref[Tensor]], meta: bool) -> Graph:
                 run.buffers.add(name)
                 watch.buffers.add(name)
         reads: dict[int, set[str]] = {}
+        follow_shapes(modules, watch)
         stack.enter_context(_module_calls(run))
         stack.enter_context(watch_reads(plan.modules, reads))
         dispatch = Dispatch(watch)
@@ -136,8 +140,9 @@ def _forward(plan: _Plan, dispatch: Dispatch, training: bool) -> None:
     for _, m in plan.modules.values():
         m.__dict__["training"] = training and not isinstance(m, nn.modules.batchnorm._BatchNorm)  # which refuses one example
     inputs = tuple(_input(watch, item) for item in plan.inputs)
-    with dispatch:
+    with equalities() as equal, Calls(watch), dispatch:
         output = plan.module(*inputs)
+    watch.needed += equal
     outputs = list(_output_tensors(output)) or tensors_in(output)
     if not outputs:
         raise ValueError(f"the forward must return tensors (or containers of them), but it returned {type(output).__name__}.")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from coppice.methods.graph.calls import Form
 from coppice.methods.graph.expr import Expr
+from coppice.methods.graph.sizes import SizeRule
 
 Level = Literal["weight", "channel", "head", "group", "layer", "block", "insertion"]
 Exactness = Literal["exact", "compensated", "inexact", "no"]
@@ -154,7 +155,7 @@ class Graph:
         aliases: other names of tied tensors -> the name used in `tensors`.
         frozen: what cannot change, with reasons.
         modules: by name.
-        attributes: attributes of modules that the forward itself gives as a size to a view, and the size they stand for.
+        sizes: what the forward needs of the sizes that it gives to operators or compares.
         norms: where the forward divides by the statistics of units.
         scores: where it multiplies two activations over units.
     """
@@ -165,7 +166,7 @@ class Graph:
     aliases: Mapping[str, str]
     frozen: tuple[Frozen, ...]
     modules: Mapping[str, ModuleCall] = field(default_factory=dict)
-    attributes: tuple[AttributeEdit, ...] = ()
+    sizes: tuple[SizeRule, ...] = ()
     norms: tuple[NormUse, ...] = ()
     scores: tuple[ScoreUse, ...] = ()
 

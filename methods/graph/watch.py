@@ -10,10 +10,12 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from coppice.methods.graph.source import caller, user_frame, written_attributes, written_numbers
-from coppice.methods.graph.terms import Fix, Term, Var, norm
+from coppice.methods.graph.functions import Call
+from coppice.methods.graph.given import Computed, Extent, Given, Origin
+from coppice.methods.graph.source import caller
+from coppice.methods.graph.terms import Cat, Fix, Term, Var, norm
 from coppice.methods.graph.unify import Algebra
 
 Source = tuple[str, tuple[tuple[int, ...], ...]]
@@ -103,7 +105,8 @@ class Watch:
         self.nonnegative = 0
         self.kept = 0
         self.sums: dict[int, int] = {}
-        self._given: dict[tuple[int, str], Term] = {}
+        self.call: Call | None = None
+        self.needed: list[tuple[Origin, Origin, str]] = []
         self.ties: list[tuple[Term, Term]] = []
         self.pending: dict[int, Term] = {}
         self.norms: dict[int, Norm] = {}
@@ -112,7 +115,6 @@ class Watch:
         self.buffers: set[str] = set()
         self.epsilons: dict[int, float | None] = {}
         self.training = False
-        self.attributes: list[tuple[nn.Module, str, Term]] = []
         self.unknown: set[str] = set()
         self.operator = ""
         self.nothing = torch.empty((0,), device="meta")
@@ -135,28 +137,39 @@ class Watch:
         return f"{self.operator} at {caller()}"
 
     def written_sizes(self, pieces: Sequence[Term], sizes: Sequence[int]) -> None:
-        """Freeze the dimensions that a view, cut or factory gets by a number in the user's code.
+        """Note what the sizes that a view, cut or factory is given follow; freeze dimensions that it gets by a mere number."""
+        given = self.call.sizes(len(sizes)) if self.call is not None and self.call.by_user else None
+        for position, (piece, size) in enumerate(zip(pieces, sizes, strict=True)):
+            number = given[position] if given is not None else None
+            if isinstance(number, Given):
+                self.needs(number.origin, piece)
+            elif size in self.given_numbers or (number is not None and number > 1):
+                self._by_number(piece, size)
 
-        Where the size is an attribute of a module, remember that it is.
-        """
-        frame = None if all(type(piece) is Fix for piece in pieces) else user_frame()
-        if frame is None:
+    def _by_number(self, term: Term, size: int) -> None:
+        if not isinstance(norm(term), Fix):
+            self.algebra.freeze(term, f"the number {size} in {self.describe()}")
+
+    def needs(self, origin: Origin, term: Term) -> None:
+        """Note that a size that the forward computes is that of a term."""
+        if not (isinstance(origin, Extent) and norm(origin.term) is norm(term)):
+            self.needed.append((origin, Extent(term), caller()))
+
+    def written_bound(self, bound: Any, before: Sequence[Term], after: Sequence[Term]) -> None:
+        """Likewise for a bound of a slice, with the pieces of the dimension before and after it."""
+        if bound is None or bound == 0:
             return
-        numbers = written_numbers(frame) | self.given_numbers
-        for piece, size in zip(pieces, sizes, strict=True):
-            if size in numbers and not isinstance(norm(piece), Fix):
-                self.algebra.freeze(piece, f"the number {size} in {self.describe()}")
-        for position, owner, name in written_attributes(frame, tuple(sizes)):
-            piece = pieces[position]
-            known = self._given.setdefault((id(owner), name), piece)
-            if known is not piece:
-                self.ties.append((known, piece))
-            self.attributes.append((owner, name, piece))
+        if not isinstance(bound, Given):
+            for piece in before if bound > 0 else after:
+                self._by_number(piece, abs(bound))
+        elif bound > 0:
+            self.needs(bound.origin, Cat(before))
+        else:
+            self.needs(Computed("-", 0, bound.origin), Cat(after))
 
-    def written_bounds(self, bounds: set[int]) -> bool:
-        """Whether one of the bounds of a slice is a number in the user's code."""
-        frame = user_frame()
-        return frame is not None and not bounds.isdisjoint(written_numbers(frame) | self.given_numbers)
+    def bounds(self, start: int, stop: int) -> tuple[Any, Any] | None:
+        """The bounds of the slice that is cut now as the user's code gives them; None where it gives none."""
+        return self.call.bounds(start, stop) if self.call is not None and self.call.by_user else None
 
     def added(self, value: Value, other: Value) -> None:
         """Note that `value` was added to `other`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,8 +136,9 @@ def slice_(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     size, new = x.dims[at].size, out.shape[at]
     watch.operator = "slice"
     if new == size:
-        if len(args) > 3 and args[3] == size and not isinstance(norm(x.dims[at]), Fix) and watch.written_bounds({size}):
-            watch.algebra.freeze(x.dims[at], f"a number in {watch.describe()}")
+        if len(args) > 3 and args[3] == size:
+            _, stop = watch.bounds((args[2] or 0), size) or (None, None)
+            watch.written_bound(stop, [x.dims[at]], [])
         same_label(watch, x, out)
         return out
     dims = list(x.dims)
@@ -151,14 +153,19 @@ def _range(watch: Watch, term: Term, new: int, args: Args) -> Term:
     if step != 1:
         watch.algebra.freeze(term)
         return Fix(new)
+    bounds = watch.bounds(start, args[3] if len(args) > 3 and args[3] is not None else sys.maxsize)
     start = max(0, start + term.size if start < 0 else start)
     offsets = sorted({0, start, start + new, term.size})
     before = watch.algebra.refinements
     pieces = _pieces(watch, term, offsets)
-    if watch.written_bounds({*offsets, *(term.size - o for o in offsets)} - {0, term.size}):
+    if bounds is not None:
+        for bound, offset in zip(bounds, (start, start + new), strict=True):
+            cut = offsets.index(offset)
+            watch.written_bound(bound, pieces[:cut], pieces[cut:])
+    elif not watch.given_numbers.isdisjoint({*offsets, *(term.size - o for o in offsets)} - {0, term.size}):
         for piece in pieces:
             watch.algebra.freeze(piece, f"a number in {watch.describe()}")
-    if watch.algebra.refinements != before:
+    elif watch.algebra.refinements != before:
         watch.ties += [(pieces[0], p) for p in pieces[1:] if p.size == pieces[0].size]
     return pieces[offsets.index(start)]
 

@@ -193,7 +193,9 @@ def test_a_tied_autoencoder_cannot_grow_exactly() -> None:
 def test_frozen_parts_have_reasons() -> None:
     listed = found("gpt_rope")
     assert listed["attn.q.weight:0/1"].reason == "a constant that the forward makes"
-    assert listed["attn.v.weight:0/1"].reason == "its size is tied to one that does not change"
+    assert listed["attn.v.weight:0/1"].reason == (
+        "the forward needs attn.head_dim = 8 at zoo_modern.py:108, which would not hold"
+    )
     assert listed["tok.weight:0"].reason == "rows of an embedding are looked up by number"
     assert "topk" in (found("moe")["router.weight:0"].reason or "")
 
