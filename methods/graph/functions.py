@@ -17,7 +17,7 @@ from coppice.methods.graph.source import is_user
 from coppice.methods.graph.terms import Term
 
 _SHAPE = torch.Tensor.shape
-_WHOLE = frozenset(("view", "reshape", "expand", "broadcast_to"))
+_WHOLE = frozenset(("view", "reshape", "expand", "broadcast_to", "repeat", "tile"))
 _MADE = frozenset(("zeros", "ones", "full", "empty", "rand", "randn"))
 _NEW = frozenset(("new_zeros", "new_ones", "new_full", "new_empty"))
 _END = sys.maxsize
@@ -53,7 +53,9 @@ class Call:
         name, args = self.name, self.args
         if name in _WHOLE or name in _NEW:
             first = [*args[1:2]] if name == "new_full" else [*args[1:]]
-            return _flat([*first, self.kwargs.get("size"), self.kwargs.get("shape")])
+            return _flat([*first, *(self.kwargs.get(k) for k in ("size", "shape", "repeats", "dims"))])
+        if name == "repeat_interleave":
+            return _flat([self._argument(1, "repeats")])
         if name in _MADE:
             return _flat([*(args[:1] if name == "full" else args), self.kwargs.get("size")])
         if name == "unflatten":
@@ -136,10 +138,10 @@ class Calls(TorchFunctionMode):
             return
         dim = 0
         for item, width in zip(items, widths, strict=True):
-            if isinstance(item, slice) and not item.start and item.step is None and dim < len(value.dims):
-                if isinstance(item.stop, int) and item.stop == value.dims[dim].size:
-                    self.watch.operator = "slice"
-                    self.watch.written_bound(item.stop, [value.dims[dim]], [])
+            leading = isinstance(item, slice) and not item.start and item.step is None and isinstance(item.stop, int)
+            if leading and dim < len(value.dims) and item.stop == value.dims[dim].size:
+                self.watch.operator = "slice"
+                self.watch.written_bound(item.stop, [value.dims[dim]], [])
             dim += len(value.dims) - sum(widths) if item is Ellipsis else width
 
     def _shape(self, tensor: Tensor, shape: Any) -> Any:

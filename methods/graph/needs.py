@@ -26,7 +26,7 @@ def size_rules(
     """
     done = set()
     for left, right, place in needed:
-        if any(var not in named for extent in (*_extents(left), *_extents(right)) for var in variables(extent)):
+        if any(var not in named for extent in (*extents(left), *extents(right)) for var in variables(extent)):
             continue
         rule = SizeRule(_size(modules, exprs, left), _size(modules, exprs, right), place)
         if rule.left == rule.right or (rule.left, rule.right) in done:
@@ -36,12 +36,13 @@ def size_rules(
             yield rule
 
 
-def _extents(origin: Origin) -> Iterator[Term]:
+def extents(origin: Origin) -> Iterator[Term]:
+    """The dimensions that a size is computed from."""
     if isinstance(origin, Extent):
         yield origin.term
     elif isinstance(origin, Computed):
-        yield from _extents(origin.left)
-        yield from _extents(origin.right)
+        yield from extents(origin.left)
+        yield from extents(origin.right)
 
 
 def _size(modules: Mapping[int, str], exprs: Callable[[Term], Expr], origin: Origin) -> Size:

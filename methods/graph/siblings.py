@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from coppice.methods.graph.convert import Run
+from coppice.methods.graph.given import Attribute, Computed, Extent, Origin
+from coppice.methods.graph.needs import Needed, extents
 from coppice.methods.graph.terms import Cat, Fix, Mul, Term, Var, norm, variables
 
 
@@ -66,7 +68,7 @@ class _Copy:
                 if (full, position) in watch.roles:
                     watch.roles[other, position] = set(watch.roles[full, position])
         watch.ties += [(self._of(a), self._of(b)) for a, b in watch.ties if self._concerns(a) or self._concerns(b)]
-        watch.attributes += list(self._attributes())
+        watch.needed += list(self._needed())
 
     def _of(self, term: Term) -> Term:
         term = norm(term)
@@ -82,14 +84,22 @@ class _Copy:
     def _concerns(self, term: Term) -> bool:
         return any(var in self.own for var in variables(term))
 
-    def _attributes(self) -> Iterator[tuple[nn.Module, str, Term]]:
-        """The attributes of the used module's parts, for the same parts of the unused one."""
+    def _needed(self) -> Iterator[Needed]:
+        """What the forward needs of sizes in the used module, for the same parts of the unused one."""
         old, new = self.names
         twins = {id(m): self.modules.get(new + name.removeprefix(old)) for name, m in self.modules.items() if _is_in(name, old)}
-        for owner, name, term in self.run.watch.attributes:
-            twin = twins.get(id(owner))
-            if twin is not None:
-                yield twin, name, self._of(term)
+        for left, right, place in self.run.watch.needed:
+            if any(self._concerns(term) for origin in (left, right) for term in extents(origin)):
+                yield self._twin(left, twins), self._twin(right, twins), place
+
+    def _twin(self, origin: Origin, twins: dict[int, nn.Module | None]) -> Origin:
+        if isinstance(origin, Extent):
+            return Extent(self._of(origin.term))
+        if isinstance(origin, Computed):
+            return Computed(origin.sign, self._twin(origin.left, twins), self._twin(origin.right, twins))
+        if isinstance(origin, Attribute):
+            return Attribute(twins.get(id(origin.owner)) or origin.owner, origin.path, origin.value)
+        return origin
 
 
 def _is_in(name: str, owner: str) -> bool:

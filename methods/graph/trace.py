@@ -17,8 +17,8 @@ from coppice.methods.graph.builtin import follow_shapes
 from coppice.methods.graph.caches import forget, function_caches
 from coppice.methods.graph.calls import argument, output_of, place_of_input, read_in_vain, watch_reads
 from coppice.methods.graph.convert import Call, Run, to_graph
-from coppice.methods.graph.functions import Calls
 from coppice.methods.graph.dispatch import Dispatch
+from coppice.methods.graph.functions import Calls
 from coppice.methods.graph.given import equalities
 from coppice.methods.graph.isolation import as_before, collector_paused, slow_paths, stand_ins
 from coppice.methods.graph.outputs import tensors_in
