@@ -2,13 +2,13 @@
 
 import functools
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from coppice.methods.network import Network
 from tests.zoo.measure import Subject, listing_leaves, relative, try_elements, walk
 from tests.zoo.object_graph import differences, object_graph
-from tests.zoo.table import fill
 
 
 @functools.lru_cache
@@ -85,5 +85,6 @@ def test_changes_of_shape_count() -> None:
 
 
 def test_a_page_is_filled_between_its_marks() -> None:
+    fill = pytest.importorskip("tests.zoo.table", reason="the extra [zoo] is not installed").fill
     page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb"
     assert fill(page, "x", "new") == "a\n<!-- x -->\nnew\n<!-- end of x -->\nb"
