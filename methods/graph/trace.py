@@ -157,6 +157,8 @@ def _input(watch: Watch, item: Any) -> Any:
         tensor = torch.empty_like(item, device="meta") if watch.meta else item.detach().clone()
         watch.put(tensor, [Fix(n, "input of the network") for n in item.shape], zero=True).live = True
         return tensor
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return type(item)(*(_input(watch, i) for i in item))
     if isinstance(item, (list, tuple)):
         return type(item)(_input(watch, i) for i in item)
     return {k: _input(watch, v) for k, v in item.items()} if isinstance(item, dict) else item
