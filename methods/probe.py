@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from coppice.methods.graph.outputs import Returned
 from coppice.methods.graph.values import AttributeEdit, Element, Exactness
 from coppice.methods.network import Network
 from coppice.methods.plan import GrowPlan, InsertPlan, RemovePlan
@@ -30,6 +31,8 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, that counts as equal (in float32)."""
 MOST_AMBIGUOUS = 6
 """Subsets are tried of at most this many attributes."""
+MOST_GROUPS = 8
+"""So many groups of elements are resized together at most; what has not agreed by then is tried alone."""
 _UNITS = ("channel", "head", "group")
 _CANNOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ZeroDivisionError)
 
@@ -64,7 +67,13 @@ def probe(network: Network, elements: Sequence[Element] | None = None) -> list[E
     candidates = network.elements() if elements is None else elements
     with torch.random.fork_rng(devices=[]):
         subject = _Subject.of(network)
-        return [_verify(subject, e) if e.permissible and e.level != "weight" else e for e in candidates]
+        agreed = _agreeing(subject, [e for e in candidates if e.permissible and e.level in _UNITS])
+        return [
+            replace(e, verified=True) if e.name in agreed
+            else _verify(subject, e) if e.permissible and e.level != "weight"
+            else e
+            for e in candidates
+        ]
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,38 @@ def _random_input(item: Any, generator: torch.Generator) -> Any:
 def _outputs(network: Network) -> list[Tensor]:
     network.module.eval()
     output = network.module(*network.example_inputs)
-    return [t.detach().clone() for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
+    return Returned.of(output).results
+
+
+def _agreeing(subject: _Subject, elements: Sequence[Element]) -> set[str]:
+    """Those whose claims hold where many are resized in one forward; where they do not, halves are tried, a bounded number.
+
+    What is left out must be tried alone.
+    """
+    agreed: set[str] = set()
+    groups = _groups([e for e in elements if "inexact" not in (e.grow, e.shrink)])
+    for _ in range(MOST_GROUPS):
+        if not groups:
+            break
+        group = groups.pop(0)
+        if all(outcome.agrees for outcome in _both_directions(subject, group)):
+            agreed.update(e.name for e in group)
+        elif len(group) > 3:
+            groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+    return agreed
+
+
+def _groups(elements: Sequence[Element]) -> list[list[Element]]:
+    """As few groups as order allows, in none of which two elements move the same atom or set the same attribute."""
+    groups: list[tuple[list[Element], set[str]]] = []
+    for element in elements:
+        own = {m.atom for m in element.moves} | {f"{a.module}|{a.name}" for a in element.attributes}
+        group, taken = next((g for g in groups if own.isdisjoint(g[1])), ([], set()))
+        if not group:
+            groups.append((group, taken))
+        group.append(element)
+        taken |= own
+    return [group for group, _ in groups]
 
 
 def _verify(subject: _Subject, element: Element) -> Element:
@@ -140,7 +180,7 @@ def _verify_units(subject: _Subject, element: Element) -> Element:
     """Try the attributes that the algebra proposes, then their subsets, smallest first; keep the best."""
     best: tuple[int, Element] | None = None
     for attributes in _attribute_sets(element.attributes):
-        grown, shrunk = _both_directions(subject, replace(element, attributes=attributes))
+        grown, shrunk = _both_directions(subject, [replace(element, attributes=attributes)])
         score = sum(2 * o.agrees + (o.error is not None) for o in (grown, shrunk))
         if best is None or score > best[0]:
             best = (score, _settled(replace(element, attributes=attributes), grown, shrunk))
@@ -157,19 +197,25 @@ def _attribute_sets(attributes: tuple[AttributeEdit, ...]) -> Iterator[tuple[Att
             yield from itertools.combinations(attributes, size)
 
 
-def _both_directions(subject: _Subject, element: Element) -> tuple[Outcome, Outcome]:
-    skipped = Outcome(0.0)
-    grown = shrunk = skipped
-    if element.grow != "no":
-        plan = GrowPlan(element.name, element.quantum)
-        grown = _attempt(subject, lambda n: resize_all(n, [widening(element, plan)], ()), subject.reference)
-    if element.shrink != "no" and element.size - element.quantum >= element.minimum:
-        start = (element.size - element.quantum) // 2
-        units = tuple(range(start, start + element.quantum))
+def _both_directions(subject: _Subject, elements: Sequence[Element]) -> tuple[Outcome, Outcome]:
+    """All elements grown in one forward, and all shrunk in one; elements that cannot are left as they are."""
+    grown = shrunk = Outcome(0.0)
+    wider = [widening(e, GrowPlan(e.name, e.quantum)) for e in elements if e.grow != "no"]
+    if wider:
+        grown = _attempt(subject, lambda n: resize_all(n, wider, ()), subject.reference)
+    gone = {e.name: (e, _middle(e)) for e in elements if e.shrink != "no" and e.size - e.quantum >= e.minimum}
+    if gone:
         zeroed = subject.clone()
-        advance(zeroed, Shrinking(element.name, units, 1))
-        shrunk = _attempt(zeroed, lambda n: resize_all(n, [narrowing(element, units)], ()), _outputs(zeroed))
+        for name, (_, units) in gone.items():
+            advance(zeroed, Shrinking(name, units, 1))
+        narrower = [narrowing(e, units) for e, units in gone.values()]
+        shrunk = _attempt(zeroed, lambda n: resize_all(n, narrower, ()), _outputs(zeroed))
     return grown, shrunk
+
+
+def _middle(element: Element) -> tuple[int, ...]:
+    start = (element.size - element.quantum) // 2
+    return tuple(range(start, start + element.quantum))
 
 
 def _attempt(subject: _Subject | Network, change: Callable[[Network], Any], reference: Iterable[Tensor]) -> Outcome:

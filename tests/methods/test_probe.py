@@ -86,3 +86,31 @@ def test_a_wrong_claim_is_taken_back():
     claimed = replace(network.element("a.weight:0"), grow="exact", shrink="exact")
     (seen,) = probe(network, [claimed])
     assert (seen.grow, seen.shrink, seen.verified, seen.permissible) == ("inexact", "inexact", False, True)
+
+
+class Blocks(nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6)) for _ in range(depth))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def counted(depth: int) -> int:
+    network = Network(Blocks(depth), "x:y", {}, (torch.randn(5, 6),))
+    units = [e for e in network.elements() if e.level == "channel" and e.permissible]
+    assert len(units) == depth
+    made, plain = [], Blocks.forward
+    Blocks.forward = lambda self, x: (made.append(1), plain(self, x))[1]
+    try:
+        assert all(e.verified for e in probe(network, units))
+    finally:
+        Blocks.forward = plain
+    return len(made)
+
+
+def test_units_of_a_deep_network_are_verified_together():
+    assert counted(24) == counted(4) <= 20
