@@ -19,6 +19,7 @@ from coppice.methods.graph.rules import (
     quantisation,
     reduction,
     shape,
+    shuffles,
     windows,
 )
 from coppice.methods.graph.rules.common import freeze_all
@@ -37,6 +38,7 @@ RULES: dict[str, Handler] = {
     **quantisation.RULES,
     **reduction.RULES,
     **shape.RULES,
+    **shuffles.RULES,
     **pieces.RULES,
     **windows.RULES,
     **creation.RULES,

@@ -20,7 +20,7 @@ from coppice.methods.graph.rules.common import (
     run,
     same_label,
 )
-from coppice.methods.graph.terms import Cat, Fix, Mul, Term, norm
+from coppice.methods.graph.terms import Cat, Fix, Term, norm
 from coppice.methods.graph.watch import Handler, Source, Value, Watch
 
 
@@ -204,25 +204,6 @@ def glu(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
-def pixel_shuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Channels become pixels: (N, C r r, H, W) -> (N, C, H r, W r)."""
-    out = run(watch, func, args, kwargs)
-    x = watch.value(args[0])
-    channels = out.shape[-3]
-    parts = watch.algebra.reshape([x.dims[-3]], [channels, args[1] ** 2])
-    watch.algebra.freeze(parts[1], "pixels of a pixel shuffle")
-    watch.put(out, [*x.dims[:-3], parts[0], *fixed(out.shape[-2:])], (x,), x.zero)
-    return out
-
-
-def pixel_unshuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Pixels become channels: (N, C, H r, W r) -> (N, C r r, H, W)."""
-    out = run(watch, func, args, kwargs)
-    x = watch.value(args[0])
-    watch.put(out, [*x.dims[:-3], norm(Mul([x.dims[-3], Fix(args[1] ** 2)])), *fixed(out.shape[-2:])], (x,), x.zero)
-    return out
-
-
 RULES: dict[str, Handler] = {
     "cat": cat,
     "stack": stack,
@@ -232,6 +213,4 @@ RULES: dict[str, Handler] = {
     "slice": slice_,
     "constant_pad_nd": pad,
     "glu": glu,
-    "pixel_shuffle": pixel_shuffle,
-    "pixel_unshuffle": pixel_unshuffle,
 }

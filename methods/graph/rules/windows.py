@@ -114,17 +114,6 @@ def fourier(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
-def channel_shuffle(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Groups of channels are dealt out in turn: (N, groups * C, ...) -> (N, C * groups, ...)."""
-    out = run(watch, func, args, kwargs)
-    x = watch.value(args[0])
-    groups = args[1]
-    parts = watch.algebra.reshape([x.dims[1]], [groups, out.shape[1] // groups])
-    watch.algebra.freeze(parts[0], f"the {groups} groups of a channel shuffle")
-    watch.put(out, [x.dims[0], norm(Mul(parts[::-1])), *x.dims[2:]], (x,), x.zero)
-    return out
-
-
 def as_pairs(watch: Watch, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """Complex numbers as pairs of real ones in a new last dimension, or back."""
     out = run(watch, func, args, kwargs)
@@ -188,6 +177,5 @@ RULES: dict[str, Handler] = {
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), fourier),
     **dict.fromkeys(("view_as_real", "view_as_complex"), as_pairs),
     "as_strided": as_strided,
-    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     **dict.fromkeys(("roi_align", "roi_pool"), regions),
 }
