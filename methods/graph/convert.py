@@ -147,6 +147,8 @@ def _freeze_unsound(run: Run) -> bool:
             reason = f"the buffer {fixed[var]} holds fixed values for it" if var in fixed else "no parameter makes its units"
         elif "consume" not in known and not var.marks & _USES:
             reason = "no parameter uses its units"
+        elif var.size == 1 and "produce" not in known:
+            reason = "it is a single entry (a class token, say) that the forward joins to others and finds by its place"
         if reason:
             run.watch.algebra.freeze(var, reason)
             changed = True
