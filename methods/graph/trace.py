@@ -10,7 +10,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import _global_forward_hooks_with_kwargs, register_module_forward_hook
 from torch.nn.parameter import is_lazy
 
 from coppice.methods.graph.builtin import follow_shapes
@@ -201,6 +201,7 @@ def _module_calls(run: Run) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+        _global_forward_hooks_with_kwargs.pop(handle.id, None)  # which the handle leaves there; compilers look
 
 
 def _call(watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> tuple[Call, Any]:

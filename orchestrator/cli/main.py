@@ -6,6 +6,7 @@ import os
 import sys
 
 from coppice.orchestrator.end_signals import Interrupted, raise_interrupted, received_by
+from coppice.orchestrator.user import make_up_for_no_home
 from coppice.orchestrator.working_directory import search_working_directory
 
 TRACEBACK = "COPPICE_TRACEBACK"
@@ -26,7 +27,6 @@ def main() -> None:
 def _run() -> None:
     from coppice.orchestrator.cli.commands import app
     from coppice.orchestrator.cli.output import BAD_INPUT, explained, keep_results_apart, say, write_what_can_be_written
-    from coppice.orchestrator.user import make_up_for_no_home
 
     write_what_can_be_written()
     make_up_for_no_home()
