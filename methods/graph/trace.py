@@ -124,7 +124,7 @@ def _trace(plan: _Plan, made: list[ref[Tensor]], meta: bool) -> Graph:
         dispatch = Dispatch(watch)
         stack.callback(dispatch.undo_writes)
         _forward(plan, dispatch, training=False)
-        if not run.tensors.keys() - run.buffers <= watch.seen or _differs_in_training(modules):
+        if not run.tensors.keys() - run.buffers <= watch.seen or differs_in_training(modules):
             run.calls_frozen = True
             _forward(plan, dispatch, training=True)
         run.used = watch.used()
@@ -176,7 +176,7 @@ def _output_tensors(output: Any) -> Iterator[Tensor]:
         yield from _output_tensors(list(vars(output).values()))
 
 
-def _differs_in_training(modules: list[nn.Module]) -> bool:
+def differs_in_training(modules: list[nn.Module]) -> bool:
     """Whether a forward outside of torch asks for the training flag."""
     kinds = {type(m) for m in modules if not type(m).__module__.startswith("torch.")}
     methods = (f for kind in kinds for f in vars(kind).values())

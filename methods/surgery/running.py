@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from coppice.methods.graph.caches import function_caches
 from coppice.methods.graph.isolation import as_before, slow_paths, stand_ins
+from coppice.methods.graph.trace import differs_in_training
 from coppice.methods.network import Network, Run
 
 CANNOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ZeroDivisionError)
@@ -23,10 +24,15 @@ _NOT_THE_USERS = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.p
 
 
 def modes_that_run(network: Network) -> Mapping[bool, Run]:
-    """How the unchanged network runs on its example inputs, in the modes (training or not) in which it does."""
+    """How the unchanged network runs on its example inputs, in the modes (training or not) in which it does.
+
+    Where no forward asks for the mode, one says all: torch's own modules give the same shapes in both.
+    """
     if network.modes is None:
         with isolated(network.module):
-            tried = {training: _first(network, training) for training in (False, True)}
+            tried = {False: _first(network, training=False)}
+            if tried[False] is None or differs_in_training(list(network.module.modules())):
+                tried[True] = _first(network, training=True)
         network.modes = {training: run for training, run in tried.items() if run is not None}
     return network.modes
 
