@@ -224,12 +224,15 @@ class Element:
 
     @property
     def doubt(self) -> str | None:
-        """Why it may not be changed before the probe has run it: only the value of some attribute suggests that it follows."""
+        """Why it may not change before it has run with another size: only the value of some attribute suggests that it follows.
+
+        `coppice.methods.surgery.verdicts.settle` runs it; whoever changes a network has that done first.
+        """
         guessed = [f"{a.module}.{a.name}".lstrip(".") for a in self.attributes if not a.certain]
         if self.verified or not guessed:
             return None
         names = ', '.join(guessed)
-        return f"only their value suggests that the attributes {names} follow its size; verify it with coppice.methods.probe"
+        return f"only their value suggests that the attributes {names} follow its size, and it has not run with another one"
 
     @property
     def joint(self) -> bool:

@@ -12,6 +12,7 @@ from coppice.methods.event import Event
 from coppice.methods.method import Context
 from coppice.methods.network import Network
 from coppice.methods.surgery.changes import Follower
+from coppice.methods.surgery.verdicts import settle
 from coppice.orchestrator.config.models import AdaptationSpec
 from coppice.orchestrator.folder import checkpoint as checkpoints
 from coppice.orchestrator.trial.adaptation import TrialAdaptation, build_companions
@@ -49,6 +50,7 @@ class Adaptations:
 
     def begin(self, network: Network, fresh: bool) -> None:
         """Build what methods keep beside a network; `fresh` is one that was never trained."""
+        settle(network)
         self.seed_sizes = sizes(network)
         build_companions(self.all, network)
         if fresh:
