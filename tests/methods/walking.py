@@ -25,10 +25,15 @@ from coppice.methods.surgery.tensors import get_tensor, tied_names
 
 Tensors = dict[str, Tensor]
 OPTIMIZERS = {
-    "sgd": lambda module: torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
-    "adamw": lambda module: torch.optim.AdamW(module.parameters(), lr=1e-3),
+    "sgd": lambda module: torch.optim.SGD(_of_rank(module, matrices=True), lr=1e-3, momentum=0.9, weight_decay=1e-4),
+    "adamw": lambda module: torch.optim.AdamW(_of_rank(module, matrices=False), lr=1e-3),
 }
+"""They share the network, as optimizers for matrices and for the rest do."""
 WEIGHTS = {"grow": 4, "shrink": 4, "insert": 2, "remove": 1, "mask": 1}
+
+
+def _of_rank(module: torch.nn.Module, *, matrices: bool) -> list[torch.nn.Parameter]:
+    return [p for p in module.parameters() if (p.ndim > 1) == matrices]
 
 
 def choices(elements: tuple[Element, ...]) -> dict[str, list[Element]]:
