@@ -46,8 +46,12 @@ def _edits(
 
 
 def _governs(module: nn.Module, occurrence: Occurrence, direct: bool) -> bool:
-    """Groups are the leading factor of the first dimension of the module's own weight; heads a factor of a projection."""
-    return isinstance(module, nn.MultiheadAttention) or (direct and occurrence.dim == 0)
+    """Groups are the leading factor of the first dimension of the module's own weight; heads a factor of a projection.
+
+    That dimension is the inputs of a transposed convolution, whose bias has one entry for each output.
+    """
+    beside = getattr(module, "transposed", False) and occurrence.tensor.rpartition(".")[2] == "bias"
+    return isinstance(module, nn.MultiheadAttention) or (direct and occurrence.dim == 0 and not beside)
 
 
 def _matching(expr: Expr, atom: str, value: int, prefix: bool) -> Expr | None:
