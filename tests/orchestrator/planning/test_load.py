@@ -79,7 +79,7 @@ def test_the_error_names_the_file_and_says_that_nothing_started(tmp_path: Path) 
         (("epochs: 2", "epochs: [2"), 3, "not valid YAML"),
         (("epochs: 2, ", ""), 3, "missing"),
         (("network: mlp", "network: mlp, network_args: {hiden: [3]}"), 2, "hiden"),
-        (("how: random, amount: 0.5}", "how: deepen, amount: 1, removal: absorb}"), 5, "does not go with removal absorb"),
+        (("how: random, amount: 0.5}", "how: deepen, amount: 1, removal: absorb}"), 5, "is for `prune`"),
         (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: condense, removal: shrink"), 6, "by merge as well"),
         (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: magnitude_weights, removal: merge"), 6, "immediate"),
         (("how: {choice: [magnitude, {slimming: {strength: 1e-4}}]}", "how: remove_blocks, removal: shrink"), 6, "can shrink"),
