@@ -63,7 +63,8 @@ def insert(network: Network, plan: InsertPlan) -> Changed:
         ends = [made.get_submodule(path) for path in ends_of_copy(network, at, made)]
         initialise_ends(ends, str(plan.arguments.get("last", "zero")), generator)
     else:
-        reference = next(holder.parameters(), next(network.module.parameters()))
+        near = [*holder.parameters(), *network.module.parameters()]
+        reference = next((p for p in near if p.is_floating_point()), near[0])  # what complex weights return may be real
         made.to(device=reference.device, dtype=reference.dtype).train(holder.training)
         initialise(made, plan.kind, plan.arguments, generator)
     _give(made, plan.values)
